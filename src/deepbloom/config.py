@@ -1,0 +1,217 @@
+"""Every setting, typed and checked. Plain dataclasses: usable from a notebook without Hydra.
+
+The YAML files in ``conf/`` fill the same fields; a field's docstring stands below it.
+"""
+
+from dataclasses import dataclass, field
+
+from deepbloom.errors import ConfigError, unknown
+
+DATA_NAMES = ("flowers102", "imagefolder", "synthetic")
+SPLIT_KINDS = ("stratified", "official")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULERS = ("step", "one_cycle", "cosine", "constant")
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise `ConfigError` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ConfigError(unknown(name, value, choices))
+
+
+def check_range(name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False) -> None:
+    """Raise `ConfigError` unless ``low <= value <= high`` (``low < value`` where ``open_low``)."""
+    if not (low < value if open_low else low <= value) or not value <= high:
+        sign = "greater than" if open_low else "at least"
+        upper = "" if high == float("inf") else f" and at most {high:g}"
+        raise ConfigError(f"{name}={value!r} is out of range: give a number {sign} {low:g}{upper}.")
+
+
+@dataclass
+class SplitConfig:
+    """How pictures are divided into train, validation and test."""
+
+    kind: str = "stratified"
+    """``stratified``: all pictures merged and split by class. ``official``: the parts that the data comes with."""
+    test_fraction: float = 0.2
+    """Share of every class that is tested, in (0, 1)."""
+    val_fraction: float = 0.1
+    """Share of the rest that chooses the best epoch, in (0, 1)."""
+    seed: int = 42
+    """Which pictures go where; independent of the training seed."""
+
+    def __post_init__(self) -> None:
+        check_choice("data.split.kind", self.kind, SPLIT_KINDS)
+        for name in ("test_fraction", "val_fraction"):
+            check_range(f"data.split.{name}", getattr(self, name), 0, 0.9, open_low=True)
+
+
+@dataclass
+class DataConfig:
+    """Where the pictures come from."""
+
+    name: str = "synthetic"
+    """``flowers102``, ``imagefolder`` or ``synthetic``."""
+    root: str | None = None
+    """Folder of the pictures. None: a per-user cache folder (flowers102); required for imagefolder."""
+    allow_missing: bool = False
+    """Go on without absent or unreadable pictures and say which were left out, instead of stopping."""
+    num_classes: int = 10
+    """Species drawn, 2 to 102 (synthetic)."""
+    images_per_class: int = 100
+    """Pictures drawn per species (synthetic)."""
+    imbalance: float = 1.0
+    """Pictures of the largest class over those of the smallest, at least 1 (synthetic). Flowers102 has 6.5."""
+    shortcut_rate: float = 0.0
+    """Share of training-like pictures whose background carries a mark that betrays the class, in [0, 1] (synthetic)."""
+    seed: int = 0
+    """Which flowers are drawn (synthetic)."""
+    pixel_cache: str = "auto"
+    """``auto``: decode once into the per-user cache folder; ``off``: decode in every epoch; else the folder to use."""
+    split: SplitConfig = field(default_factory=SplitConfig)
+
+    def __post_init__(self) -> None:
+        check_choice("data", self.name, DATA_NAMES)
+        check_range("data.num_classes", self.num_classes, 2, 102)
+        check_range("data.images_per_class", self.images_per_class, 3)
+        check_range("data.imbalance", self.imbalance, 1)
+        check_range("data.shortcut_rate", self.shortcut_rate, 0, 1)
+        if self.name == "imagefolder" and not self.root:
+            raise ConfigError("data=imagefolder needs data.root=FOLDER, with one folder of pictures per class in it.")
+
+
+@dataclass
+class ModelConfig:
+    """Which network, and the weights that it starts from."""
+
+    name: str = "mini_resnet"
+    """A name of the registry: ``deepbloom.models.model_names()``."""
+    weights: str = "none"
+    """``imagenet``, ``none`` (random), or the path of a .safetensors or .pth state dict."""
+
+
+@dataclass
+class OptimizerConfig:
+    """How weights follow gradients."""
+
+    name: str = "adamw"
+    """``adam``, ``adamw`` or ``sgd`` (Nesterov momentum 0.9)."""
+    lr: float = 1e-3
+    """Peak learning rate of the head, and of a network trained from scratch."""
+    backbone_lr_scale: float = 1.0
+    """Learning rate of pretrained parts, as a multiple of ``lr``."""
+    weight_decay: float = 0.0
+    """Weight decay of matrices and kernels; biases and normalization are never decayed."""
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer", self.name, OPTIMIZERS)
+        check_range("optimizer.lr", self.lr, 0, open_low=True)
+        check_range("optimizer.backbone_lr_scale", self.backbone_lr_scale, 0, open_low=True)
+        check_range("optimizer.weight_decay", self.weight_decay, 0)
+
+
+@dataclass
+class SchedulerConfig:
+    """Learning rate as a function of the step, as a multiple of the peak."""
+
+    name: str = "one_cycle"
+    """``step``, ``one_cycle``, ``cosine`` or ``constant``."""
+    gamma: float = 0.5
+    """Factor at each drop (step)."""
+    every_epochs: int = 5
+    """Epochs between drops (step)."""
+    warmup_fraction: float = 0.15
+    """Share of all steps in which the rate rises linearly from zero (one_cycle)."""
+
+    def __post_init__(self) -> None:
+        check_choice("scheduler", self.name, SCHEDULERS)
+        check_range("scheduler.gamma", self.gamma, 0, 1, open_low=True)
+        check_range("scheduler.every_epochs", self.every_epochs, 1)
+        check_range("scheduler.warmup_fraction", self.warmup_fraction, 0, 0.9)
+
+
+@dataclass
+class AugmentConfig:
+    """Random changes of training pictures. Evaluation never uses them."""
+
+    rotation_degrees: float = 20.0
+    """Rotation by a uniform angle of at most this size, in degrees."""
+    horizontal_flip: bool = True
+    """Mirror every second picture."""
+    min_crop_area: float = 1.0
+    """Zoom into a random part of at least this share of the area, in (0, 1]; 1 leaves the picture whole."""
+    color_jitter: float = 0.0
+    """Brightness, contrast and saturation are each scaled by a factor in [1 - x, 1 + x]."""
+    mixup_alpha: float = 0.0
+    """Beta parameter of MixUp (Zhang et al. 2018, https://arxiv.org/abs/1710.09412); 0 is off."""
+
+    def __post_init__(self) -> None:
+        check_range("augment.rotation_degrees", self.rotation_degrees, 0, 180)
+        check_range("augment.min_crop_area", self.min_crop_area, 0.05, 1)
+        check_range("augment.color_jitter", self.color_jitter, 0, 1)
+        check_range("augment.mixup_alpha", self.mixup_alpha, 0)
+
+
+@dataclass
+class TrainConfig:
+    """The training loop."""
+
+    epochs: int = 20
+    """Passes over the training part."""
+    batch_size: int = 32
+    """Pictures per optimizer step."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes, in [0, 1)."""
+    ema_decay: float = 0.0
+    """Decay per step of the averaged weights that are validated and kept; 0 is off."""
+    device: str = "auto"
+    """``auto`` takes CUDA where it is."""
+    precision: str = "auto"
+    """``fp32``, ``bf16`` or ``fp16`` (autocast), or ``auto``: measured on this machine's first batches."""
+    num_workers: int = -1
+    """Processes that decode pictures; -1 takes one per available core. Results do not depend on it."""
+    num_threads: int = 0
+    """Threads of CPU arithmetic; 0 takes one per available core. The last bits of results depend on it."""
+    resume: str = "auto"
+    """``auto`` goes on where the same run stopped; ``never`` starts anew."""
+    checkpoint_seconds: float = 30.0
+    """Least time between two saves of the state to go on from."""
+    prefix_cache: str = "auto"
+    """``auto`` computes the frozen part before the first trained module once; ``off`` in every step."""
+    prefix_cache_views: int = 0
+    """Augmented views of each picture that are computed; 0 chooses by the budget."""
+
+    def __post_init__(self) -> None:
+        check_range("train.epochs", self.epochs, 1)
+        check_range("train.batch_size", self.batch_size, 1)
+        check_range("train.label_smoothing", self.label_smoothing, 0, 0.99)
+        check_range("train.ema_decay", self.ema_decay, 0, 0.99999)
+        check_choice("train.device", self.device, DEVICES)
+        check_choice("train.precision", self.precision, PRECISIONS)
+        check_range("train.num_workers", self.num_workers, -1)
+        check_range("train.num_threads", self.num_threads, 0)
+        check_choice("train.resume", self.resume, ("auto", "never"))
+        check_range("train.checkpoint_seconds", self.checkpoint_seconds, 0)
+        check_choice("train.prefix_cache", self.prefix_cache, ("auto", "off"))
+        check_range("train.prefix_cache_views", self.prefix_cache_views, 0)
+
+
+@dataclass
+class RunConfig:
+    """One training run."""
+
+    seed: int = 0
+    """Initial weights, order of pictures, augmentation and dropout follow from it."""
+    output_dir: str | None = None
+    """The run directory. None: ``outputs/`` and a name made of the settings."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        check_range("seed", self.seed, 0, 2**32 - 1)

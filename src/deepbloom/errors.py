@@ -1,0 +1,65 @@
+"""Errors that a person can act on: what failed, the value received, the valid choices, the fix."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DeepBloomError(Exception):
+    """Base of every expected failure. The command line prints the message without a traceback.
+
+    Attributes
+    ----------
+    exit_code : int
+        What the process ends with.
+    """
+
+    exit_code = 2
+
+
+class ConfigError(DeepBloomError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class DataError(DeepBloomError):
+    """Pictures are absent, unreadable or unusable for the task."""
+
+
+class WeightsError(DeepBloomError):
+    """Pretrained weights cannot be found, fetched or fitted to the network."""
+
+
+class CheckpointError(DeepBloomError):
+    """A checkpoint or run directory is absent, damaged, of another kind or of another dataset."""
+
+
+class RunError(DeepBloomError):
+    """A run directory cannot be used for what was asked."""
+
+
+class DivergedError(DeepBloomError):
+    """The training loss became non-finite; the last good state is kept."""
+
+    exit_code = 3
+
+
+class Interrupted(DeepBloomError):
+    """Stopped by a signal after the state was saved.
+
+    Parameters
+    ----------
+    message : str
+    signal_number : int
+        The exit code is 128 plus this number: 130 for SIGINT, 143 for SIGTERM.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+def unknown(what: str, value: object, choices: Iterable[str]) -> str:
+    """Return the sentence for a name that is not among ``choices``, with a suggestion when one is close."""
+    known = sorted(choices)
+    close = get_close_matches(str(value), known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"Unknown {what} {str(value)!r}.{hint} Choices: {', '.join(known)}."
