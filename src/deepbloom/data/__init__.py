@@ -1,0 +1,1 @@
+"""Pictures: sources, splits, decoded pixels, preprocessing and batches."""

@@ -1,0 +1,229 @@
+"""From a file on disk to the network's input: reading, resizing, normalizing, and the random changes of training."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional as F
+
+from deepbloom.config import AugmentConfig, check_choice, check_range
+from deepbloom.errors import ConfigError, DataError
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_PIXELS = 80_000_000
+"""Larger pictures are refused before they are decoded; below the size at which Pillow itself warns."""
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+DRAWS = 12
+"""Random numbers set aside per picture: whole Philox blocks of four, more than `augment` needs today."""
+GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes a network's input. Belongs to the model and travels in its checkpoint."""
+
+    size: int = 224
+    """Side of the square that every picture is resized to, in pixels; the aspect is not kept."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted per channel (RGB) from values in [0, 1]."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Divides per channel (RGB) after the mean is subtracted."""
+    interpolation: str = "bilinear"
+    """``bilinear`` or ``bicubic``: Pillow's resampling, which antialiases."""
+
+    def __post_init__(self) -> None:
+        check_range("preprocessing.size", self.size, 1, 8192)
+        check_choice("preprocessing.interpolation", self.interpolation, tuple(RESAMPLING))
+        for name in ("mean", "std"):
+            values = tuple(float(value) for value in getattr(self, name))  # a checkpoint's header gives lists
+            if len(values) != 3 or (name == "std" and min(values) <= 0):
+                raise ConfigError(f"preprocessing.{name}={values!r}: give three numbers, one for each of R, G and B.")
+            object.__setattr__(self, name, values)
+
+
+def read_picture(path: str | os.PathLike) -> Image.Image:
+    """Return the picture in a JPEG, PNG or WebP file, upright (EXIF) and in RGB; transparent parts lie on white.
+
+    Raises
+    ------
+    DataError
+        The path is no regular file, or the file is of another kind, truncated, damaged or too large.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+            raise DataError(f"Cannot read picture {os.fspath(path)!r}: it is not a regular file.")
+        with Image.open(Path(path), formats=FORMATS) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise DataError(
+                    f"Cannot read picture {os.fspath(path)!r}: {width} x {height} pixels are more than {MAX_PIXELS:,}. "
+                    "Scale it down first."
+                )
+            picture.load()
+            return _to_rgb(ImageOps.exif_transpose(picture))
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
+        raise DataError(f"Cannot read picture {os.fspath(path)!r}: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture, or its beginning is damaged"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error).rstrip(".") or type(error).__name__
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # 16-bit gray; Pillow's own conversion would clip it to white
+        gray = np.asarray(picture).astype(np.float64) / 257
+        picture = Image.fromarray(np.round(gray).clip(0, 255).astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def resize(picture: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """Return the RGB picture as uint8 pixels of shape (S, S, 3); the aspect is not kept."""
+    side = (preprocessing.size, preprocessing.size)
+    return np.array(picture.resize(side, RESAMPLING[preprocessing.interpolation]))
+
+
+def normalize(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Return the network's input, (x - mean) / std per channel.
+
+    Parameters
+    ----------
+    pixels : uint8 Tensor of shape (B, S, S, 3), or float32 Tensor of shape (B, 3, S, S) in [0, 1]
+        Stored pixels, or what `augment` returns.
+
+    Returns
+    -------
+    float32 Tensor of shape (B, 3, S, S), in channels-last memory, on the same device.
+    """
+    images = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255) if pixels.dtype == torch.uint8 else pixels
+    mean = images.new_tensor(preprocessing.mean).view(3, 1, 1)
+    scale = 1 / images.new_tensor(preprocessing.std).view(3, 1, 1)
+    return torch.sub(images, mean).mul_(scale).contiguous(memory_format=torch.channels_last)
+
+
+def preprocess(picture: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    """Return one RGB picture as the network's input, a float32 Tensor of shape (3, S, S)."""
+    pixels = torch.from_numpy(resize(picture, preprocessing))
+    return normalize(pixels.unsqueeze(0), preprocessing)[0]
+
+
+def augment(pixels: Tensor, image_indices: Tensor, epoch: int, seed: int, config: AugmentConfig) -> Tensor:
+    """Change each picture at random: rotated about its center, cropped, mirrored, then jittered in color.
+
+    Rotation, crop and mirror are one affine map per picture, sampled once (bilinear). What comes from outside of
+    the picture is black. The numbers drawn are a pure function of ``seed``, ``epoch`` and the picture's index, so
+    that neither the order nor the size of batches nor the number of workers changes what a picture becomes.
+    MixUp needs targets and is not done here.
+
+    Parameters
+    ----------
+    pixels : uint8 Tensor of shape (B, S, S, 3)
+    image_indices : int64 Tensor of shape (B,)
+        The pictures' indices in their source.
+
+    Returns
+    -------
+    float32 Tensor of shape (B, 3, S, S) in [0, 1], on the device of ``pixels``; exactly ``pixels / 255`` where
+    ``config`` asks for no change.
+    """
+    draws = _draw(image_indices.cpu().numpy(), epoch, seed)
+    maps = torch.from_numpy(_affine_maps(draws, config)).to(pixels.device)
+    mirrored = torch.from_numpy(config.horizontal_flip & _mirrored(draws)).to(pixels.device)
+    factors = torch.from_numpy(_jitter_factors(draws, config)).to(pixels.device)
+    batch, height, width, channels = pixels.shape
+    images = torch.empty(batch, height, width, channels, device=pixels.device).permute(0, 3, 1, 2)  # channels last
+    step = batch if pixels.is_cuda else 1  # on a CPU one picture at a time stays in the cache: several times faster
+    for part in (slice(start, start + step) for start in range(0, batch, max(step, 1))):
+        changed = _to_unit_range(pixels[part])
+        if config.rotation_degrees > 0 or config.min_crop_area < 1:
+            grid = _sampling_grid(maps[part], height, width)
+            changed = F.grid_sample(changed, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        elif config.horizontal_flip:
+            changed = torch.where(mirrored[part].view(-1, 1, 1, 1), changed.flip(-1), changed)
+        if config.color_jitter > 0:
+            changed = _jitter(changed, factors[part])
+        images[part] = changed.clamp_(0, 1)
+    return images
+
+
+def _to_unit_range(pixels: Tensor) -> Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32; in plain memory order, in which sampling is fastest."""
+    return pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
+
+
+def _sampling_grid(maps: Tensor, height: int, width: int) -> Tensor:
+    """Return float32 (B, H, W, 2): what ``F.affine_grid(..., align_corners=False)`` does, at a fraction of its cost."""
+    x = ((torch.arange(width, device=maps.device) * 2 + 1) / width - 1).view(1, 1, -1, 1)
+    y = ((torch.arange(height, device=maps.device) * 2 + 1) / height - 1).view(1, -1, 1, 1)
+    by_x, by_y, offset = maps[:, None, None].unbind(-1)  # (B, 1, 1, 2) each
+    return by_x * x + (by_y * y + offset)
+
+
+def _draw(image_indices: np.ndarray, epoch: int, seed: int) -> np.ndarray:
+    """Return uniform numbers in [0, 1), float64 of shape (B, DRAWS), from the stream of each picture.
+
+    Philox (Salmon et al. 2011) is a function of key and counter: the key holds seed and epoch, the counter the picture.
+    """
+    draws = np.empty((len(image_indices), DRAWS))
+    key = np.array([seed, epoch], dtype=np.uint64)
+    for row, index in zip(draws, image_indices.tolist(), strict=True):
+        counter = np.array([0, 0, 0, index], dtype=np.uint64)
+        np.random.Generator(np.random.Philox(counter=counter, key=key)).random(out=row)
+    return draws
+
+
+def _mirrored(draws: np.ndarray) -> np.ndarray:
+    return draws[:, 0] < 0.5
+
+
+def _affine_maps(draws: np.ndarray, config: AugmentConfig) -> np.ndarray:
+    """Return float32 matrices of shape (B, 2, 3) from output to input coordinates in [-1, 1], for ``affine_grid``.
+
+    input = R(angle) (offset + diag(mirror * width, height) output): a window of the rotated picture, then mirrored.
+    Area is uniform in [min_crop_area, 1]; the aspect is log-uniform in [3/4, 4/3] as far as the window stays inside
+    (Szegedy et al. 2015, https://arxiv.org/abs/1409.4842, draw again instead).
+    """
+    mirror = np.where(config.horizontal_flip & _mirrored(draws), -1.0, 1.0)
+    angle = np.radians(config.rotation_degrees) * (2 * draws[:, 1] - 1)
+    area = config.min_crop_area + (1 - config.min_crop_area) * draws[:, 2]
+    low, high = np.log(np.maximum(3 / 4, area)), np.log(np.minimum(4 / 3, 1 / area))
+    aspect = np.exp(low + (high - low) * draws[:, 3])
+    width, height = np.sqrt(area * aspect), np.sqrt(area / aspect)  # as shares of the picture's sides
+    x, y = (1 - width) * (2 * draws[:, 4] - 1), (1 - height) * (2 * draws[:, 5] - 1)
+    cos, sin = np.cos(angle), np.sin(angle)
+    rows = [
+        [cos * mirror * width, -sin * height, cos * x - sin * y],
+        [sin * mirror * width, cos * height, sin * x + cos * y],
+    ]
+    return np.array(rows).transpose(2, 0, 1).astype(np.float32)
+
+
+def _jitter_factors(draws: np.ndarray, config: AugmentConfig) -> np.ndarray:
+    return (1 + config.color_jitter * (2 * draws[:, 6:9] - 1)).astype(np.float32)
+
+
+def _jitter(images: Tensor, factors: Tensor) -> Tensor:
+    """Scale brightness, contrast (about the mean gray) and saturation (about the gray picture), clipping after each."""
+    brightness, contrast, saturation = factors.view(-1, 3, 1, 1, 1).unbind(1)
+    weights = images.new_tensor(GRAY_WEIGHTS).view(3, 1, 1)
+    images = (images * brightness).clamp_(0, 1)
+    mean_gray = (images * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    images = torch.lerp(mean_gray, images, contrast).clamp_(0, 1)
+    gray = (images * weights).sum(1, keepdim=True)
+    return torch.lerp(gray, images, saturation)
