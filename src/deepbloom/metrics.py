@@ -1,0 +1,208 @@
+"""Scores of a classifier: pure functions of logits or predictions, and targets. NumPy only.
+
+CPU tensors are accepted wherever an array is. Sums are taken in float64 over all pictures at once, so no result
+depends on how the pictures were batched.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """Scores of every class; index c of each array is class c.
+
+    Attributes
+    ----------
+    precision : ndarray of float64, shape (C,)
+        Share of the pictures called c that are c; 0 where none was called c.
+    recall : ndarray of float64, shape (C,)
+        Share of the pictures of c that were called c; 0 where there is none.
+    f1 : ndarray of float64, shape (C,)
+        Harmonic mean of the two; 0 where both are 0.
+    support : ndarray of int64, shape (C,)
+        Pictures of c.
+    """
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    support: np.ndarray
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predictions sorted by confidence into equal bins of [0, 1]; bin b is (b / B, (b + 1) / B].
+
+    Attributes
+    ----------
+    counts : ndarray of int64, shape (B,)
+    mean_confidence, accuracy : ndarray of float64, shape (B,)
+        NaN in empty bins.
+    """
+
+    counts: np.ndarray
+    mean_confidence: np.ndarray
+    accuracy: np.ndarray
+
+
+def top_k_accuracy(logits: ArrayLike, targets: ArrayLike, k: int = 1) -> float:
+    """Return the share of pictures whose class is among the ``k`` largest logits.
+
+    Parameters
+    ----------
+    logits : array, shape (N, C)
+        Equal logits rank by class index, as ``argmax`` does. ``k`` above C counts as C.
+    targets : array of int, shape (N,)
+
+    Returns
+    -------
+    float in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        Shapes do not fit, N is 0, a target is not in [0, C), or a logit is NaN.
+    """
+    logits, targets = _check_logits(logits, targets)
+    if k < 1:
+        raise ValueError(f"k={k} must be at least 1.")
+    own = np.take_along_axis(logits, targets[:, None], axis=1)
+    earlier = np.arange(logits.shape[1]) < targets[:, None]
+    rank = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
+    return float((rank < k).mean())
+
+
+def mean_cross_entropy(logits: ArrayLike, targets: ArrayLike) -> float:
+    """Return the mean of -log softmax(logits)[target], in nats; 0 is perfect, log C is guessing evenly.
+
+    Parameters and errors are those of `top_k_accuracy`.
+    """
+    logits, targets = _check_logits(logits, targets)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    own = np.take_along_axis(shifted, targets[:, None], axis=1)[:, 0]
+    return float((np.log(np.exp(shifted).sum(axis=1)) - own).mean())
+
+
+def confusion_matrix(predictions: ArrayLike, targets: ArrayLike, num_classes: int) -> np.ndarray:
+    """Count pictures by true class (row) and predicted class (column).
+
+    Parameters
+    ----------
+    predictions, targets : array of int in [0, num_classes), shape (N,)
+
+    Returns
+    -------
+    ndarray of int64, shape (C, C)
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, or an index is out of range.
+    """
+    predictions, targets = np.asarray(predictions), np.asarray(targets)
+    if predictions.shape != targets.shape or targets.ndim != 1:
+        raise ValueError(f"predictions {predictions.shape} and targets {targets.shape} must both have shape (N,).")
+    _check_indices("predictions", predictions, num_classes)
+    _check_indices("targets", targets, num_classes)
+    cells = targets.astype(np.int64) * num_classes + predictions.astype(np.int64)
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def report_classes(confusion: np.ndarray) -> ClassReport:
+    """Return precision, recall and F1 of every class, from a `confusion_matrix` of shape (C, C)."""
+    hits = np.diag(confusion).astype(np.float64)
+    called, support = confusion.sum(axis=0), confusion.sum(axis=1)
+    return ClassReport(
+        precision=hits / np.maximum(called, 1),
+        recall=hits / np.maximum(support, 1),
+        f1=2 * hits / np.maximum(called + support, 1),
+        support=support,
+    )
+
+
+def macro_f1(predictions: ArrayLike, targets: ArrayLike, num_classes: int) -> float:
+    """Return the plain mean of the classes' F1 scores, so that a rare class counts as much as a common one.
+
+    Classes with neither pictures nor predictions are left out, as scikit-learn does by default.
+    """
+    confusion = confusion_matrix(predictions, targets, num_classes)
+    present = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
+    if not present.any():
+        raise ValueError("There are no pictures to score.")
+    return float(report_classes(confusion).f1[present].mean())
+
+
+def bin_by_confidence(confidences: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> Reliability:
+    """Sort predictions into ``num_bins`` equal bins of confidence, for a reliability diagram.
+
+    Parameters
+    ----------
+    confidences : array of float in [0, 1], shape (N,)
+        Probability of the predicted class.
+    correct : array of bool, shape (N,)
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, or a confidence is outside [0, 1].
+    """
+    confidences = np.asarray(confidences, dtype=np.float64)
+    correct = np.asarray(correct, dtype=np.float64)
+    if confidences.shape != correct.shape or confidences.ndim != 1:
+        raise ValueError(f"confidences {confidences.shape} and correct {correct.shape} must both have shape (N,).")
+    if not ((confidences >= 0) & (confidences <= 1)).all():
+        raise ValueError("Confidences must be numbers in [0, 1].")
+    bins = np.clip(np.ceil(confidences * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins)
+    filled = np.where(counts > 0, counts, np.nan)
+    return Reliability(
+        counts=counts,
+        mean_confidence=np.bincount(bins, confidences, num_bins) / filled,
+        accuracy=np.bincount(bins, correct, num_bins) / filled,
+    )
+
+
+def expected_calibration_error(confidences: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> float:
+    """Return the mean distance between confidence and accuracy, in [0, 1]; 0 is perfectly calibrated.
+
+    ECE = sum_b n_b / N * |accuracy_b - confidence_b| over equal bins (Naeini et al. 2015; Guo et al. 2017,
+    https://arxiv.org/abs/1706.04599, eq. 3). Parameters and errors are those of `bin_by_confidence`.
+    """
+    bins = bin_by_confidence(confidences, correct, num_bins)
+    total = bins.counts.sum()
+    if total == 0:
+        raise ValueError("There are no predictions to score.")
+    return float(np.nansum(bins.counts * np.abs(bins.accuracy - bins.mean_confidence)) / total)
+
+
+def score_logits(logits: ArrayLike, targets: ArrayLike) -> dict[str, float | int]:
+    """Return ``top1_accuracy``, ``top5_accuracy``, ``macro_f1``, ``loss`` and ``count``: a run's ``test`` block.
+
+    Parameters and errors are those of `top_k_accuracy`.
+    """
+    logits, targets = _check_logits(logits, targets)
+    return {
+        "top1_accuracy": top_k_accuracy(logits, targets, 1),
+        "top5_accuracy": top_k_accuracy(logits, targets, 5),
+        "macro_f1": macro_f1(logits.argmax(axis=1), targets, logits.shape[1]),
+        "loss": mean_cross_entropy(logits, targets),
+        "count": len(targets),
+    }
+
+
+def _check_logits(logits: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    logits, targets = np.asarray(logits, dtype=np.float64), np.asarray(targets)
+    if logits.ndim != 2 or targets.shape != logits.shape[:1] or logits.size == 0:
+        raise ValueError(f"logits {logits.shape} must be (N, C) and targets {targets.shape} (N,), with N at least 1.")
+    if np.isnan(logits).any():
+        raise ValueError("A logit is NaN, so the picture has no prediction.")
+    _check_indices("targets", targets, logits.shape[1])
+    return logits, targets.astype(np.int64)
+
+
+def _check_indices(name: str, indices: np.ndarray, num_classes: int) -> None:
+    if indices.size and (indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= num_classes):
+        raise ValueError(f"{name} must be class indices, integers in [0, {num_classes}).")
