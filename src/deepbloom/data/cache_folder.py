@@ -1,0 +1,46 @@
+"""The per-user cache folder, and locks between processes that use it."""
+
+import errno
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+log = logging.getLogger("deepbloom")
+
+
+def cache_folder() -> Path:
+    """Return ``$DEEPBLOOM_CACHE``, else ``deepbloom`` in ``$XDG_CACHE_HOME`` or ``~/.cache``. It may not exist yet.
+
+    Raises
+    ------
+    OSError
+        The user has no home folder and none of the variables is set.
+    """
+    if os.environ.get("DEEPBLOOM_CACHE"):
+        return Path(os.environ["DEEPBLOOM_CACHE"]).expanduser().absolute()
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]).absolute() / "deepbloom"
+    try:
+        return Path.home() / ".cache" / "deepbloom"
+    except RuntimeError as error:
+        message = "this user has no home folder, and the environment variable DEEPBLOOM_CACHE names none"
+        raise FileNotFoundError(errno.ENOENT, message) from error
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which one process at a time can; create the folder where it is absent.
+
+    The lock dies with its holder. Raises `OSError` where the folder cannot be written or locked.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("Another process is filling %s: waiting for it.", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

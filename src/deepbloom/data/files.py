@@ -1,0 +1,182 @@
+"""Pictures that lie in files: their fingerprint, and which of them can be read."""
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import PIL
+from PIL import Image
+from tqdm import tqdm
+
+from deepbloom.data.cache_folder import cache_folder
+from deepbloom.data.source import ImageSource
+from deepbloom.data.transforms import read_picture
+from deepbloom.device import available_cores
+from deepbloom.errors import DataError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+NAMED_IN_ERRORS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSource(ImageSource):
+    """Pictures in files, one each.
+
+    Attributes
+    ----------
+    paths : tuple of Path, length N
+    digests : tuple of str, length N
+        SHA-256 (hex) of each file's bytes, or ``unreadable``.
+    """
+
+    paths: tuple[Path, ...]
+    digests: tuple[str, ...]
+
+    def read(self, index: int) -> Image.Image:
+        return read_picture(self.paths[index])
+
+
+def fingerprint_files(image_ids: Iterable[str], class_of_each: Iterable[str], digests: Iterable[str]) -> str:
+    """Return SHA-256 (hex) over every picture's name, class and contents, in the source's order."""
+    rows = list(zip(image_ids, class_of_each, digests, strict=True))
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def hash_files(paths: Iterable[Path]) -> tuple[str, ...]:
+    """Return SHA-256 (hex) of each file's bytes, or ``unreadable``."""
+    with ThreadPoolExecutor(available_cores()) as executor:
+        return tuple(executor.map(_hash_file, paths))
+
+
+def _hash_file(path: Path) -> str:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+            return "unreadable"
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return "unreadable"
+
+
+def leave_out(source: FileSource, indices: Iterable[int], note: str) -> FileSource:
+    """Return the source without some pictures, and without classes of which none is left; ``note`` is added.
+
+    Raises
+    ------
+    DataError
+        No picture is left.
+    """
+    kept = np.setdiff1d(np.arange(len(source)), np.fromiter(indices, np.int64))
+    if kept.size == 0:
+        raise DataError(f"None of the {len(source):,} pictures of data={source.name} can be used.")
+    classes, targets = np.unique(source.targets[kept], return_inverse=True)
+    class_names = tuple(source.class_names[old] for old in classes)
+    image_ids = tuple(source.image_ids[i] for i in kept)
+    digests = tuple(source.digests[i] for i in kept)
+    parts = source.parts and {
+        name: np.searchsorted(kept, np.intersect1d(part, kept)) for name, part in source.parts.items()
+    }
+    gone = len(source.class_names) - len(class_names)
+    note += f" {len(kept):,} pictures of {len(class_names)} classes remain" + (
+        f"; {gone} classes have none." * bool(gone)
+    )
+    return replace(
+        source,
+        image_ids=image_ids,
+        targets=targets.astype(np.int64),
+        class_names=class_names,
+        fingerprint=fingerprint_files(image_ids, (class_names[t] for t in targets), digests),
+        parts=parts,
+        notes=(*source.notes, note),
+        paths=tuple(source.paths[i] for i in kept),
+        digests=digests,
+    )
+
+
+def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], num_workers: int) -> Iterator[Result]:
+    """Yield ``function`` of each item, in order, computed by threads a little ahead; 0 workers compute in this thread.
+
+    Pillow decodes and resizes outside of Python's lock, so that threads are as fast as processes for pictures.
+    """
+    if num_workers == 0:
+        yield from map(function, items)
+        return
+    waiting = iter(items)
+    executor = ThreadPoolExecutor(num_workers)
+    try:
+        futures = [executor.submit(function, item) for item in islice(waiting, 4 * num_workers)]
+        while futures:
+            yield futures.pop(0).result()
+            futures += [executor.submit(function, item) for item in islice(waiting, 1)]
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def check_readable(source: FileSource, num_workers: int, progress: bool = True) -> dict[str, str]:
+    """Decode every picture once; return {image_id: reason} of those that cannot be read.
+
+    What was found is remembered per fingerprint in the per-user cache folder, so that the next call decodes nothing.
+    """
+    known = recall_unreadable(source)
+    if known is not None:
+        return known
+
+    def reason(index: int) -> str | None:
+        try:
+            source.read(index)
+        except DataError as error:
+            return str(error)
+        return None
+
+    reasons = tqdm(
+        map_ahead(reason, range(len(source)), num_workers),
+        "Checking pictures",
+        len(source),
+        disable=None if progress else True,
+    )
+    unreadable = {source.image_ids[i]: text for i, text in enumerate(reasons) if text}
+    remember_unreadable(source, unreadable)
+    return unreadable
+
+
+def unreadable_error(source: ImageSource, unreadable: dict[str, str]) -> DataError:
+    """Return the error that counts the pictures that cannot be read and names the first."""
+    named = " ".join(list(unreadable.values())[:NAMED_IN_ERRORS])
+    return DataError(
+        f"{len(unreadable):,} of {len(source):,} pictures cannot be read. {named}"
+        f"{' ...' * (len(unreadable) > NAMED_IN_ERRORS)} Repair or remove them, or go on without them: "
+        "data.allow_missing=true."
+    )
+
+
+def _memory(source: ImageSource) -> Path:
+    return cache_folder() / "unreadable" / f"{source.fingerprint}-pillow{PIL.__version__}.json"
+
+
+def recall_unreadable(source: ImageSource) -> dict[str, str] | None:
+    """Return what `remember_unreadable` noted for pictures of exactly these contents, or None."""
+    try:
+        return dict(json.loads(_memory(source).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def remember_unreadable(source: ImageSource, unreadable: dict[str, str]) -> None:
+    """Note which pictures cannot be read; where the cache folder cannot be written, the next start checks again."""
+    try:
+        path = _memory(source)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(unreadable, indent=1), "utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        pass

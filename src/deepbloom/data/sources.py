@@ -1,0 +1,40 @@
+"""From settings to pictures."""
+
+from deepbloom.config import DataConfig
+from deepbloom.data.files import FileSource, check_readable, leave_out
+from deepbloom.data.source import ImageSource
+from deepbloom.device import available_cores
+
+
+def load_source(config: DataConfig) -> ImageSource:
+    """Return the pictures that ``config`` names; with ``allow_missing``, without those absent or unreadable.
+
+    Raises
+    ------
+    DataError
+        The pictures cannot be found, or not used for the task; see each source's ``create``.
+    """
+    source = _create(config)
+    if config.allow_missing and isinstance(source, FileSource):
+        unreadable = check_readable(source, available_cores())
+        if unreadable:
+            indices = [index for index, name in enumerate(source.image_ids) if name in unreadable]
+            source = leave_out(source, indices, f"{len(unreadable):,} of {len(source):,} pictures cannot be read.")
+    return source
+
+
+def _create(config: DataConfig) -> ImageSource:
+    if config.name == "flowers102":
+        from deepbloom.data.flowers102 import Flowers102
+
+        return Flowers102.create(config.root, config.allow_missing)
+    if config.name == "imagefolder":
+        from deepbloom.data.imagefolder import ImageFolder
+
+        assert config.root is not None  # DataConfig demands it
+        return ImageFolder.create(config.root)
+    from deepbloom.data.synthetic import SyntheticFlowers
+
+    return SyntheticFlowers.create(
+        config.num_classes, config.images_per_class, config.seed, config.imbalance, config.shortcut_rate
+    )

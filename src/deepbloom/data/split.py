@@ -1,0 +1,147 @@
+"""Which pictures train, which choose the best epoch, and which test."""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from deepbloom.config import SplitConfig
+from deepbloom.data.source import ImageSource
+from deepbloom.errors import DataError
+
+PARTS = ("train", "val", "test")
+NAMED_IN_NOTES = 5
+
+
+@dataclass(frozen=True)
+class Split:
+    """Disjoint parts of a source.
+
+    Attributes
+    ----------
+    train, val, test : ndarray of int64
+        Indices into the source, ascending.
+    notes : tuple of str
+        Sentences for the person: which classes are absent from a part, and why.
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    def fingerprint(self, source: ImageSource) -> str:
+        """Return SHA-256 (hex) over each picture's part, name and class, whatever the order of pictures."""
+        rows = sorted(
+            (part, source.image_ids[i], source.class_names[source.targets[i]])
+            for part in PARTS
+            for i in getattr(self, part)
+        )
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def make_split(source: ImageSource, config: SplitConfig) -> Split:
+    """Divide the pictures: ``stratified`` by class with all parts merged, or the ``official`` parts of the data.
+
+    Which part a picture falls into depends on its name, its class and ``config`` alone, not on the order of files.
+
+    Raises
+    ------
+    DataError
+        There are fewer than two classes, a part would be empty, or the data come without ready-made parts.
+    """
+    if len(source.class_names) < 2:
+        raise DataError(
+            f"data={source.name} has {len(source.class_names)} class ({', '.join(source.class_names)}); "
+            "telling classes apart needs at least two."
+        )
+    split = _official(source, config) if config.kind == "official" else _stratified(source, config)
+    for part in PARTS:
+        if len(getattr(split, part)) == 0:
+            raise DataError(
+                f"The {part} part of data={source.name} is empty (data.split.kind={config.kind}). "
+                "Give at least three pictures of a class, or choose another data.split.kind: stratified or official."
+            )
+    return split
+
+
+def _round_half_up(count: int, fraction: float) -> int:
+    return math.floor(count * Fraction(str(fraction)) + Fraction(1, 2))  # exact: 50 * 0.29 is 14.5, not 14.4999...
+
+
+def _shuffled(source: ImageSource, indices: np.ndarray, seed: int) -> list[int]:
+    def key(index: int) -> str:
+        return hashlib.sha256(f"{seed}:{source.image_ids[index]}".encode("utf-8", "surrogateescape")).hexdigest()
+
+    return sorted(indices.tolist(), key=key)
+
+
+def _as_indices(indices: list[int]) -> np.ndarray:
+    return np.array(sorted(indices), dtype=np.int64)
+
+
+def _stratified(source: ImageSource, config: SplitConfig) -> Split:
+    train: list[int] = []
+    val: list[int] = []
+    test: list[int] = []
+    notes: list[str] = []
+    pairs: list[str] = []
+    singles: list[str] = []
+    for number, name in enumerate(source.class_names):
+        order = _shuffled(source, np.flatnonzero(source.targets == number), config.seed)
+        count = len(order)
+        if count >= 3:
+            num_test = min(max(1, _round_half_up(count, config.test_fraction)), count - 2)
+            rest = count - num_test
+            num_val = min(max(1, _round_half_up(rest, config.val_fraction)), rest - 1)
+        else:
+            num_test, num_val = count // 2, 0
+            pairs += [name] * (count == 2)
+            singles += [name] * (count == 1)
+        test += order[:num_test]
+        val += order[num_test : num_test + num_val]
+        train += order[num_test + num_val :]
+    if pairs:
+        notes.append(f"{_name(pairs)} 2 pictures each: one trains, one tests, none is left for validation.")
+    if singles:
+        notes.append(f"{_name(singles)} 1 picture each: it trains, and the class is neither validated nor tested.")
+    return Split(_as_indices(train), _as_indices(val), _as_indices(test), tuple(notes))
+
+
+def _name(classes: list[str]) -> str:
+    named = ", ".join(classes[:NAMED_IN_NOTES]) + ", ..." * (len(classes) > NAMED_IN_NOTES)
+    return f"{len(classes)} class{'es' * (len(classes) > 1)} ({named}) with"
+
+
+def _official(source: ImageSource, config: SplitConfig) -> Split:
+    absent = [part for part in ("train", "test") if part not in (source.parts or {})]
+    if source.parts is None or absent:
+        what = "no ready-made parts" if source.parts is None else f"no ready-made {' and '.join(absent)} part"
+        raise DataError(f"data.split.kind=official, but data={source.name} has {what}. Use data.split.kind=stratified.")
+    parts = {part: source.parts[part].tolist() for part in PARTS if part in source.parts}
+    notes: list[str] = []
+    if "val" not in parts:
+        parts["val"] = _carve_val(source, np.asarray(parts["train"]), config)
+        parts["train"] = sorted(set(parts["train"]) - set(parts["val"]))
+        notes.append(
+            f"The data come without a validation part: {len(parts['val']):,} pictures were taken from the train part."
+        )
+    for part in PARTS:
+        present = set(source.targets[_as_indices(parts[part])].tolist())
+        absent_names = [name for number, name in enumerate(source.class_names) if number not in present]
+        if absent_names:
+            notes.append(f"{_name(absent_names)} no picture in the {part} part.")
+    train, val, test = (_as_indices(parts[part]) for part in PARTS)
+    return Split(train, val, test, tuple(notes))
+
+
+def _carve_val(source: ImageSource, train: np.ndarray, config: SplitConfig) -> list[int]:
+    val: list[int] = []
+    for number in range(len(source.class_names)):
+        order = _shuffled(source, train[source.targets[train] == number], config.seed)
+        if len(order) >= 2:
+            val += order[: min(max(1, _round_half_up(len(order), config.val_fraction)), len(order) - 1)]
+    return val
