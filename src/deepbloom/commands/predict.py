@@ -1,0 +1,86 @@
+"""``deepbloom predict``: name the flowers in pictures."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from deepbloom import run_dir
+from deepbloom.commands.outputs import softmax, top_classes
+from deepbloom.commands.pictures import find_pictures, read_batches, refuse_if_none_readable, stack_inputs
+from deepbloom.config import PredictConfig
+from deepbloom.device import available_cores, choose_device
+from deepbloom.engine.checkpoint import read_model
+
+log = logging.getLogger("deepbloom")
+
+COLUMNS = ("path", "prediction", "class_name", "confidence", "top5", "error")
+
+
+def run(config: PredictConfig) -> None:
+    """Print a table and, where ``output_dir`` is given, write predictions.csv and predictions.json.
+
+    Raises
+    ------
+    DeepBloomError
+        The checkpoint or the folder cannot be used, nothing is named by ``image``, or no picture can be read.
+    """
+    device = choose_device(config.device)
+    torch.set_num_threads(available_cores())
+    model, _ = read_model(config.ckpt)
+    model = model.to(device, memory_format=torch.channels_last)
+    paths = find_pictures(config.image)
+    folder = run_dir.make_folder(Path(config.output_dir)) if config.output_dir else None
+
+    answers, seen = [], []
+    for pictures in read_batches(paths, model.preprocessing, config.batch_size):
+        readable = [picture for picture in pictures if not picture.error]
+        probabilities = np.empty((0, len(model.classes)))
+        if readable:
+            with torch.inference_mode():
+                probabilities = softmax(model(stack_inputs(readable, device)).cpu().numpy())
+        rows = iter(probabilities)
+        answers += [_answer(p.path, p.error, None if p.error else next(rows), model.classes) for p in pictures]
+        seen += pictures
+        _print(answers[-len(pictures) :])
+    refuse_if_none_readable(seen)
+    if folder:
+        run_dir.write_csv(folder / "predictions.csv", COLUMNS, [_csv_row(answer) for answer in answers])
+        content = json.dumps(answers, indent=2, ensure_ascii=False)
+        run_dir.write_bytes(folder / "predictions.json", content.encode("utf-8", "backslashreplace"))
+        log.info("wrote %s", folder / "predictions.csv")
+
+
+def _answer(path: Path, error: str, probabilities: np.ndarray | None, classes: tuple[str, ...]) -> dict:
+    if probabilities is None:
+        return {"path": str(path), "error": error, "top5": []}
+    best = top_classes(probabilities[None])[0]
+    top5 = [{"index": int(i), "class_name": classes[i], "confidence": round(float(probabilities[i]), 6)} for i in best]
+    return {"path": str(path), "error": "", "top5": top5}
+
+
+def _csv_row(answer: dict) -> dict[str, object]:
+    if answer["error"]:
+        return {"path": answer["path"], "error": answer["error"]}
+    first = answer["top5"][0]
+    return {
+        "path": answer["path"],
+        "prediction": first["index"],
+        "class_name": first["class_name"],
+        "confidence": f"{first['confidence']:.6f}",
+        "top5": " ".join(str(entry["index"]) for entry in answer["top5"]),
+        "error": "",
+    }
+
+
+def _print(answers: list[dict]) -> None:
+    for answer in answers:
+        name = answer["path"].encode("utf-8", "backslashreplace").decode()
+        if answer["error"]:
+            log.warning("%s", answer["error"])
+            continue
+        print(name)
+        for entry in answer["top5"]:
+            print(f"  {entry['confidence']:7.2%}  {entry['class_name']}")

@@ -1,0 +1,296 @@
+"""``deepbloom train``: from settings to a run directory."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from deepbloom import metrics, run_dir
+from deepbloom.analysis.figures import plot_confusion, plot_history
+from deepbloom.commands import outputs
+from deepbloom.config import RunConfig
+from deepbloom.cost import count_macs
+from deepbloom.data.cache_folder import cache_folder
+from deepbloom.data.loaders import PictureBatches, evaluation_batches
+from deepbloom.data.prepared import PreparedData, prepare
+from deepbloom.device import available_cores, choose_device, device_name, peak_memory_bytes
+from deepbloom.engine import prefix_cache
+from deepbloom.engine.checkpoint import model_header
+from deepbloom.engine.evaluate import predict_logits
+from deepbloom.engine.precision import choose_training_precision
+from deepbloom.engine.train import Batches, Job, Progress, read_progress
+from deepbloom.engine.train import train as run_loop
+from deepbloom.errors import ConfigError, DeepBloomError, Interrupted
+from deepbloom.models.freezing import count_parameters, split_model, train_mode
+from deepbloom.models.registry import create_model, get_spec
+from deepbloom.reproducibility import seed_everything
+from deepbloom.signals import StopRequest
+
+log = logging.getLogger("deepbloom")
+
+MIN_STEPS_TO_MEASURE = 100
+"""Shorter runs take fp32: measuring would cost more than it gains."""
+EVALUATION_BATCH = 64
+
+
+def run(config: RunConfig) -> None:
+    """Train and print where the results are."""
+    print(train(config))
+
+
+def train(config: RunConfig) -> Path:
+    """Train one network, choose its best epoch on the validation part, and test it once.
+
+    A run that was stopped goes on where it was; one that is complete is left as it is.
+
+    Parameters
+    ----------
+    config : RunConfig
+
+    Returns
+    -------
+    Path
+        The run directory: see the README for its files.
+
+    Raises
+    ------
+    DeepBloomError
+        Settings, data, weights or the folder do not allow the run, or it diverged or was stopped.
+    """
+    get_spec(config.model.name)
+    folder, state = run_dir.open_run(config)
+    if state == "complete":
+        log.info("%s is complete already. For another run, change a setting or add train.resume=never.", folder)
+        return folder
+    with run_dir.exclusive(folder), StopRequest() as stop, _log_file(folder), logging_redirect_tqdm():
+        (folder / run_dir.FAILED).unlink(missing_ok=True)
+        run_dir.write_config(folder, config)
+        try:
+            _train(config, folder, stop)
+        except Interrupted as error:
+            log.debug("%s", error)
+            raise
+        except Exception as error:
+            _record_failure(folder, error)
+            raise
+    return folder
+
+
+def _train(config: RunConfig, folder: Path, stop: StopRequest) -> None:
+    device = choose_device(config.train.device)
+    torch.set_num_threads(config.train.num_threads or available_cores())
+    workers = available_cores() if config.train.num_workers < 0 else config.train.num_workers
+    spec = get_spec(config.model.name)
+    data = prepare(config.data, spec.preprocessing, workers)
+    if config.train.batch_size > len(data.split.train):
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size} is larger than the training part of "
+            f"{len(data.split.train)} pictures. Choose a smaller one."
+        )
+    seed_everything(config.seed, "weights")
+    model = create_model(config.model.name, len(data.source.class_names), config.model.weights)
+    model = model.to(device, memory_format=torch.channels_last)
+    parameters = count_parameters(model)
+    log.info(
+        "%s on %s: %d classes, %d train, %d validation, %d test pictures; %.2f M parameters, %.2f M trained; %s",
+        config.model.name,
+        config.data.name,
+        len(data.source.class_names),
+        len(data.split.train),
+        len(data.split.val),
+        len(data.split.test),
+        parameters["total"] / 1e6,
+        parameters["trainable"] / 1e6,
+        device_name(device),
+    )
+    header = model_header(
+        config.model.name,
+        data.source.class_names,
+        spec.preprocessing,
+        data=asdict(config.data),
+        dataset_fingerprint=data.source.fingerprint,
+        split_fingerprint=data.split_fingerprint,
+        seed=config.seed,
+        versions=run_dir.collect_versions(),
+    )
+    saved = read_progress(folder, config)
+    progress = saved[0] if saved else Progress()
+    if saved:
+        log.info("going on in epoch %d after step %d", progress.epoch, progress.step)
+    job = _prepare_job(config, model, data, folder, device, stop, header, progress)
+    state = run_loop(job, progress, saved[1:] if saved else None)
+
+    model.load_state_dict(model.state_dict() | state.best)
+    _test(config, model, data, folder, progress, parameters, device)
+
+
+def _prepare_job(
+    config: RunConfig,
+    model: nn.Module,
+    data: PreparedData,
+    folder: Path,
+    device: torch.device,
+    stop: StopRequest,
+    header: dict[str, Any],
+    progress: Progress,
+) -> Job:
+    """Compute the frozen part where that pays, choose the precision, and put the job together.
+
+    What was chosen when the run began is kept when it goes on.
+    """
+    spec, split, choices = get_spec(config.model.name), data.split, progress.choices
+    targets = torch.from_numpy(data.source.targets)
+    pictures = PictureBatches(
+        data.pixels,
+        split.train,
+        data.source.targets,
+        spec.preprocessing,
+        config.augment,
+        config.seed,
+        config.train.batch_size,
+        device,
+    )
+    folder_of_activations = cache_folder() / "frozen_part"
+    prefix, tail = split_model(model, spec)
+    train_mode(model, spec.trainable)
+    if "views" not in choices:
+        plan = prefix_cache.plan(prefix, pictures, len(split.val), config, folder_of_activations)
+        choices |= {"views": plan.views, "prefix_precision": plan.precision}
+    plan = prefix_cache.Plan(choices["views"], choices["prefix_precision"])
+    started = time.perf_counter()
+    if plan.views:
+        pictures.views = plan.views
+        cached, val = prefix_cache.compute(prefix, pictures, split.val, plan, folder_of_activations)
+        progress.prefix_seconds += time.perf_counter() - started
+    if "precision" not in choices:
+        choices["precision"] = _choose_precision(
+            config, tail if plan.views else model, cached if plan.views else pictures
+        )
+    common = {
+        "model": model,
+        "spec": spec,
+        "config": config,
+        "header": header,
+        "folder": folder,
+        "device": device,
+        "stop": stop,
+    }
+    if plan.views:
+        return Job(
+            batches=cached,
+            validation=lambda: prefix_cache.validation_batches(val, targets[split.val], EVALUATION_BATCH),
+            as_network=lambda whole: split_model(whole, spec)[1],
+            **common,
+        )
+    return Job(
+        batches=pictures,
+        validation=lambda: evaluation_batches(
+            data.pixels, split.val, data.source.targets, spec.preprocessing, EVALUATION_BATCH
+        ),
+        as_network=lambda whole: whole,
+        **common,
+    )
+
+
+def _choose_precision(config: RunConfig, network: nn.Module, batches: Batches) -> str:
+    if config.train.precision != "auto":
+        return config.train.precision
+    if batches.steps_per_epoch * config.train.epochs < MIN_STEPS_TO_MEASURE:
+        return "fp32"
+    inputs, targets = next(batches.epoch(1))
+    chosen, seconds = choose_training_precision(network, inputs, targets, inputs.device)
+    if seconds:
+        measured = ", ".join(f"{name} {len(targets) / value:.0f}" for name, value in seconds.items())
+        log.info("precision %s (images/s in a training step: %s)", chosen, measured)
+    return chosen
+
+
+def _test(
+    config: RunConfig,
+    model: nn.Module,
+    data: PreparedData,
+    folder: Path,
+    progress: Progress,
+    parameters: dict[str, int],
+    device: torch.device,
+) -> None:
+    """Test the chosen weights once, and write what a complete run holds; ``metrics.json`` last."""
+    spec, split, source = get_spec(config.model.name), data.split, data.source
+    scores = {}
+    for part, indices in (("val", split.val), ("test", split.test)):
+        batches = evaluation_batches(data.pixels, indices, source.targets, spec.preprocessing, EVALUATION_BATCH)
+        logits, targets = predict_logits(model, batches, device)
+        scores[part] = metrics.score_logits(logits, targets)
+    outputs.write_predictions(folder, [source.image_ids[i] for i in split.test], logits, targets)
+    plots = run_dir.make_folder(folder / run_dir.PLOTS)
+    plot_history(progress.history, plots / "curves.png")
+    confusion = metrics.confusion_matrix(logits.argmax(1), targets, len(source.class_names))
+    plot_confusion(confusion, source.class_names, plots / "confusion.png")
+    outputs.write_class_report(folder, confusion, source.class_names)
+    steps_seconds = sum(row["seconds"] for row in progress.history)
+    run_dir.write_json(
+        folder / run_dir.METRICS,
+        {
+            "model": config.model.name,
+            "training_type": spec.training_type,
+            "remarks": spec.remarks,
+            "weights": config.model.weights,
+            "dataset": config.data.name,
+            "data_split_kind": config.data.split.kind,
+            "seed": config.seed,
+            "epochs": config.train.epochs,
+            "best_epoch": progress.best_epoch,
+            "device": device.type,
+            "device_name": device_name(device),
+            "precision": progress.choices["precision"],
+            "prefix_cache_views": progress.choices["views"],
+            "num_threads": torch.get_num_threads(),
+            "classes": list(source.class_names),
+            "test": scores["test"],
+            "val": scores["val"],
+            "params": parameters,
+            "macs": count_macs(model, spec.preprocessing.size),
+            "train_seconds": progress.prefix_seconds + steps_seconds,
+            "images_per_second": config.train.epochs * len(split.train) / (progress.prefix_seconds + steps_seconds),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "dataset_fingerprint": source.fingerprint,
+            "split_fingerprint": data.split_fingerprint,
+            "versions": run_dir.collect_versions(),
+            "git_commit": run_dir.git_commit(),
+        },
+    )
+    log.info(
+        "test accuracy %.4f (%d pictures), validation %.4f, best epoch %d, %.0f s of training",
+        scores["test"]["top1_accuracy"],
+        scores["test"]["count"],
+        scores["val"]["top1_accuracy"],
+        progress.best_epoch,
+        progress.prefix_seconds + steps_seconds,
+    )
+
+
+def _record_failure(folder: Path, error: Exception) -> None:
+    """Leave the reason in the run's folder and log; the folder itself may be what failed."""
+    log.debug("%s", error, exc_info=not isinstance(error, DeepBloomError))
+    with suppress(OSError):
+        (folder / run_dir.FAILED).write_text(f"{type(error).__name__}: {error}\n")
+
+
+@contextmanager
+def _log_file(folder: Path) -> Iterator[None]:
+    """Also write the log lines of this run to its own file."""
+    handler = logging.FileHandler(folder / run_dir.LOG, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()

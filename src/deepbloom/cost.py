@@ -1,0 +1,44 @@
+"""What a network costs: multiply-accumulates and bytes."""
+
+import torch
+from torch import Tensor, nn
+
+
+def count_macs(model: nn.Module, input_size: int) -> int:
+    """Count the multiply-accumulates of convolutions and linear layers in one forward pass of one picture.
+
+    Normalization, activations and pooling are left out, as in the published counts of most papers. Train and eval
+    modes, statistics and random streams are left as found.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Takes pictures of shape (1, 3, input_size, input_size).
+    input_size : int
+        Height and width in pixels.
+    """
+    counts = []
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        counts.append(output.numel() * module.weight[0].numel())  # each output value is one product with one filter
+
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    modes = {module: module.training for module in model.modules()}
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    parameter = next(model.parameters())
+    picture = torch.zeros(1, 3, input_size, input_size, device=parameter.device, dtype=parameter.dtype)
+    try:
+        model.eval()
+        with torch.inference_mode():
+            model(picture)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes.items():
+            module.training = training
+    return sum(counts)
+
+
+def model_size_bytes(model: nn.Module) -> int:
+    """Return the size in bytes of all parameters and saved buffers, as they lie in a weights file."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())

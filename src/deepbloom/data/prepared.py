@@ -1,0 +1,45 @@
+"""Pictures ready for a network: a source, its split, and its resized pixels."""
+
+import logging
+from dataclasses import dataclass
+
+from deepbloom.config import DataConfig
+from deepbloom.data.loaders import Pixels
+from deepbloom.data.pixel_cache import open_pixels
+from deepbloom.data.source import ImageSource
+from deepbloom.data.sources import load_source
+from deepbloom.data.split import Split, make_split
+from deepbloom.data.transforms import Preprocessing
+
+log = logging.getLogger("deepbloom")
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """What training and evaluation read."""
+
+    source: ImageSource
+    split: Split
+    pixels: Pixels
+
+    @property
+    def split_fingerprint(self) -> str:
+        return self.split.fingerprint(self.source)
+
+
+def prepare(config: DataConfig, preprocessing: Preprocessing, num_workers: int) -> PreparedData:
+    """Find the pictures, decode those that are not cached yet, and split them; what was left out is logged.
+
+    Raises
+    ------
+    DataError
+        Pictures are absent or unreadable (and ``allow_missing`` is off), or there are too few to split.
+    """
+    source = load_source(config)
+    source, pixels = open_pixels(
+        source, preprocessing, config.pixel_cache, num_workers, allow_missing=config.allow_missing
+    )
+    split = make_split(source, config.split)
+    for note in (*source.notes, *split.notes):
+        log.info("%s", note)
+    return PreparedData(source, split, pixels)

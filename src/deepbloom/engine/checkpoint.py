@@ -1,0 +1,155 @@
+"""Checkpoints as data: safetensors with a JSON header and a digest. Nothing in them can be run or imported."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from deepbloom import run_dir
+from deepbloom.data.transforms import Preprocessing, preprocess
+from deepbloom.errors import CheckpointError, ConfigError
+from deepbloom.models.registry import create_model
+
+FORMAT = 1
+MODEL_KIND = "deepbloom model"
+STATE_KIND = "deepbloom training state"
+
+
+def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write named tensors and a JSON header into one file, atomically, with a SHA-256 over both.
+
+    Raises
+    ------
+    RunError
+        The file cannot be written; the one that was there before is unchanged.
+    """
+    here = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
+    metadata = {"header": json.dumps(header), "digest": _digest(here, header)}
+    run_dir.write_bytes(path, save(here, metadata))
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the header of a file written by `write_tensors`, its digest checked.
+
+    Raises
+    ------
+    CheckpointError
+        The file is absent, damaged, or not of this ``kind``.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"No checkpoint at {path}. Give a run directory or its {run_dir.MODEL}.")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        header = json.loads(metadata["header"])
+        found = header["kind"]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or not written by DeepBloom ({type(error).__name__}). Give a run directory or its "
+            f"{run_dir.MODEL}; for a foreign state dict train with model.weights=PATH."
+        ) from error
+    if found != kind:
+        raise CheckpointError(f"{path} is a {str(found)[:40]!r} file, but a {kind!r} file is needed.")
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has format {header.get('format')!r}; this version reads format {FORMAT}.")
+    if metadata.get("digest") != _digest(tensors, header):
+        raise CheckpointError(f"{path} is damaged: its content does not match its digest. Copy or train it again.")
+    return tensors, header
+
+
+def model_header(
+    name: str, classes: tuple[str, ...], preprocessing: Preprocessing, **provenance: object
+) -> dict[str, Any]:
+    """Return the header of a model file: what is needed to rebuild the network, and where it comes from."""
+    return {
+        "kind": MODEL_KIND,
+        "format": FORMAT,
+        "model": name,
+        "classes": list(classes),
+        "preprocessing": asdict(preprocessing),
+        **provenance,
+    }
+
+
+def find_model_file(run_or_file: str | Path) -> Path:
+    """Return the model file of a run directory, or the file itself.
+
+    Raises
+    ------
+    CheckpointError
+        There is none.
+    """
+    path = Path(run_or_file)
+    if not path.is_dir():
+        return path
+    if not (path / run_dir.MODEL).is_file():
+        raise CheckpointError(f"{path} holds no {run_dir.MODEL}: no epoch of a run has been finished there.")
+    return path / run_dir.MODEL
+
+
+def read_model(run_or_file: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the network in eval mode and its header; the network is rebuilt by registry name only.
+
+    Raises
+    ------
+    CheckpointError
+        The file is absent, damaged, of another kind, or its tensors do not fit the network it names.
+    """
+    path = find_model_file(run_or_file)
+    tensors, header = read_tensors(path, MODEL_KIND)
+    try:
+        classes = tuple(str(name) for name in header["classes"])
+        fields = header["preprocessing"]
+        preprocessing = Preprocessing(
+            size=int(fields["size"]),
+            mean=tuple(map(float, fields["mean"])),
+            std=tuple(map(float, fields["std"])),
+            interpolation=str(fields["interpolation"]),
+        )
+        model = create_model(str(header["model"]), len(classes), weights="none")
+        model.load_state_dict(tensors)
+    except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not describe a network of this version: {error}") from error
+    model.classes = classes
+    model.preprocessing = preprocessing
+    model.preprocess = lambda picture: preprocess(picture, preprocessing)
+    return model.eval(), header
+
+
+def load_model(run_or_file: str | Path) -> nn.Module:
+    """Load a trained network.
+
+    Parameters
+    ----------
+    run_or_file : str or Path
+        A run directory or a ``model.safetensors``.
+
+    Returns
+    -------
+    nn.Module
+        In eval mode, on the CPU. ``classes`` holds the class names; ``preprocess`` turns a PIL picture into a
+        float32 tensor of shape (3, S, S).
+
+    Raises
+    ------
+    CheckpointError
+        The file is absent, damaged or of another kind.
+    """
+    return read_model(run_or_file)[0]

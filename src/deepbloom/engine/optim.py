@@ -1,0 +1,103 @@
+"""Optimizer and schedule. The learning rate is a pure function of the step: nothing to save, nothing to go wrong."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from deepbloom.config import OptimizerConfig, SchedulerConfig
+
+
+def make_optimizer(model: nn.Module, head: str, pretrained: bool, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return an optimizer that holds exactly the parameters with ``requires_grad``.
+
+    Parameters
+    ----------
+    model : nn.Module
+    head : str
+        Module path of the last layer, which always learns at ``config.lr``.
+    pretrained : bool
+        Whether the other parts learn at ``config.lr * config.backbone_lr_scale``.
+    config : OptimizerConfig
+
+    Notes
+    -----
+    Biases and normalization (parameters of one dimension) are not decayed. Each group carries its peak rate as
+    ``peak_lr``; the loop sets ``lr`` from it at every step.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_head = name.startswith(f"{head}.")
+            groups.setdefault((is_head, parameter.ndim > 1), []).append(parameter)
+    settings = []
+    for (is_head, decayed), parameters in groups.items():
+        scale = 1.0 if is_head or not pretrained else config.backbone_lr_scale
+        settings.append(
+            {
+                "params": parameters,
+                "lr": config.lr * scale,
+                "peak_lr": config.lr * scale,
+                "weight_decay": config.weight_decay if decayed else 0.0,
+            }
+        )
+    if config.name == "adam":
+        return torch.optim.Adam(settings, fused=True)
+    if config.name == "adamw":
+        return torch.optim.AdamW(settings, fused=True)
+    return torch.optim.SGD(settings, momentum=0.9, nesterov=True)
+
+
+def lr_factor(step: int, steps_per_epoch: int, epochs: int, config: SchedulerConfig) -> float:
+    """Return the learning rate at ``step`` (0, 1, ... over the whole run) as a multiple of the peak, in [0, 1].
+
+    ``step``: gamma ** (epoch // every_epochs). ``one_cycle``: linear warm-up, then half a cosine to zero
+    (Smith 2018, https://arxiv.org/abs/1803.09820, with the cosine of Loshchilov & Hutter 2017). ``cosine``: the same
+    without warm-up.
+    """
+    if config.name == "constant":
+        return 1.0
+    if config.name == "step":
+        return config.gamma ** (step // steps_per_epoch // config.every_epochs)
+    warmup = config.warmup_fraction if config.name == "one_cycle" else 0.0
+    progress = step / (steps_per_epoch * epochs)
+    if progress < warmup:
+        return (step + 1) / max(1.0, warmup * steps_per_epoch * epochs + 1)
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's rate to ``factor`` times its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[nn.Parameter, str]) -> dict[str, Tensor]:
+    """Return the optimizer's state as flat named tensors, ``PARAMETER|KEY``."""
+    return {
+        f"{names[parameter]}|{key}": value
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+@torch.no_grad()
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], names: dict[nn.Parameter, str]
+) -> None:
+    """Put back what `optimizer_tensors` returned.
+
+    Raises
+    ------
+    KeyError
+        The optimizer holds no such parameter.
+    """
+    held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    by_name = {name: parameter for parameter, name in names.items() if parameter in held}
+    for full_name, value in tensors.items():
+        name, key = full_name.rsplit("|", 1)
+        parameter = by_name[name]
+        if value.shape == parameter.shape:
+            value = torch.empty_like(parameter).copy_(value)  # fused kernels need the parameter's memory layout
+        optimizer.state[parameter][key] = value.to(parameter.device)

@@ -1,0 +1,100 @@
+"""Arithmetic precision: autocast, and the choice of the fastest one whose results agree, by measurement."""
+
+import copy
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepbloom.device import synchronize
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TOLERANCE = 0.05
+"""Largest relative difference from fp32 (of the loss, or of activations in the Euclidean norm) that counts as equal."""
+MARGIN = 1.1
+"""A reduced precision must be this much faster than fp32, so that timing noise does not decide."""
+REPEATS = 3
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """Return the context in which forward passes run."""
+    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+
+
+def candidates(device: torch.device) -> list[str]:
+    """Return the precisions that the device computes natively, ``fp32`` first."""
+    if device.type == "cuda":
+        return ["fp32", "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"]
+    native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return ["fp32", "bf16"] if native else ["fp32"]
+
+
+def choose_fastest(
+    names: list[str], run: Callable[[str], Tensor], device: torch.device
+) -> tuple[str, dict[str, float]]:
+    """Time ``run`` under every precision and return the fastest that agrees with the first, and the seconds of each.
+
+    Parameters
+    ----------
+    names : list of str
+        The first is the reference.
+    run : callable
+        Does the work under the named precision and returns the result to compare.
+    device : torch.device
+    """
+    if len(names) == 1:
+        return names[0], {}
+    results = {name: run(name).float() for name in names}  # warm-up
+    seconds = dict.fromkeys(names, float("inf"))
+    for _ in range(REPEATS):
+        for name in names:
+            synchronize(device)
+            started = time.perf_counter()
+            run(name)
+            synchronize(device)
+            seconds[name] = min(seconds[name], time.perf_counter() - started)
+    reference = results[names[0]]
+    agreeing = [
+        name
+        for name in names
+        if (results[name] - reference).norm() <= TOLERANCE * reference.norm() and results[name].isfinite().all()
+    ]
+    best = min(agreeing, key=seconds.__getitem__, default=names[0])
+    return (best if seconds[best] * MARGIN < seconds[names[0]] else names[0]), seconds
+
+
+def choose_training_precision(
+    network: nn.Module, inputs: Tensor, targets: Tensor, device: torch.device
+) -> tuple[str, dict[str, float]]:
+    """Return the fastest precision for a training step of ``network`` on this batch; the network is left as it was.
+
+    ``inputs``: (B, ...); ``targets``: int64 (B,). The candidates' losses must agree with that of fp32.
+    """
+    trial = copy.deepcopy(network)
+
+    def step(precision: str) -> Tensor:
+        trial.zero_grad(set_to_none=True)
+        torch.manual_seed(0)
+        with autocast(device, precision):
+            logits = trial(inputs)
+        loss = F.cross_entropy(logits.float(), targets)
+        loss.backward()
+        return loss.detach()
+
+    return choose_fastest(candidates(device), step, device)
+
+
+@torch.inference_mode()
+def choose_inference_precision(
+    network: nn.Module, inputs: Tensor, device: torch.device
+) -> tuple[str, dict[str, float]]:
+    """Return the fastest precision for a forward pass of ``network`` on this batch."""
+
+    def forward(precision: str) -> Tensor:
+        with autocast(device, precision):
+            return network(inputs)
+
+    return choose_fastest(candidates(device), forward, device)

@@ -1,0 +1,208 @@
+"""The frozen part before the first trained module, computed once.
+
+Its output for a picture changes only with the picture's augmentation. So a number of augmented views of every picture
+is chosen, the prefix is run once over each view, and training reads its activations instead of pictures.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from deepbloom.config import AugmentConfig, RunConfig
+from deepbloom.data.loaders import PictureBatches, epoch_order, evaluation_batches
+from deepbloom.engine.precision import DTYPES, autocast, choose_inference_precision
+
+log = logging.getLogger("deepbloom")
+
+DEFAULT_VIEWS = 4
+BUDGET_BYTES = 16 * 2**30
+"""Largest size of a run's activations on disk; a quarter of the free space where that is less."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be computed and stored."""
+
+    views: int
+    """Augmented views of each training picture; 0: no cache."""
+    precision: str
+    """Precision of the prefix and of what is stored."""
+
+
+def changes_pictures(config: AugmentConfig) -> bool:
+    """Return whether the augmentation makes one view of a picture differ from another."""
+    return bool(
+        config.rotation_degrees > 0 or config.horizontal_flip or config.min_crop_area < 1 or config.color_jitter > 0
+    )
+
+
+def choose_views(requested: int, epochs: int, augmented: bool, bytes_per_view: int, fixed_bytes: int, free: int) -> int:
+    """Return how many views fit the budget, or 0 where not even one does.
+
+    Parameters
+    ----------
+    requested : int
+        0 asks for `DEFAULT_VIEWS`.
+    epochs : int
+        More views than epochs are never seen.
+    augmented : bool
+        Without augmentation all views are equal: one is enough.
+    bytes_per_view, fixed_bytes, free : int
+        Size of one view of the training part, of the validation part, and free bytes on the disk.
+    """
+    wanted = min(requested or DEFAULT_VIEWS, epochs) if augmented else 1
+    room = min(BUDGET_BYTES, free // 4) - fixed_bytes
+    return max(0, min(wanted, room // max(1, bytes_per_view)))
+
+
+class Activations:
+    """Outputs of the prefix in one temporary file, memory-mapped; the file goes when the object or process does.
+
+    Parameters
+    ----------
+    folder : Path
+    views, count : int
+    shape : tuple of int
+        Of one output, without the batch: (C, H, W) or (F,).
+    dtype : torch.dtype
+        float32, bfloat16 or float16.
+    """
+
+    def __init__(self, folder: Path, views: int, count: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Unlinked while open: no other run can see it, and no crash can leave it behind.
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as this object)
+        self._channels_last = len(shape) == 3
+        stored = (shape[1], shape[2], shape[0]) if self._channels_last else shape
+        width = torch.empty((), dtype=dtype).element_size()
+        self.size_bytes = views * count * int(np.prod(stored)) * width
+        os.posix_fallocate(self._file.fileno(), 0, self.size_bytes)
+        self._array = np.memmap(self._file, np.int16 if width == 2 else np.int32, "r+", shape=(views, count, *stored))
+        self._dtype = dtype
+
+    def write(self, view: int, start: int, outputs: Tensor) -> None:
+        """Store outputs (B, ...) of the pictures ``start``, ``start + 1``, ... of ``view``."""
+        stored = outputs.permute(0, 2, 3, 1) if self._channels_last else outputs
+        bits = (
+            stored.to("cpu", self._dtype).contiguous().view(torch.int16 if self._dtype.itemsize == 2 else torch.int32)
+        )
+        self._array[view, start : start + len(bits)] = bits.numpy()
+
+    def read(self, view: int, positions: np.ndarray) -> Tensor:
+        """Return the outputs (B, ...) of ``view`` at ``positions``, in the stored dtype, channels last."""
+        stored = torch.from_numpy(self._array[view, positions]).view(self._dtype)
+        return stored.permute(0, 3, 1, 2) if self._channels_last else stored
+
+
+class ActivationBatches:
+    """Shuffled batches of the prefix's outputs: the same order, views and targets as the `PictureBatches` behind."""
+
+    def __init__(self, pictures: PictureBatches, train: Activations) -> None:
+        self.pictures, self.train = pictures, train
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.pictures.steps_per_epoch
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (activations, targets) of the steps ``start``, ``start + 1``, ... of ``epoch`` (from 1)."""
+        pictures = self.pictures
+        order = epoch_order(len(pictures.indices), pictures.batch_size, pictures.seed, epoch)
+        for positions in order[start:]:
+            targets = pictures.targets[pictures.indices[positions]]
+            inputs = self.train.read(pictures.view(epoch), positions)
+            yield inputs.to(pictures.device, non_blocking=True), targets.to(pictures.device, non_blocking=True)
+
+
+@torch.inference_mode()
+def plan(prefix: nn.Module, pictures: PictureBatches, val_count: int, config: RunConfig, folder: Path) -> Plan:
+    """Choose precision and number of views for this network, these pictures and this disk; zero views is no cache.
+
+    Parameters
+    ----------
+    prefix : nn.Module
+        The frozen stages; an empty one cannot be cached.
+    pictures : PictureBatches
+    val_count : int
+        Pictures of the validation part.
+    config : RunConfig
+    folder : Path
+        Where the activations will lie.
+    """
+    if config.train.prefix_cache == "off" or not any(True for _ in prefix.parameters()):
+        return Plan(0, "fp32")
+    inputs = pictures.inputs(pictures.indices[: pictures.batch_size], view=0)
+    precision = config.train.precision
+    if precision == "auto":
+        precision, _ = choose_inference_precision(prefix, inputs, pictures.device)
+    output_bytes = prefix(inputs[:1]).numel() * DTYPES[precision].itemsize
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    views = choose_views(
+        config.train.prefix_cache_views,
+        config.train.epochs,
+        changes_pictures(config.augment),
+        output_bytes * len(pictures.indices),
+        output_bytes * val_count,
+        shutil.disk_usage(existing).free,
+    )
+    if views:
+        log.info(
+            "the frozen part is computed once, in %s, for %d view%s of each training picture: %.2f GB on disk",
+            precision,
+            views,
+            "s" if views > 1 else "",
+            output_bytes * (views * len(pictures.indices) + val_count) / 1e9,
+        )
+    else:
+        log.info("the frozen part is computed in every step: its activations do not fit the disk budget")
+    return Plan(views, precision)
+
+
+@torch.inference_mode()
+def compute(
+    prefix: nn.Module, pictures: PictureBatches, val_indices: np.ndarray, plan: Plan, folder: Path
+) -> tuple[ActivationBatches, Activations]:
+    """Run the prefix over every view of the training part, and over the validation part without augmentation.
+
+    Returns
+    -------
+    train : ActivationBatches
+    val : Activations
+        One view, in the order of ``val_indices``.
+    """
+    shape = tuple(prefix(pictures.inputs(pictures.indices[:1], view=0)).shape[1:])
+    count, dtype = len(pictures.indices), DTYPES[plan.precision]
+    train = Activations(folder, plan.views, count, shape, dtype)
+    val = Activations(folder, 1, len(val_indices), shape, dtype)
+    total = plan.views * count + len(val_indices)
+    bar = tqdm(total=total, desc="frozen part", unit="picture", disable=None, leave=False)
+    with bar, autocast(pictures.device, plan.precision):
+        for view in range(plan.views):
+            for start in range(0, count, pictures.batch_size):
+                inputs = pictures.inputs(pictures.indices[start : start + pictures.batch_size], view)
+                train.write(view, start, prefix(inputs))
+                bar.update(len(inputs))
+        start = 0
+        targets = pictures.targets.numpy()
+        for inputs, _ in evaluation_batches(
+            pictures.pixels, val_indices, targets, pictures.preprocessing, pictures.batch_size
+        ):
+            val.write(0, start, prefix(inputs.to(pictures.device)))
+            start += len(inputs)
+            bar.update(len(inputs))
+    return ActivationBatches(pictures, train), val
+
+
+def validation_batches(val: Activations, targets: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (activations, targets) of the validation part in order; ``targets`` are int64 of shape (N,)."""
+    for positions in np.array_split(np.arange(len(targets)), -(-len(targets) // batch_size)):
+        yield val.read(0, positions), targets[positions]
