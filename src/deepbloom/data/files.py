@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -22,10 +22,38 @@ from deepbloom.data.transforms import read_picture
 from deepbloom.device import available_cores
 from deepbloom.errors import DataError
 
+Source = TypeVar("Source", bound="FileSource")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-NAMED_IN_ERRORS = 3
+NAMED = 3
+"""How many of a long list a message names."""
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Return the first few of ``names`` and the number of the others: ``a, b, c and 12 more``."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+class UnreadableError(DataError):
+    """Pictures of a source cannot be read; the message counts them and names the first.
+
+    Parameters
+    ----------
+    source : ImageSource
+    unreadable : dict of str to str
+        {image_id: reason}.
+    """
+
+    def __init__(self, source: ImageSource, unreadable: dict[str, str]) -> None:
+        reasons = list(unreadable.values())
+        more = " ..." * (len(reasons) > NAMED)
+        super().__init__(
+            f"{len(unreadable):,} of {len(source):,} pictures cannot be read. {' '.join(reasons[:NAMED])}{more} "
+            "Repair or remove them, or go on without them: data.allow_missing=true."
+        )
+        self.unreadable = unreadable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +95,7 @@ def _hash_file(path: Path) -> str:
         return "unreadable"
 
 
-def leave_out(source: FileSource, indices: Iterable[int], note: str) -> FileSource:
+def leave_out(source: Source, indices: Iterable[int], note: str) -> Source:
     """Return the source without some pictures, and without classes of which none is left; ``note`` is added.
 
     Raises
@@ -146,16 +174,6 @@ def check_readable(source: FileSource, num_workers: int, progress: bool = True) 
     unreadable = {source.image_ids[i]: text for i, text in enumerate(reasons) if text}
     remember_unreadable(source, unreadable)
     return unreadable
-
-
-def unreadable_error(source: ImageSource, unreadable: dict[str, str]) -> DataError:
-    """Return the error that counts the pictures that cannot be read and names the first."""
-    named = " ".join(list(unreadable.values())[:NAMED_IN_ERRORS])
-    return DataError(
-        f"{len(unreadable):,} of {len(source):,} pictures cannot be read. {named}"
-        f"{' ...' * (len(unreadable) > NAMED_IN_ERRORS)} Repair or remove them, or go on without them: "
-        "data.allow_missing=true."
-    )
 
 
 def _memory(source: ImageSource) -> Path:

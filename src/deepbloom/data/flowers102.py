@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from deepbloom.data.cache_folder import cache_folder, locked_folder
-from deepbloom.data.files import NAMED_IN_ERRORS, FileSource, fingerprint_files, hash_files, leave_out
+from deepbloom.data.files import FileSource, fingerprint_files, hash_files, leave_out, name_some
 from deepbloom.data.transforms import read_picture
 from deepbloom.errors import DataError
 
@@ -186,11 +186,10 @@ def _leave_out_absent(listed: Flowers102, folder: Path, allow_missing: bool) -> 
     there = set(os.listdir(folder / "jpg"))
     absent = [index for index, name in enumerate(listed.image_ids) if name not in there]
     if absent and not allow_missing:
-        named = ", ".join(listed.image_ids[index] for index in absent[:NAMED_IN_ERRORS])
+        named = name_some([listed.image_ids[index] for index in absent])
         raise DataError(
-            f"{len(absent):,} of {len(listed):,} pictures are absent from {folder / 'jpg'}: {named}"
-            f"{', ...' * (len(absent) > NAMED_IN_ERRORS)}. Delete that folder, and it is unpacked again, "
-            "or go on without them: data.allow_missing=true."
+            f"{len(absent):,} of {len(listed):,} pictures are absent from {folder / 'jpg'}: {named}. "
+            "Delete that folder, and it is unpacked again, or go on without them: data.allow_missing=true."
         )
     digests = hash_files(listed.paths)
     class_of_each = (listed.class_names[target] for target in listed.targets)

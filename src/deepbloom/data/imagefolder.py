@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepbloom.data.files import FileSource, fingerprint_files, hash_files
+from deepbloom.data.files import FileSource, fingerprint_files, hash_files, name_some
 from deepbloom.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -85,7 +85,7 @@ def _find_parts(root: Path) -> dict[str, Path]:
     if others or len(parts) < len(named):
         raise DataError(
             f"{root} holds the parts {', '.join(folder.name for folder in named)}"
-            + (f" beside other folders ({', '.join(others[:3])})" if others else "")
+            + (f" beside other folders ({name_some(others)})" if others else "")
             + ". Give a folder that holds either classes, or train, val and test with the classes in each."
         )
     return parts
@@ -99,7 +99,7 @@ def _find_classes(folder: Path, ignored: Counter[str]) -> dict[str, list[Path]]:
     empty = [name for name, pictures in found.items() if not pictures]
     if empty:
         raise DataError(
-            f"{len(empty)} of {len(found)} class folders in {folder} hold no picture ({', '.join(empty[:3])}). "
+            f"{len(empty)} of {len(found)} class folders in {folder} hold no picture ({name_some(empty)}). "
             f"Put {', '.join(SUFFIXES)} files there or remove the folder."
         )
     return found
@@ -121,8 +121,8 @@ def _agree_on_classes(root: Path, found: dict[str, dict[str, list[Path]]]) -> tu
         absent = [name for name in every if name not in classes]
         if absent:
             raise DataError(
-                f"The parts of {root} differ in classes: {part} has no folder {', '.join(absent[:3])} "
-                f"({len(absent)} of {len(every)} absent). Give every part the same class folders."
+                f"The parts of {root} differ in classes: {part} has no folder {name_some(absent)}, "
+                f"{len(absent)} of {len(every)}. Give every part the same class folders."
             )
     if len(every) < 2:
         raise DataError(

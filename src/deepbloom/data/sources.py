@@ -1,29 +1,17 @@
 """From settings to pictures."""
 
 from deepbloom.config import DataConfig
-from deepbloom.data.files import FileSource, check_readable, leave_out
 from deepbloom.data.source import ImageSource
-from deepbloom.device import available_cores
 
 
 def load_source(config: DataConfig) -> ImageSource:
-    """Return the pictures that ``config`` names; with ``allow_missing``, without those absent or unreadable.
+    """Return the pictures that ``config`` names; none of them is decoded yet.
 
     Raises
     ------
     DataError
         The pictures cannot be found, or not used for the task; see each source's ``create``.
     """
-    source = _create(config)
-    if config.allow_missing and isinstance(source, FileSource):
-        unreadable = check_readable(source, available_cores())
-        if unreadable:
-            indices = [index for index, name in enumerate(source.image_ids) if name in unreadable]
-            source = leave_out(source, indices, f"{len(unreadable):,} of {len(source):,} pictures cannot be read.")
-    return source
-
-
-def _create(config: DataConfig) -> ImageSource:
     if config.name == "flowers102":
         from deepbloom.data.flowers102 import Flowers102
 

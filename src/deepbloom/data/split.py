@@ -9,11 +9,11 @@ from fractions import Fraction
 import numpy as np
 
 from deepbloom.config import SplitConfig
+from deepbloom.data.files import name_some
 from deepbloom.data.source import ImageSource
 from deepbloom.errors import DataError
 
 PARTS = ("train", "val", "test")
-NAMED_IN_NOTES = 5
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,7 @@ def _stratified(source: ImageSource, config: SplitConfig) -> Split:
 
 
 def _name(classes: list[str]) -> str:
-    named = ", ".join(classes[:NAMED_IN_NOTES]) + ", ..." * (len(classes) > NAMED_IN_NOTES)
-    return f"{len(classes)} class{'es' * (len(classes) > 1)} ({named}) with"
+    return f"{len(classes)} class{'es' * (len(classes) > 1)} ({name_some(classes)}) with"
 
 
 def _official(source: ImageSource, config: SplitConfig) -> Split:
