@@ -36,26 +36,6 @@ def name_some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
-class UnreadableError(DataError):
-    """Pictures of a source cannot be read; the message counts them and names the first.
-
-    Parameters
-    ----------
-    source : ImageSource
-    unreadable : dict of str to str
-        {image_id: reason}.
-    """
-
-    def __init__(self, source: ImageSource, unreadable: dict[str, str]) -> None:
-        reasons = list(unreadable.values())
-        more = " ..." * (len(reasons) > NAMED)
-        super().__init__(
-            f"{len(unreadable):,} of {len(source):,} pictures cannot be read. {' '.join(reasons[:NAMED])}{more} "
-            "Repair or remove them, or go on without them: data.allow_missing=true."
-        )
-        self.unreadable = unreadable
-
-
 @dataclass(frozen=True, kw_only=True)
 class FileSource(ImageSource):
     """Pictures in files, one each.
@@ -174,6 +154,28 @@ def check_readable(source: FileSource, num_workers: int, progress: bool = True) 
     unreadable = {source.image_ids[i]: text for i, text in enumerate(reasons) if text}
     remember_unreadable(source, unreadable)
     return unreadable
+
+
+def unreadable_error(source: ImageSource, unreadable: dict[str, str]) -> DataError:
+    """Return the error that counts the pictures that cannot be read and gives the first reasons."""
+    reasons = list(unreadable.values())
+    more = " ..." * (len(reasons) > NAMED)
+    return DataError(
+        f"{len(unreadable):,} of {len(source):,} pictures cannot be read. {' '.join(reasons[:NAMED])}{more} "
+        "Repair or remove them, or go on without them: data.allow_missing=true."
+    )
+
+
+def leave_out_unreadable(source: Source, num_workers: int) -> Source:
+    """Return the source without the pictures that `check_readable` finds, and say so in its notes."""
+    unreadable = check_readable(source, num_workers)
+    if not unreadable:
+        return source
+    indices = [index for index, name in enumerate(source.image_ids) if name in unreadable]
+    note = f"{len(indices):,} of {len(source):,} pictures cannot be read: {name_some(list(unreadable))}."
+    rest = leave_out(source, indices, note)
+    remember_unreadable(rest, {})
+    return rest
 
 
 def _memory(source: ImageSource) -> Path:

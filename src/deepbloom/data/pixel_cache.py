@@ -23,16 +23,7 @@ import PIL
 from tqdm import tqdm
 
 from deepbloom.data.cache_folder import cache_folder, locked_folder
-from deepbloom.data.files import (
-    FileSource,
-    UnreadableError,
-    check_readable,
-    leave_out,
-    map_ahead,
-    name_some,
-    recall_unreadable,
-    remember_unreadable,
-)
+from deepbloom.data.files import FileSource, check_readable, map_ahead, remember_unreadable, unreadable_error
 from deepbloom.data.source import ImageSource
 from deepbloom.data.transforms import Preprocessing, resize
 from deepbloom.device import available_cores
@@ -120,14 +111,9 @@ class CachedPixels(Pixels):
 
 
 def open_pixels(
-    source: ImageSource,
-    preprocessing: Preprocessing,
-    cache: str,
-    num_workers: int,
-    allow_missing: bool = False,
-    progress: bool = True,
-) -> tuple[ImageSource, Pixels]:
-    """Return the pictures of ``source``, resized as ``preprocessing`` says, and the source that they belong to.
+    source: ImageSource, preprocessing: Preprocessing, cache: str, num_workers: int, progress: bool = True
+) -> Pixels:
+    """Return the pictures of ``source``, resized as ``preprocessing`` says.
 
     Parameters
     ----------
@@ -136,35 +122,15 @@ def open_pixels(
         ``off``: decode at every reading; else the folder of the cache file.
     num_workers : int
         Threads that decode; -1 takes one per available core. What is read does not depend on it.
-    allow_missing : bool
-        Leave out pictures that cannot be read. The source that is returned says so in its notes.
     progress : bool
         Show a bar while decoding, in a terminal.
 
     Raises
     ------
-    UnreadableError
-        Pictures cannot be read; all are tried before, and counted.
     DataError
-        The folder named by ``cache`` cannot be used.
+        Pictures cannot be read (all are tried before, and counted), or the folder named by ``cache`` cannot be used.
     """
     num_workers = available_cores() if num_workers < 0 else num_workers
-    known = recall_unreadable(source)
-    try:
-        if known:
-            raise UnreadableError(source, known)
-        return source, _open(source, preprocessing, cache, num_workers, progress)
-    except UnreadableError as error:
-        if not allow_missing or not isinstance(source, FileSource):
-            raise
-        indices = [index for index, name in enumerate(source.image_ids) if name in error.unreadable]
-        note = f"{len(indices):,} of {len(source):,} pictures cannot be read: {name_some(list(error.unreadable))}."
-        source = leave_out(source, indices, note)
-        remember_unreadable(source, {})
-    return source, _open(source, preprocessing, cache, num_workers, progress)
-
-
-def _open(source: ImageSource, preprocessing: Preprocessing, cache: str, num_workers: int, progress: bool) -> Pixels:
     if cache != "off":
         try:
             folder = cache_folder() / "pixels" if cache == "auto" else Path(cache).expanduser()
@@ -175,7 +141,7 @@ def _open(source: ImageSource, preprocessing: Preprocessing, cache: str, num_wor
                 raise DataError(f"{reason} Choose another data.pixel_cache=FOLDER, or auto, or off.") from error
             log.warning("%s Pictures are decoded in every epoch, which is slower.", reason)
     if isinstance(source, FileSource) and (unreadable := check_readable(source, num_workers, progress)):
-        raise UnreadableError(source, unreadable)
+        raise unreadable_error(source, unreadable)
     return DecodedPixels(source, preprocessing, num_workers)
 
 
@@ -266,7 +232,7 @@ def _write(
                 digest.update(pixels)
         remember_unreadable(source, unreadable)
         if unreadable:
-            raise UnreadableError(source, unreadable)
+            raise unreadable_error(source, unreadable)
         file.seek(0)
         file.write(json.dumps({"format": FORMAT, "shape": shape, "sha256": digest.hexdigest()}).encode())
         file.flush()

@@ -1,17 +1,26 @@
 """From settings to pictures."""
 
 from deepbloom.config import DataConfig
+from deepbloom.data.files import FileSource, leave_out_unreadable
 from deepbloom.data.source import ImageSource
+from deepbloom.device import available_cores
 
 
 def load_source(config: DataConfig) -> ImageSource:
-    """Return the pictures that ``config`` names; none of them is decoded yet.
+    """Return the pictures that ``config`` names; with ``allow_missing``, without those absent or unreadable.
 
     Raises
     ------
     DataError
         The pictures cannot be found, or not used for the task; see each source's ``create``.
     """
+    source = _create(config)
+    if config.allow_missing and isinstance(source, FileSource):
+        return leave_out_unreadable(source, available_cores())
+    return source
+
+
+def _create(config: DataConfig) -> ImageSource:
     if config.name == "flowers102":
         from deepbloom.data.flowers102 import Flowers102
 
