@@ -1,0 +1,76 @@
+"""Numbers and names as people read them."""
+
+import math
+
+
+def format_count(count: float | None) -> str:
+    """Return a count in at most three figures: ``870``, ``20.1 k``, ``4.0 M``, ``1.8 G``; an en dash for None."""
+    if count is None:
+        return "–"
+    for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(count) >= factor * 0.9995:
+            value = count / factor
+            return f"{value:.0f} {unit}" if value >= 99.95 else f"{value:.1f} {unit}"
+    return f"{count:.0f}"
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Return a duration in its two largest units: ``0.8 s``, ``42 s``, ``1 min 12 s``, ``3 h 5 min``, ``2 d``."""
+    if seconds is None:
+        return "–"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    large, small, step, per_large = "min", "s", 1, 60
+    if whole >= 86_370:
+        large, small, step, per_large = "d", "h", 3600, 24
+    elif whole >= 3600:
+        large, small, step, per_large = "h", "min", 60, 60
+    first, rest = divmod(round(whole / step), per_large)
+    return f"{first} {large} {rest} {small}" if rest else f"{first} {large}"
+
+
+def format_bytes(size: float | None) -> str:
+    """Return a size in decimal units: ``912 B``, ``4.1 kB``, ``900 MB``, ``1.3 GB``; an en dash for None."""
+    if size is None:
+        return "–"
+    text = format_count(size)
+    number, _, unit = text.partition(" ")
+    return f"{number} {unit}B"
+
+
+def format_percent(fraction: float | None, digits: int = 1) -> str:
+    """Return a fraction as ``91.3 %``; an en dash for None."""
+    return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
+
+
+def format_points(difference: float) -> str:
+    """Return a difference of two fractions in percentage points, with a sign: ``+1.2``, ``−0.4``, ``0.0``."""
+    points = round(100 * difference, 1)
+    return "0.0" if points == 0 else f"{'+' if points > 0 else '−'}{abs(points):.1f}"
+
+
+def format_p_value(p_value: float) -> str:
+    """Return a p value in two significant figures, and ``< 0.001`` below that."""
+    if p_value < 0.001:
+        return "< 0.001"
+    return f"{p_value:.2g}" if p_value < 0.1 else f"{p_value:.2f}"
+
+
+def format_rate(per_second: float | None) -> str:
+    """Return a rate per second in three figures, without its unit."""
+    if per_second is None:
+        return "–"
+    digits = max(0, 2 - math.floor(math.log10(per_second))) if per_second > 0 else 0
+    return f"{per_second:,.{min(digits, 2)}f}".replace(",", " ")
+
+
+def shorten(name: str, limit: int = 40) -> str:
+    """Return ``name`` on one line of at most ``limit`` printable characters, the middle replaced by an ellipsis."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in name).split()) or "(no name)"
+    if len(line) <= limit:
+        return line
+    tail = (limit - 1) // 3
+    return f"{line[: limit - 1 - tail]}…{line[-tail:]}"
