@@ -93,9 +93,9 @@ def leave_out(source: Source, indices: Iterable[int], note: str) -> Source:
     parts = source.parts and {
         name: np.searchsorted(kept, np.intersect1d(part, kept)) for name, part in source.parts.items()
     }
-    gone = len(source.class_names) - len(class_names)
-    note += f" {len(kept):,} pictures of {len(class_names)} classes remain" + (
-        f"; {gone} classes have none." * bool(gone)
+    gone = [name for name in source.class_names if name not in class_names]
+    note += (
+        f" {len(kept):,} pictures of {len(class_names)} classes remain{f'; none of {name_some(gone)}' * bool(gone)}."
     )
     return replace(
         source,

@@ -23,7 +23,14 @@ import PIL
 from tqdm import tqdm
 
 from deepbloom.data.cache_folder import cache_folder, locked_folder
-from deepbloom.data.files import FileSource, check_readable, map_ahead, remember_unreadable, unreadable_error
+from deepbloom.data.files import (
+    FileSource,
+    check_readable,
+    map_ahead,
+    recall_unreadable,
+    remember_unreadable,
+    unreadable_error,
+)
 from deepbloom.data.source import ImageSource
 from deepbloom.data.transforms import Preprocessing, resize
 from deepbloom.device import available_cores
@@ -131,6 +138,8 @@ def open_pixels(
         Pictures cannot be read (all are tried before, and counted), or the folder named by ``cache`` cannot be used.
     """
     num_workers = available_cores() if num_workers < 0 else num_workers
+    if known := recall_unreadable(source):
+        raise unreadable_error(source, known)
     if cache != "off":
         try:
             folder = cache_folder() / "pixels" if cache == "auto" else Path(cache).expanduser()

@@ -127,7 +127,7 @@ def augment(pixels: Tensor, image_indices: Tensor, epoch: int, seed: int, config
     """Change each picture at random: rotated about its center, cropped, mirrored, then jittered in color.
 
     Rotation, crop and mirror are one affine map per picture, sampled once (bilinear). What comes from outside of
-    the picture is black. The numbers drawn are a pure function of ``seed``, ``epoch`` and the picture's index, so
+    the picture is black, and its outermost half pixel fades into it. The numbers drawn are a pure function of ``seed``, ``epoch`` and the picture's index, so
     that neither the order nor the size of batches nor the number of workers changes what a picture becomes.
     MixUp needs targets and is not done here.
 
