@@ -19,7 +19,7 @@ def count_macs(model: nn.Module, input_size: int) -> int:
     """
     counts = []
 
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(module: nn.Conv2d | nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         counts.append(output.numel() * module.weight[0].numel())  # each output value is one product with one filter
 
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]

@@ -1,0 +1,65 @@
+"""Costs against hand counts, torch's own counter and published numbers."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from deepbloom.cost import count_macs, model_size_bytes
+from deepbloom.models.registry import create_model, model_names
+
+
+def test_macs_of_a_small_network_are_counted_by_hand():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),  # 16 x 16 outputs of 8 channels, 3 x 3 x 3 products each
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 12, 5, stride=2, groups=4),  # 6 x 6 outputs of 12 channels, 2 x 5 x 5 products each
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(12, 10),
+    )
+    assert count_macs(model, 16) == 16 * 16 * 8 * 27 + 6 * 6 * 12 * 50 + 12 * 10
+
+
+def test_a_layer_that_is_applied_twice_counts_twice():
+    layer = nn.Conv2d(3, 3, 1)
+    assert count_macs(nn.Sequential(layer, layer), 4) == 2 * 16 * 9
+
+
+@pytest.mark.parametrize("name", [name for name in model_names() if not name.endswith("_frozen")])
+def test_macs_are_half_of_the_flops_that_torch_counts(name):
+    model = create_model(name, 102)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 96, 96))
+    assert 2 * count_macs(model, 96) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("name", "published"), [("resnet18_frozen", 1.814e9), ("efficientnet_b0_partial", 0.386e9)])
+def test_macs_agree_with_published_numbers(name, published):
+    assert count_macs(create_model(name, 1000), 224) == pytest.approx(published, rel=0.003)
+
+
+def test_counting_leaves_the_network_as_found():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5)).train()
+    model[2].eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    random_state = torch.get_rng_state()
+    count_macs(model, 8)
+    assert [module.training for module in model] == [True, True, False]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert not model[0]._forward_hooks
+
+
+def test_a_failing_forward_pass_leaves_no_hooks():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(99, 2)).train()
+    with pytest.raises(RuntimeError):
+        count_macs(model, 8)
+    assert not model[0]._forward_hooks
+    assert model[0].training
+
+
+def test_bytes_are_those_of_parameters_and_buffers():
+    model = nn.Sequential(nn.Linear(10, 4), nn.BatchNorm1d(4))
+    assert model_size_bytes(model) == 4 * (10 * 4 + 4) + 4 * 4 * 4 + 8
+    assert model_size_bytes(nn.Linear(10, 4).half()) == 2 * 44
