@@ -6,6 +6,7 @@ import os
 import tarfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,14 @@ def test_absent_files_are_downloaded_and_unpacked_once(tmp_path, root, server):
     assert len(server) == 3
     left = sorted(path.name for path in (tmp_path / "new" / "flowers-102").iterdir())
     assert left == [".lock", "102flowers.tgz", "imagelabels.mat", "jpg", "setid.mat"]
+
+
+def test_starts_at_once_download_and_unpack_once(tmp_path, server):
+    (tmp_path / "new").mkdir()
+    with ThreadPoolExecutor(3) as executor:
+        sources = list(executor.map(lambda _: Flowers102.create(tmp_path / "new"), range(3)))
+    assert sorted(server) == ["/102flowers.tgz", "/imagelabels.mat", "/setid.mat"]
+    assert {len(source) for source in sources} == {9}
 
 
 def test_without_a_root_the_per_user_cache_folder_is_used(tmp_path, server, monkeypatch):

@@ -65,8 +65,8 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
                     f"Cannot read picture {os.fspath(path)!r}: {width} x {height} pixels are more than {MAX_PIXELS:,}. "
                     "Scale it down first."
                 )
-            picture.load()
-            return _to_rgb(ImageOps.exif_transpose(picture))
+            ImageOps.exif_transpose(picture, in_place=True)
+            return _to_rgb(picture)
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
@@ -127,8 +127,9 @@ def augment(pixels: Tensor, image_indices: Tensor, epoch: int, seed: int, config
     """Change each picture at random: rotated about its center, cropped, mirrored, then jittered in color.
 
     Rotation, crop and mirror are one affine map per picture, sampled once (bilinear). What comes from outside of
-    the picture is black, and its outermost half pixel fades into it. The numbers drawn are a pure function of ``seed``, ``epoch`` and the picture's index, so
-    that neither the order nor the size of batches nor the number of workers changes what a picture becomes.
+    the picture is black, and its outermost half pixel fades into it. The numbers drawn are a pure function of ``seed``,
+    ``epoch`` and the picture's index, so that neither the order nor the size of batches nor the number of workers
+    changes what a picture becomes.
     MixUp needs targets and is not done here.
 
     Parameters
