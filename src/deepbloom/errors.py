@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MAX_NAMED = 15
+"""A message that lists more choices than this would bury its point."""
+
 
 class DeepBloomError(Exception):
     """Base of every expected failure. The command line prints the message without a traceback.
@@ -62,4 +65,6 @@ def unknown(what: str, value: object, choices: Iterable[str]) -> str:
     known = sorted(choices)
     close = get_close_matches(str(value), known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"Unknown {what} {str(value)!r}.{hint} Choices: {', '.join(known)}."
+    more = f", and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED + 1 else ""
+    shown = known if not more else known[:MAX_NAMED]
+    return f"Unknown {what} {str(value)!r}.{hint} Choices: {', '.join(shown)}{more}."

@@ -103,7 +103,7 @@ def _names(schema: type) -> list[str]:
 
 def _default(entry: Field) -> str:
     value = entry.default if entry.default is not MISSING else ""
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))  # type: ignore[arg-type]
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _keys(schema: type, prefix: str = "") -> Iterator[tuple[str, str, str]]:

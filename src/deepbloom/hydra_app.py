@@ -18,6 +18,20 @@ from deepbloom.config import COMMANDS, DataConfig
 from deepbloom.errors import ConfigError, DeepBloomError, unknown
 
 
+FLAGS_WITH_VALUE = (
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--config-dir",
+    "-cd",
+    "--info",
+    "-i",
+    "--shell-completion",
+    "-sc",
+)
+
+
 def run(command: str, arguments: list[str], task: Callable[[object], object]) -> None:
     """Compose the config of ``command`` and hand it, typed and checked, to ``task``; once per job in a multirun.
 
@@ -72,8 +86,8 @@ def _known_keys(schema: type, prefix: str = "") -> set[str]:
 def _check_overrides(command: str, arguments: list[str]) -> None:
     """Refuse an override that cannot be read, an unknown key or an unknown name, before Hydra does."""
     parser, groups, keys = OverridesParser.create(), help_text.choices(), _known_keys(COMMANDS[command])
-    for argument in arguments:
-        if argument.startswith("-"):
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if argument.startswith("-") or before in FLAGS_WITH_VALUE:
             continue
         try:
             override = parser.parse_override(argument)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from deepbloom import __version__
 from deepbloom.config import RunConfig
 from deepbloom.errors import RunError
 
@@ -106,7 +107,11 @@ def _flatten(content: Mapping[str, object], prefix: str = "") -> dict[str, objec
 
 def run_hash(config: RunConfig) -> str:
     """Return 8 hex digits that are equal exactly for settings that describe the same run."""
-    identity = {key: value for key, value in _flatten(asdict(config)).items() if key not in NOT_IDENTITY}
+    identity = {
+        key: float(value) if type(value) is int else value  # 20 and 20.0 are the same setting
+        for key, value in _flatten(asdict(config)).items()
+        if key not in NOT_IDENTITY
+    }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -200,8 +205,8 @@ def collect_versions() -> dict[str, str]:
     """Return the versions that results depend on."""
     import platform
 
-    names = ("deepbloom", "torch", "torchvision", "timm", "numpy", "pillow", "hydra-core", "omegaconf")
-    versions = {"python": platform.python_version()}
+    names = ("torch", "torchvision", "timm", "numpy", "pillow", "hydra-core", "omegaconf")
+    versions = {"deepbloom": __version__, "python": platform.python_version()}
     for name in names:
         try:
             versions[name] = version(name)

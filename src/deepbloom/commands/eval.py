@@ -62,7 +62,7 @@ def _check_same_data(ckpt: str, header: dict, classes: tuple[str, ...], data: Pr
         )
     if data.split_fingerprint != header["split_fingerprint"]:
         raise CheckpointError(
-            f"{ckpt} was trained with another split of the pictures, so some of these test pictures may have trained it "
-            "and the result would mean nothing. Give the same pictures, and leave out data.split.* and "
+            f"{ckpt} was trained with another split of the pictures, so some of these test pictures may have trained "
+            "it and the result would mean nothing. Give the same pictures, and leave out data.split.* and "
             f"data.allow_missing. It was trained with {header['data']['split']}."
         )

@@ -3,25 +3,18 @@
 import queue
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from deepbloom.config import AugmentConfig
+from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.transforms import Preprocessing, augment, normalize
 from deepbloom.reproducibility import generator
 
 Batch = TypeVar("Batch")
-
-
-class Pixels(Protocol):
-    """Resized pictures, by index: see `deepbloom.data.pixel_cache.open_pixels`."""
-
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        """Return uint8 pixels of shape (B, S, S, 3)."""
-        ...
 
 
 def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

@@ -4,8 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from deepbloom.config import DataConfig
-from deepbloom.data.loaders import Pixels
-from deepbloom.data.pixel_cache import open_pixels
+from deepbloom.data.pixel_cache import Pixels, open_pixels
 from deepbloom.data.source import ImageSource
 from deepbloom.data.sources import load_source
 from deepbloom.data.split import Split, make_split
@@ -36,9 +35,7 @@ def prepare(config: DataConfig, preprocessing: Preprocessing, num_workers: int) 
         Pictures are absent or unreadable (and ``allow_missing`` is off), or there are too few to split.
     """
     source = load_source(config)
-    source, pixels = open_pixels(
-        source, preprocessing, config.pixel_cache, num_workers, allow_missing=config.allow_missing
-    )
+    pixels = open_pixels(source, preprocessing, config.pixel_cache, num_workers)
     split = make_split(source, config.split)
     for note in (*source.notes, *split.notes):
         log.info("%s", note)

@@ -1,0 +1,79 @@
+"""What several tests need: small pictures, a small trained run, and the command line in this process."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepbloom import cli
+
+COLORS = {"azure": (40, 90, 220), "crimson": (210, 30, 60), "lime": (120, 220, 40)}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the user's cache folder out of the tests."""
+    os.environ["DEEPBLOOM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder that holds ``flowers-102`` with real pictures; the test is skipped where there is none."""
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    root = Path(os.environ.get("DEEPBLOOM_REAL_DATA", beside))
+    if not (root / "flowers-102" / "setid.mat").is_file():
+        pytest.skip(f"no Flowers102 pictures in {root}; set DEEPBLOOM_REAL_DATA to the folder of flowers-102")
+    return root
+
+
+def draw_pictures(root: Path, per_class: int = 12) -> Path:
+    """Write noisy pictures of three colors, one folder each: easy to tell apart, none like another."""
+    rng = np.random.default_rng(0)
+    for name, color in COLORS.items():
+        (root / name).mkdir(parents=True)
+        for number in range(per_class):
+            noise = rng.normal(0, 40, (40, 48, 3))
+            Image.fromarray((np.array(color) + noise).clip(0, 255).astype(np.uint8)).save(
+                root / name / f"{number:02d}.png"
+            )
+    return root
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 36 pictures in three classes."""
+    return draw_pictures(tmp_path_factory.mktemp("pictures") / "root")
+
+
+@pytest.fixture
+def deepbloom(capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process; returns exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.guarded(lambda: cli.dispatch(list(arguments)))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+SMALL = ("train.num_threads=1", "train.batch_size=8", "train.epochs=2", "train.precision=fp32")
+
+
+@pytest.fixture(scope="session")
+def trained_run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run of ``scratch_cnn`` on the pictures."""
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    arguments = ["train", "model=scratch_cnn", "data=imagefolder", f"data.root={pictures}", f"output_dir={folder}"]
+    assert cli.guarded(lambda: cli.dispatch([*arguments, *SMALL])) == 0
+    return folder

@@ -1,0 +1,116 @@
+"""Checkpoints come back as they were, and nothing damaged or foreign comes back at all."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import deepbloom
+from deepbloom.data.transforms import Preprocessing
+from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, model_header, read_model, read_tensors, write_tensors
+from deepbloom.errors import CheckpointError
+from deepbloom.models.registry import create_model
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    model = create_model("scratch_cnn", 3)
+    path = tmp_path / "model.safetensors"
+    preprocessing = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    write_tensors(path, model.state_dict(), model_header("scratch_cnn", ("a", "b", "c"), preprocessing))
+    return path
+
+
+def test_a_loaded_model_answers_as_the_saved_one(model_file: Path) -> None:
+    torch.manual_seed(0)
+    original = create_model("scratch_cnn", 3).eval()
+    loaded = deepbloom.load_model(model_file)
+    inputs = torch.randn(2, 3, 224, 224)
+    assert torch.equal(loaded(inputs), original(inputs))
+    assert not loaded.training
+    assert loaded.classes == ("a", "b", "c")
+
+
+def test_the_loaded_model_prepares_pictures_as_its_file_says(model_file: Path) -> None:
+    inputs = deepbloom.load_model(model_file).preprocess(Image.new("RGB", (50, 80), (255, 0, 0)))
+    assert inputs.shape == (3, 224, 224)
+    torch.testing.assert_close(inputs[0], torch.full((224, 224), 2.0))
+    torch.testing.assert_close(inputs[1], torch.full((224, 224), -2.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_tensors_of_every_kind_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensor = torch.arange(24).reshape(2, 3, 2, 2).to(dtype).to(memory_format=torch.channels_last)
+    write_tensors(tmp_path / "x", {"t": tensor, "scalar": torch.tensor(3)}, {"kind": "k", "format": 1, "n": [1]})
+    tensors, header = read_tensors(tmp_path / "x", "k")
+    assert torch.equal(tensors["t"], tensor)
+    assert tensors["t"].dtype == dtype
+    assert tensors["scalar"].shape == ()
+    assert header == {"kind": "k", "format": 1, "n": [1]}
+
+
+def test_every_flipped_byte_is_noticed(model_file: Path) -> None:
+    content = model_file.read_bytes()
+    header_end = 8 + int.from_bytes(content[:8], "little")
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randint(0, header_end, (60,), generator=generator).tolist()
+    places += torch.randint(header_end, len(content), (20,), generator=generator).tolist()
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 0x10
+        model_file.write_bytes(damaged)
+        with pytest.raises(CheckpointError):
+            read_tensors(model_file, MODEL_KIND)
+    model_file.write_bytes(content)
+    read_tensors(model_file, MODEL_KIND)
+
+
+def test_a_truncated_file_is_refused(model_file: Path) -> None:
+    content = model_file.read_bytes()
+    for length in (0, 1, 7, 8, 100, len(content) // 2, len(content) - 1):
+        model_file.write_bytes(content[:length])
+        with pytest.raises(CheckpointError):
+            read_model(model_file)
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(2)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="not written by DeepBloom"):
+        read_model(tmp_path / "foreign.safetensors")
+
+
+def test_a_training_state_is_not_taken_for_a_model(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "last.ckpt", {"x": torch.zeros(1)}, {"kind": STATE_KIND, "format": 1})
+    with pytest.raises(CheckpointError, match="training state"):
+        read_model(tmp_path / "last.ckpt")
+
+
+def test_a_model_name_from_a_file_is_looked_up_and_never_imported(tmp_path: Path) -> None:
+    header = model_header("os.system", ("a", "b"), Preprocessing())
+    write_tensors(tmp_path / "evil", {"x": torch.zeros(1)}, header)
+    with pytest.raises(CheckpointError, match=r"os\.system"):
+        read_model(tmp_path / "evil")
+
+
+@pytest.mark.parametrize("field", ["model", "classes", "preprocessing"])
+def test_a_header_without_a_needed_field_is_refused(model_file: Path, field: str) -> None:
+    tensors, header = read_tensors(model_file, MODEL_KIND)
+    del header[field]
+    write_tensors(model_file, tensors, header)
+    with pytest.raises(CheckpointError):
+        read_model(model_file)
+
+
+def test_an_empty_run_folder_has_no_model(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        read_model(tmp_path)
+
+
+def test_the_header_is_plain_json_that_anyone_can_read(model_file: Path) -> None:
+    content = model_file.read_bytes()
+    outer = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert json.loads(outer["__metadata__"]["header"])["classes"] == ["a", "b", "c"]

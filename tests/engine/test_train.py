@@ -1,0 +1,255 @@
+"""Training runs as a whole: going on after a stop, frozen parts, divergence, and numbers that follow from the seed."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from deepbloom import run_dir
+from deepbloom.commands.train import train
+from deepbloom.config import (
+    AugmentConfig,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    SchedulerConfig,
+    TrainConfig,
+)
+from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_tensors
+from deepbloom.errors import DivergedError, RunError
+from deepbloom.models.registry import create_model, get_spec
+
+STOCHASTIC = AugmentConfig(rotation_degrees=20, horizontal_flip=True, mixup_alpha=0.2)
+
+
+def settings(pictures: Path, folder: Path, model: str = "scratch_cnn", **changes: object) -> RunConfig:
+    options = {"epochs": 3, "batch_size": 8, "num_threads": 1, "precision": "fp32", "ema_decay": 0.9}
+    options |= {"checkpoint_seconds": 0.0, "num_workers": 0}
+    seed = changes.pop("seed", 0)
+    augment = changes.pop("augment", STOCHASTIC)
+    optimizer = changes.pop("optimizer", OptimizerConfig(weight_decay=0.01))
+    return RunConfig(
+        seed=seed,
+        output_dir=str(folder),
+        model=ModelConfig(model),
+        data=DataConfig("imagefolder", root=str(pictures)),
+        optimizer=optimizer,
+        scheduler=SchedulerConfig("one_cycle"),
+        augment=augment,
+        train=TrainConfig(**(options | changes)),
+    )
+
+
+def final_state(folder: Path) -> dict[str, torch.Tensor]:
+    tensors, _ = read_tensors(folder / run_dir.LAST, STATE_KIND)
+    model, _ = read_tensors(folder / run_dir.MODEL, MODEL_KIND)
+    return tensors | {f"file/{name}": tensor for name, tensor in model.items()}
+
+
+def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    with open(folder / run_dir.HISTORY, newline="") as file:
+        return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in csv.DictReader(file)]
+
+
+def scores(folder: Path) -> tuple:
+    metrics = json.loads((folder / run_dir.METRICS).read_text())
+    return metrics["test"], metrics["val"], metrics["best_epoch"]
+
+
+def start(config: RunConfig) -> subprocess.Popen:
+    from dataclasses import asdict
+
+    child = subprocess.Popen(
+        [sys.executable, "-m", "deepbloom.commands.sweep"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    child.stdin.write(json.dumps(asdict(config)))
+    child.stdin.close()
+    return child
+
+
+def stop_after_first_save(child: subprocess.Popen, folder: Path, number: int) -> int:
+    deadline = time.monotonic() + 120
+    while not (folder / run_dir.LAST).exists() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    child.send_signal(number)
+    return child.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(settings(pictures, tmp_path_factory.mktemp("whole") / "run"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    number: signal.Signals, pictures: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    config = settings(pictures, tmp_path / "run")
+    child = start(config)
+    code = stop_after_first_save(child, tmp_path / "run", number)
+    assert code == (-9 if number == signal.SIGKILL else 128 + number)
+    assert not (tmp_path / "run" / run_dir.METRICS).exists()
+    stopped, _ = read_tensors(tmp_path / "run" / run_dir.LAST, STATE_KIND)
+
+    train(config)
+
+    final = final_state(tmp_path / "run")
+    assert equal(final, final_state(uninterrupted))
+    assert not torch.equal(stopped["model/fc.weight"], final["model/fc.weight"])  # it really was stopped before the end
+    assert history(tmp_path / "run") == history(uninterrupted)
+    assert scores(tmp_path / "run") == scores(uninterrupted)
+
+
+def test_another_seed_gives_other_weights(pictures: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    other = train(settings(pictures, tmp_path / "run", seed=1))
+    assert not equal(final_state(other), final_state(uninterrupted))
+
+
+def test_the_number_of_workers_and_the_pixel_cache_change_nothing(
+    pictures: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    config = settings(pictures, tmp_path / "run", num_workers=2)
+    config.data.pixel_cache = "off"
+    assert equal(final_state(train(config)), final_state(uninterrupted))
+
+
+def test_a_complete_run_is_left_alone(pictures: Path, uninterrupted: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in uninterrupted.iterdir() if file.name != run_dir.LOCK}
+    train(settings(pictures, uninterrupted))
+    assert before == {file: file.stat().st_mtime_ns for file in uninterrupted.iterdir() if file.name != run_dir.LOCK}
+
+
+def test_a_run_with_other_settings_does_not_overwrite(pictures: Path, uninterrupted: Path) -> None:
+    with pytest.raises(RunError, match=r"train\.epochs is 3 there and 4 now"):
+        train(settings(pictures, uninterrupted, epochs=4))
+
+
+def test_a_folder_with_other_files_is_not_used(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match="not a run's"):
+        train(settings(pictures, tmp_path))
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_history_has_one_row_per_epoch_with_the_documented_columns(uninterrupted: Path) -> None:
+    with open(uninterrupted / run_dir.HISTORY, newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    assert reader.fieldnames == [
+        "epoch",
+        "train_loss",
+        "train_accuracy",
+        "val_loss",
+        "val_accuracy",
+        "lr",
+        "seconds",
+        "images_per_second",
+    ]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+def test_the_kept_weights_are_those_of_the_best_validation_epoch(uninterrupted: Path) -> None:
+    rows = history(uninterrupted)
+    best = max(rows, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
+    metrics = json.loads((uninterrupted / run_dir.METRICS).read_text())
+    assert metrics["best_epoch"] == int(best["epoch"])
+    assert metrics["val"]["top1_accuracy"] == pytest.approx(float(best["val_accuracy"]))
+    assert metrics["val"]["loss"] == pytest.approx(float(best["val_loss"]), rel=1e-5)
+
+
+def test_training_learns_what_is_easy(pictures: Path, tmp_path: Path) -> None:
+    folder = train(settings(pictures, tmp_path / "run", epochs=6, ema_decay=0.0, augment=AugmentConfig(0, False)))
+    test = json.loads((folder / run_dir.METRICS).read_text())["test"]
+    assert test["count"] == 6
+    assert test["top1_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("prefix_cache", ["auto", "off"])
+def test_frozen_parts_keep_weights_and_statistics_bit_for_bit(
+    prefix_cache: str, pictures: Path, tmp_path: Path
+) -> None:
+    """EfficientNet-B0's features.8 lies behind the trained modules: gradients flow through it, nothing in it moves."""
+    name = "efficientnet_b0_partial"
+    config = settings(pictures, tmp_path / "run", name, epochs=1, ema_decay=0.0, prefix_cache=prefix_cache)
+    folder = train(config)
+    from deepbloom.reproducibility import seed_everything
+
+    seed_everything(0, "weights")
+    initial = create_model(name, 3).state_dict()
+    trained, _ = read_tensors(folder / run_dir.LAST, STATE_KIND)
+    prefixes = tuple(f"{module}." for module in get_spec(name).trainable)
+    moved = {key for key in initial if not torch.equal(initial[key], trained[f"model/{key}"])}
+    assert any(key.startswith("features.8.") for key in initial)
+    assert moved
+    assert all(key.startswith(prefixes) for key in moved)
+    assert any("running_mean" in key for key in moved)
+    assert {key for key in initial if key.startswith(prefixes)} - moved == set()
+
+
+def test_cached_and_uncached_frozen_parts_train_alike(pictures: Path, tmp_path: Path) -> None:
+    """Without augmentation each step is the same; fp32 rounding differs with the batches that the prefix sees."""
+    runs = {}
+    for prefix_cache in ("auto", "off"):
+        config = settings(
+            pictures,
+            tmp_path / prefix_cache,
+            "resnet18_partial",
+            epochs=2,
+            augment=AugmentConfig(0, False),
+            optimizer=OptimizerConfig("sgd", lr=0.01),
+            ema_decay=0.0,
+            prefix_cache=prefix_cache,
+        )
+        runs[prefix_cache] = train(config)
+    views = [json.loads((runs[name] / run_dir.METRICS).read_text())["prefix_cache_views"] for name in ("auto", "off")]
+    assert views == [1, 0]
+    cached, uncached = (final_state(runs[name]) for name in ("auto", "off"))
+    for name, tensor in uncached.items():
+        torch.testing.assert_close(cached[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("when", ["first step", "validation"])
+def test_divergence_stops_and_never_becomes_best(
+    when: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deepbloom.engine import train as loop
+
+    if when == "first step":
+        monkeypatch.setattr(loop, "training_loss", lambda *a: (torch.tensor(float("nan")), torch.zeros(8, 3)))
+    else:
+        honest = loop.predict_logits
+
+        def poisoned(*arguments: object) -> tuple:
+            logits, targets = honest(*arguments)
+            return logits * float("nan"), targets
+
+        monkeypatch.setattr(loop, "predict_logits", poisoned)
+    with pytest.raises(DivergedError, match="epoch 1"):
+        train(settings(pictures, tmp_path / "run"))
+    assert DivergedError.exit_code == 3
+    assert not (tmp_path / "run" / run_dir.METRICS).exists()
+    assert not (tmp_path / "run" / run_dir.MODEL).exists()
+    assert "diverged" in (tmp_path / "run" / run_dir.FAILED).read_text()
+    read_tensors(tmp_path / "run" / run_dir.LAST, STATE_KIND)
+
+
+def test_two_processes_do_not_share_a_run(pictures: Path, tmp_path: Path) -> None:
+    folder = run_dir.make_folder(tmp_path / "run")
+    with run_dir.exclusive(folder), pytest.raises(RunError, match="Another process"):
+        train(settings(pictures, folder))
