@@ -1,0 +1,192 @@
+"""Each command from end to end, as a person types it: what it writes, prints and leaves with."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepbloom import run_dir
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_train_leaves_the_documented_run_directory(trained_run: Path) -> None:
+    names = {path.name for path in trained_run.iterdir()}
+    assert {
+        "config.yaml",
+        "model.safetensors",
+        "last.ckpt",
+        "metrics.json",
+        "history.csv",
+        "predictions.csv",
+        "plots",
+        "train.log",
+    } <= names
+    metrics = json.loads((trained_run / "metrics.json").read_text())
+    assert {"model", "dataset", "seed", "epochs", "best_epoch", "device", "precision", "num_threads"} <= metrics.keys()
+    assert {"top1_accuracy", "top5_accuracy", "macro_f1", "loss", "count"} <= metrics["test"].keys()
+    assert {"train_seconds", "images_per_second", "peak_memory_bytes", "macs", "git_commit"} <= metrics.keys()
+    assert {"dataset_fingerprint", "split_fingerprint", "versions"} <= metrics.keys()
+    assert metrics["params"]["total"] == metrics["params"]["trainable"]
+    assert 0 <= metrics["test"]["top1_accuracy"] <= 1
+    for plot in (trained_run / "plots").iterdir():
+        assert Image.open(plot).size > (300, 200)
+
+
+def test_eval_gives_the_figures_of_the_metrics_file_again(deepbloom: Run, trained_run: Path, tmp_path: Path) -> None:
+    code, out, _ = deepbloom("eval", f"ckpt={trained_run}", f"output_dir={tmp_path}", "batch_size=5")
+    assert code == 0
+    again = json.loads((tmp_path / "metrics.json").read_text())["test"]
+    stored = json.loads((trained_run / "metrics.json").read_text())["test"]
+    assert again == pytest.approx(stored, rel=1e-5)
+    assert rows(tmp_path / "predictions.csv")[0].keys() == rows(trained_run / "predictions.csv")[0].keys()
+    assert f"{stored['top1_accuracy']:.4f}" in out
+
+
+def test_eval_refuses_another_split(deepbloom: Run, trained_run: Path, tmp_path: Path) -> None:
+    code, _, err = deepbloom("eval", f"ckpt={trained_run}", "data.split.seed=7", f"output_dir={tmp_path}")
+    assert code == 2
+    assert "another split" in err
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_eval_refuses_other_classes(deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(pictures, tmp_path / "other")
+    (other / "lime").rename(other / "lemon")
+    code, _, err = deepbloom("eval", f"ckpt={trained_run}", f"data.root={other}")
+    assert code == 2
+    assert "classes" in err
+
+
+def test_predict_answers_for_each_picture_and_survives_a_bad_one(
+    deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed, with (signs) ü"
+    shutil.copytree(pictures / "crimson", folder)
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    code, out, err = deepbloom("predict", f"ckpt={trained_run}", f"image={folder}", f"output_dir={tmp_path / 'out'}")
+    assert code == 0
+    table = rows(tmp_path / "out" / "predictions.csv")
+    assert list(table[0]) == ["path", "prediction", "class_name", "confidence", "top5", "error"]
+    assert len(table) == 13
+    assert sum(row["class_name"] == "crimson" for row in table) >= 9
+    assert all(row["prediction"] == row["top5"].split()[0] for row in table if not row["error"])
+    (bad,) = (row for row in table if row["error"])
+    assert bad["path"].endswith("broken.jpg")
+    assert "broken.jpg" in err
+    assert "crimson" in out
+    best = json.loads((tmp_path / "out" / "predictions.json").read_text())[1]["top5"]
+    assert sum(entry["confidence"] for entry in best) == pytest.approx(1, abs=1e-4)
+
+
+def test_predict_with_no_readable_picture_is_an_error(deepbloom: Run, trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_text("no picture")
+    code, _, err = deepbloom("predict", f"ckpt={trained_run}", f"image={tmp_path / 'x.jpg'}")
+    assert code == 2
+    assert "x.jpg" in err
+
+
+def test_gradcam_renders_each_picture_and_the_raw_map_on_request(
+    deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path
+) -> None:
+    image = f"image=[{pictures / 'lime' / '00.png'},{pictures / 'azure' / '01.png'}]"
+    code, out, _ = deepbloom(
+        "gradcam", f"ckpt={trained_run}", image, f"output_dir={tmp_path}", "save_raw=true", "target=lime"
+    )
+    assert code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "00_gradcam.png",
+        "00_gradcam.npy",
+        "01_gradcam.png",
+        "01_gradcam.npy",
+    }
+    raw = np.load(tmp_path / "00_gradcam.npy")
+    assert (raw.dtype, raw.shape) == (np.float32, (224, 224))
+    assert raw.min() >= 0
+    assert raw.max() == pytest.approx(1) or raw.max() == 0
+    assert "lime" in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        (["target=tulip"], "Unknown target 'tulip'"),
+        (["method=guesscam"], "Unknown method 'guesscam'"),
+        (["layer=nowhere"], "nowhere"),
+        (["target=9"], "classes 0 to 2"),
+    ],
+)
+def test_gradcam_names_what_is_wrong(
+    deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path, changes: list[str], part: str
+) -> None:
+    image = f"image={pictures / 'lime' / '00.png'}"
+    code, _, err = deepbloom("gradcam", f"ckpt={trained_run}", image, f"output_dir={tmp_path}", *changes)
+    assert code == 2
+    assert part in err
+    assert "Traceback" not in err
+
+
+def test_data_counts_and_draws(deepbloom: Run, pictures: Path, tmp_path: Path) -> None:
+    code, out, _ = deepbloom("data", "data=imagefolder", f"data.root={pictures}", f"output_dir={tmp_path}")
+    assert code == 0
+    assert [row["total"] for row in rows(tmp_path / "counts.csv")] == ["12", "12", "12"]
+    assert [row["test"] for row in rows(tmp_path / "counts.csv")] == ["2", "2", "2"]
+    assert Image.open(tmp_path / "contact_sheet.png").size > (300, 300)
+    assert "azure" in out
+
+
+def test_report_compares_the_runs_of_a_folder(deepbloom: Run, trained_run: Path, tmp_path: Path) -> None:
+    code, out, _ = deepbloom("report", f"runs={trained_run.parent}", f"output_dir={tmp_path}")
+    assert code == 0
+    assert {"report.md", "report.csv", "report.html", "figures"} <= {path.name for path in tmp_path.iterdir()}
+    accuracy = json.loads((trained_run / "metrics.json").read_text())["test"]["top1_accuracy"]
+    assert float(rows(tmp_path / "report.csv")[0]["top1_accuracy"]) == pytest.approx(accuracy)
+    assert "scratch_cnn" in (tmp_path / "report.md").read_text()
+    assert "scratch_cnn" in out
+
+
+def test_doctor_says_what_is_there(deepbloom: Run) -> None:
+    code, out, _ = deepbloom("doctor")
+    assert code == 0
+    assert "torch" in out
+    assert "resnet18_partial" in out
+
+
+def test_a_multirun_runs_every_combination_in_processes_of_their_own(
+    deepbloom: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ("data=imagefolder", f"data.root={pictures}", "train.epochs=1", "train.batch_size=8")
+    code, _, _ = deepbloom("train", "-m", "model=scratch_cnn,mini_resnet", "seed=0,1", *arguments)
+    assert code == 0
+    runs = list((tmp_path / "outputs").iterdir())
+    done = [json.loads((run / "metrics.json").read_text()) for run in runs]
+    assert {(metrics["model"], metrics["seed"]) for metrics in done} == {
+        ("scratch_cnn", 0),
+        ("scratch_cnn", 1),
+        ("mini_resnet", 0),
+        ("mini_resnet", 1),
+    }
+    assert all(run_dir.read_state(run) == "complete" for run in runs)
+
+
+def test_a_failing_job_does_not_stop_the_others_and_the_sweep_says_so(
+    deepbloom: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ("data=imagefolder", f"data.root={pictures}", "train.epochs=1", "train.batch_size=8,999")
+    code, out, err = deepbloom("train", "-m", "model=scratch_cnn", "seed=0,1", *arguments)
+    assert code == 2
+    assert out.count("done") == 2
+    assert out.count("refused") == 2
+    assert "2 of 4 jobs are not done" in err

@@ -1,0 +1,122 @@
+"""What a person sees who mistypes: one or two lines that say what to do, exit code 2, and no traceback."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deepbloom import cli
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["trian"], ["Unknown command 'trian'", "Did you mean 'train'", "gradcam"]),
+        (["train", "model=resnet19"], ["Unknown model 'resnet19'", "resnet18_partial"]),
+        (["train", "data=flowers"], ["Unknown data 'flowers'", "flowers102"]),
+        (["train", "train.epoch=3"], ["train.epoch", "Did you mean 'train.epochs'"]),
+        (["train", "train.epochs=0"], ["train.epochs=0", "at least 1"]),
+        (["train", "train.epochs=many"], ["train.epochs", "many"]),
+        (["train", "train.device=tpu"], ["tpu", "cpu, cuda"]),
+        (["train", "train.precision=int4"], ["int4", "bf16"]),
+        (["train", "data.split.kind=random"], ["random", "stratified"]),
+        (["train", "data.split.test_fraction=1.5"], ["test_fraction=1.5"]),
+        (["train", "data=imagefolder"], ["data.root"]),
+        (["train", "data=imagefolder", "data.root=/nowhere"], ["/nowhere"]),
+        (["train", "epochs"], ["'epochs'", "key=value"]),
+        (["train", "optimizer.lr=${oc.env:HOME}"], ["oc.env"]),
+        (["train", "--experimental-rerun", "x.pickle"], ["pickle"]),
+        (["eval"], ["ckpt=RUN_OR_FILE"]),
+        (["eval", "ckpt=/nowhere"], ["/nowhere"]),
+        (["predict", "ckpt=x"], ["image="]),
+        (["report", "runs=/nowhere"], ["/nowhere"]),
+    ],
+)
+def test_a_mistake_is_answered_with_what_to_do(
+    deepbloom: Run, arguments: list[str], parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = deepbloom(*arguments)
+    assert code == 2, err
+    for part in parts:
+        assert part in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) <= 2
+    assert out == ""
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_training(
+    deepbloom: Run, pictures: Path, tmp_path: Path
+) -> None:
+    code, _, err = deepbloom(
+        "train", "model=scratch_cnn", "data=imagefolder", f"data.root={pictures}", f"output_dir={tmp_path / 'run'}"
+    )
+    assert code == 2
+    assert "train.batch_size=32 is larger than the training part of 27 pictures" in err
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help_for_people(deepbloom: Run, command: str) -> None:
+    code, out, _ = deepbloom(command, "--help")
+    assert code == 0
+    assert out.startswith(f"deepbloom {command}")
+    assert f"  deepbloom {command}" in out
+    assert max(map(len, out.splitlines())) <= 150
+
+
+def test_help_lists_the_choices(deepbloom: Run) -> None:
+    _, out, _ = deepbloom("train", "--help")
+    for name in ("efficientnet_lite0_partial", "flowers102", "one_cycle", "train.batch_size", "data.split.seed=42"):
+        assert name in out
+
+
+def test_cfg_shows_the_settings_without_running(deepbloom: Run) -> None:
+    code, out, _ = deepbloom("train", "model=resnet18_partial", "train.epochs=7", "--cfg", "job")
+    assert code == 0
+    assert "name: resnet18_partial" in out
+    assert "weights: imagenet" in out
+    assert "epochs: 7" in out
+
+
+def test_nothing_heavy_is_imported_for_help_or_settings() -> None:
+    check = (
+        "import sys; from deepbloom import cli\n"
+        "cli.guarded(lambda: cli.dispatch(sys.argv[1:]))\n"
+        "print(sorted({'torch', 'hydra', 'matplotlib', 'scipy'} & set(sys.modules)), file=sys.stderr)"
+    )
+    for arguments, allowed in ((["--help"], "[]"), (["train", "--cfg", "job"], "['hydra']")):
+        done = subprocess.run([sys.executable, "-c", check, *arguments], capture_output=True, text=True, check=True)
+        assert done.stderr.strip() == allowed
+
+
+def test_importing_the_package_loads_neither_torch_nor_hydra() -> None:
+    check = "import sys, deepbloom; print({'torch', 'hydra'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("typed", "passed"),
+    [
+        ("image=a (1), b.jpg", "image='a (1), b.jpg'"),
+        ("image=grüße/ä.jpg", "image='grüße/ä.jpg'"),
+        ("ckpt=it's", r"ckpt='it\'s'"),
+        ("image=[a.jpg,b.jpg]", "image=[a.jpg,b.jpg]"),
+        ("image='already quoted'", "image='already quoted'"),
+        ("ckpt=outputs/run-1", "ckpt=outputs/run-1"),
+        ("train.epochs=3", "train.epochs=3"),
+    ],
+)
+def test_paths_need_no_quoting_by_hand(typed: str, passed: str) -> None:
+    assert cli.quote_path(typed) == passed
+
+
+def test_a_bug_shows_its_traceback_and_exit_code_1(capsys: pytest.CaptureFixture) -> None:
+    assert cli.guarded(lambda: 1 / 0) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
