@@ -1,6 +1,6 @@
 """Write a few pictures to try things on: drawn flowers, and scikit-learn's sample flower.jpg (a dahlia, CC BY).
 
-    python scripts/sample_pictures.py FOLDER
+python scripts/sample_pictures.py FOLDER
 """
 
 import sys

@@ -118,5 +118,3 @@ def test_paths_need_no_quoting_by_hand(typed: str, passed: str) -> None:
 def test_a_bug_shows_its_traceback_and_exit_code_1(capsys: pytest.CaptureFixture) -> None:
     assert cli.guarded(lambda: 1 / 0) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
-
-

@@ -60,7 +60,9 @@ def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool
 
 def history(folder: Path) -> list[dict[str, str]]:
     with open(folder / run_dir.HISTORY, newline="") as file:
-        return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in csv.DictReader(file)]
+        return [
+            {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in csv.DictReader(file)
+        ]
 
 
 def scores(folder: Path) -> tuple:

@@ -1,0 +1,89 @@
+"""Files that are whole or as before, names that follow from the settings, and provenance."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deepbloom import run_dir
+from deepbloom.config import AugmentConfig, ModelConfig, RunConfig, TrainConfig, from_dict
+from deepbloom.errors import ConfigError, RunError
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_no_litter(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+    run_dir.write_bytes(path, b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(RunError, match="No space left on device"):
+        run_dir.write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_json_with_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run_dir.write_json(tmp_path / "x.json", {"loss": float("nan")})
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_the_default_folder_follows_from_what_decides_the_result() -> None:
+    base = run_dir.default_folder(RunConfig())
+    assert base == run_dir.default_folder(RunConfig())
+    assert base == run_dir.default_folder(RunConfig(train=TrainConfig(num_workers=3, checkpoint_seconds=1)))
+    assert base == run_dir.default_folder(RunConfig(augment=AugmentConfig(rotation_degrees=20)))
+    assert base != run_dir.default_folder(RunConfig(seed=1))
+    assert base != run_dir.default_folder(RunConfig(train=TrainConfig(epochs=3)))
+    assert run_dir.default_folder(RunConfig(seed=1, model=ModelConfig("scratch_cnn"))).name.startswith(
+        "scratch_cnn-synthetic-s1-"
+    )
+
+
+def test_never_resuming_takes_a_name_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig(train=TrainConfig(resume="never"))
+    first = run_dir.default_folder(config)
+    first.mkdir(parents=True)
+    assert run_dir.default_folder(config) == first.with_name(f"{first.name}-2")
+
+
+def test_the_written_config_builds_the_same_settings(tmp_path: Path) -> None:
+    config = RunConfig(seed=3, model=ModelConfig("scratch_cnn"), train=TrainConfig(epochs=7))
+    run_dir.write_config(tmp_path, config)
+    assert from_dict(RunConfig, yaml.safe_load((tmp_path / "config.yaml").read_text())) == config
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ({"sed": 1}, "Did you mean 'seed'"),
+        ({"seed": "1"}, "type int"),
+        ({"seed": True}, "type int"),
+        ({"train": {"epochs": 1.5}}, "type int"),
+        ({"train": {"epochs": 0}}, "at least 1"),
+    ],
+)
+def test_settings_from_a_file_are_checked(content: dict, part: str) -> None:
+    with pytest.raises(ConfigError, match=part):
+        from_dict(RunConfig, content)
+
+
+def test_states_are_told_apart(tmp_path: Path) -> None:
+    assert run_dir.read_state(tmp_path) == "empty"
+    for name, state in ((run_dir.CONFIG, "partial"), (run_dir.FAILED, "failed"), (run_dir.METRICS, "complete")):
+        (tmp_path / name).touch()
+        assert run_dir.read_state(tmp_path) == state
+
+
+def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="Choose another output_dir"):
+        run_dir.make_folder(tmp_path / "file" / "below")
