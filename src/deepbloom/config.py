@@ -343,7 +343,7 @@ def from_dict(cls: type[T], content: dict[str, Any]) -> T:
         A key is unknown or a value is of another type than its field.
     """
     known = get_type_hints(cls)
-    values = {}
+    values: dict[str, Any] = {}
     for key, value in content.items():
         if key not in known:
             raise ConfigError(unknown("setting", key, known))

@@ -17,7 +17,6 @@ from deepbloom import help_text
 from deepbloom.config import COMMANDS, DataConfig
 from deepbloom.errors import ConfigError, DeepBloomError, unknown
 
-
 FLAGS_WITH_VALUE = (
     "--cfg",
     "-c",

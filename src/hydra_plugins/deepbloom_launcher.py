@@ -4,6 +4,7 @@ Hydra finds it here by its own rules: a plugin must live in the namespace packag
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
@@ -21,7 +22,7 @@ class ProcessLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from deepbloom.commands.sweep import run_jobs
 
-        configs = []
+        configs: list[Any] = []
         for overrides in job_overrides:
             job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(job):

@@ -28,14 +28,14 @@ def run(config: EvalConfig) -> None:
     """
     device = choose_device(config.device)
     torch.set_num_threads(available_cores())
-    model, header = read_model(config.ckpt)
-    model = model.to(device, memory_format=torch.channels_last)
-    data = prepare(_data_config(header, config), model.preprocessing, available_cores())
-    _check_same_data(config.ckpt, header, model.classes, data)
+    trained = read_model(config.ckpt)
+    header, model = trained.header, trained.network.to(device).to(memory_format=torch.channels_last)
+    data = prepare(_data_config(header, config), trained.preprocessing, available_cores())
+    _check_same_data(config.ckpt, header, trained.classes, data)
     path = find_model_file(config.ckpt).resolve()
     folder = run_dir.make_folder(Path(config.output_dir or f"outputs/eval-{path.parent.name}"))
     batches = evaluation_batches(
-        data.pixels, data.split.test, data.source.targets, model.preprocessing, config.batch_size
+        data.pixels, data.split.test, data.source.targets, trained.preprocessing, config.batch_size
     )
     logits, targets = predict_logits(model, batches, device)
     scores = metrics.score_logits(logits, targets)

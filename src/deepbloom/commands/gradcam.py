@@ -33,15 +33,15 @@ def run(config: GradcamConfig) -> None:
     check_choice("method", config.method, tuple(METHODS))
     device = choose_device(config.device)
     torch.set_num_threads(available_cores())
-    model, header = read_model(config.ckpt)
-    model = model.to(device, memory_format=torch.channels_last)
-    target = find_target(config.target, model.classes)
-    layer = get_spec(header["model"]).target_layer if config.layer == "default" else config.layer
+    trained = read_model(config.ckpt)
+    model, classes = trained.network.to(device).to(memory_format=torch.channels_last), trained.classes
+    target = find_target(config.target, classes)
+    layer = get_spec(trained.header["model"]).target_layer if config.layer == "default" else config.layer
     paths = find_pictures(config.image)
     folder = run_dir.make_folder(Path(config.output_dir))
 
     seen, names = [], Counter[str]()
-    for pictures in read_batches(paths, model.preprocessing, config.batch_size):
+    for pictures in read_batches(paths, trained.preprocessing, config.batch_size):
         seen += pictures
         readable = [picture for picture in pictures if not picture.error]
         for picture in pictures:
@@ -57,7 +57,7 @@ def run(config: GradcamConfig) -> None:
             names[stem] += 1
             if names[stem] > 1:  # the same name in another folder
                 stem = f"{stem}_{names[stem]}"
-            figure = draw_heatmap(picture.picture, heatmap, model.classes[shown], float(scores[shown]))
+            figure = draw_heatmap(picture.picture, heatmap, classes[shown], float(scores[shown]))
             image = io.BytesIO()
             figure.savefig(image, format="png")
             run_dir.write_bytes(folder / f"{stem}.png", image.getvalue())
@@ -65,7 +65,7 @@ def run(config: GradcamConfig) -> None:
                 raw = io.BytesIO()
                 np.save(raw, heatmap.astype(np.float32))
                 run_dir.write_bytes(folder / f"{stem}.npy", raw.getvalue())
-            print(f"{folder / f'{stem}.png'}  {model.classes[shown]}  {scores[shown]:.2%}")
+            print(f"{folder / f'{stem}.png'}  {classes[shown]}  {scores[shown]:.2%}")
     refuse_if_none_readable(seen)
 
 

@@ -29,20 +29,20 @@ def run(config: PredictConfig) -> None:
     """
     device = choose_device(config.device)
     torch.set_num_threads(available_cores())
-    model, _ = read_model(config.ckpt)
-    model = model.to(device, memory_format=torch.channels_last)
+    trained = read_model(config.ckpt)
+    model = trained.network.to(device).to(memory_format=torch.channels_last)
     paths = find_pictures(config.image)
     folder = run_dir.make_folder(Path(config.output_dir)) if config.output_dir else None
 
     answers, seen = [], []
-    for pictures in read_batches(paths, model.preprocessing, config.batch_size):
+    for pictures in read_batches(paths, trained.preprocessing, config.batch_size):
         readable = [picture for picture in pictures if not picture.error]
-        probabilities = np.empty((0, len(model.classes)))
+        probabilities = np.empty((0, len(trained.classes)))
         if readable:
             with torch.inference_mode():
                 probabilities = softmax(model(stack_inputs(readable, device)).cpu().numpy())
         rows = iter(probabilities)
-        answers += [_answer(p.path, p.error, None if p.error else next(rows), model.classes) for p in pictures]
+        answers += [_answer(p.path, p.error, None if p.error else next(rows), trained.classes) for p in pictures]
         seen += pictures
         _print(answers[-len(pictures) :])
     refuse_if_none_readable(seen)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from deepbloom.engine.train import Batches, Job, Progress, read_progress
 from deepbloom.engine.train import train as run_loop
 from deepbloom.errors import ConfigError, DeepBloomError, Interrupted
 from deepbloom.models.freezing import count_parameters, split_model, train_mode
-from deepbloom.models.registry import create_model, get_spec
+from deepbloom.models.registry import ModelSpec, create_model, get_spec
 from deepbloom.reproducibility import seed_everything
 from deepbloom.signals import StopRequest
 
@@ -96,7 +97,7 @@ def _train(config: RunConfig, folder: Path, stop: StopRequest) -> None:
         )
     seed_everything(config.seed, "weights")
     model = create_model(config.model.name, len(data.source.class_names), config.model.weights)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     parameters = count_parameters(model)
     log.info(
         "%s on %s: %d classes, %d train, %d validation, %d test pictures; %.2f M parameters, %.2f M trained; %s",
@@ -146,7 +147,6 @@ def _prepare_job(
     What was chosen when the run began is kept when it goes on.
     """
     spec, split, choices = get_spec(config.model.name), data.split, progress.choices
-    targets = torch.from_numpy(data.source.targets)
     pictures = PictureBatches(
         data.pixels,
         split.train,
@@ -158,45 +158,36 @@ def _prepare_job(
         device,
     )
     folder_of_activations = cache_folder() / "frozen_part"
-    prefix, tail = split_model(model, spec)
+    prefix, _ = split_model(model, spec)
     train_mode(model, spec.trainable)
     if "views" not in choices:
         plan = prefix_cache.plan(prefix, pictures, len(split.val), config, folder_of_activations)
         choices |= {"views": plan.views, "prefix_precision": plan.precision}
     plan = prefix_cache.Plan(choices["views"], choices["prefix_precision"])
-    started = time.perf_counter()
+    batches: Batches = pictures
+    validation = partial(
+        evaluation_batches, data.pixels, split.val, data.source.targets, spec.preprocessing, EVALUATION_BATCH
+    )
+    as_network = _whole
     if plan.views:
         pictures.views = plan.views
-        cached, val = prefix_cache.compute(prefix, pictures, split.val, plan, folder_of_activations)
+        started = time.perf_counter()
+        batches, val = prefix_cache.compute(prefix, pictures, split.val, plan, folder_of_activations)
         progress.prefix_seconds += time.perf_counter() - started
+        val_targets = torch.from_numpy(data.source.targets[split.val])
+        validation = partial(prefix_cache.validation_batches, val, val_targets, EVALUATION_BATCH)
+        as_network = partial(_tail, spec)
     if "precision" not in choices:
-        choices["precision"] = _choose_precision(
-            config, tail if plan.views else model, cached if plan.views else pictures
-        )
-    common = {
-        "model": model,
-        "spec": spec,
-        "config": config,
-        "header": header,
-        "folder": folder,
-        "device": device,
-        "stop": stop,
-    }
-    if plan.views:
-        return Job(
-            batches=cached,
-            validation=lambda: prefix_cache.validation_batches(val, targets[split.val], EVALUATION_BATCH),
-            as_network=lambda whole: split_model(whole, spec)[1],
-            **common,
-        )
-    return Job(
-        batches=pictures,
-        validation=lambda: evaluation_batches(
-            data.pixels, split.val, data.source.targets, spec.preprocessing, EVALUATION_BATCH
-        ),
-        as_network=lambda whole: whole,
-        **common,
-    )
+        choices["precision"] = _choose_precision(config, as_network(model), batches)
+    return Job(model, spec, config, batches, validation, as_network, header, folder, device, stop)
+
+
+def _whole(model: nn.Module) -> nn.Module:
+    return model
+
+
+def _tail(spec: ModelSpec, model: nn.Module) -> nn.Module:
+    return split_model(model, spec)[1]
 
 
 def _choose_precision(config: RunConfig, network: nn.Module, batches: Batches) -> str:

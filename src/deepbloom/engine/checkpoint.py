@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,20 @@ def find_model_file(run_or_file: str | Path) -> Path:
     return path / run_dir.MODEL
 
 
-def read_model(run_or_file: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the network in eval mode and its header; the network is rebuilt by registry name only.
+@dataclass(frozen=True)
+class Trained:
+    """A network from a model file."""
+
+    network: nn.Module
+    """In eval mode, on the CPU."""
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    header: dict[str, Any]
+    """All that the file says of itself: see `model_header`."""
+
+
+def read_model(run_or_file: str | Path) -> Trained:
+    """Return the network of a run directory or model file; it is rebuilt by registry name only.
 
     Raises
     ------
@@ -117,20 +130,12 @@ def read_model(run_or_file: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     try:
         classes = tuple(str(name) for name in header["classes"])
         fields = header["preprocessing"]
-        preprocessing = Preprocessing(
-            size=int(fields["size"]),
-            mean=tuple(map(float, fields["mean"])),
-            std=tuple(map(float, fields["std"])),
-            interpolation=str(fields["interpolation"]),
-        )
-        model = create_model(str(header["model"]), len(classes), weights="none")
-        model.load_state_dict(tensors)
+        preprocessing = Preprocessing(int(fields["size"]), fields["mean"], fields["std"], str(fields["interpolation"]))
+        network = create_model(str(header["model"]), len(classes), weights="none")
+        network.load_state_dict(tensors)
     except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not describe a network of this version: {error}") from error
-    model.classes = classes
-    model.preprocessing = preprocessing
-    model.preprocess = lambda picture: preprocess(picture, preprocessing)
-    return model.eval(), header
+    return Trained(network.eval(), classes, preprocessing, header)
 
 
 def load_model(run_or_file: str | Path) -> nn.Module:
@@ -152,4 +157,7 @@ def load_model(run_or_file: str | Path) -> nn.Module:
     CheckpointError
         The file is absent, damaged or of another kind.
     """
-    return read_model(run_or_file)[0]
+    trained = read_model(run_or_file)
+    setattr(trained.network, "classes", trained.classes)  # noqa: B010 (nn.Module declares tensors and modules only)
+    setattr(trained.network, "preprocess", partial(preprocess, preprocessing=trained.preprocessing))  # noqa: B010
+    return trained.network

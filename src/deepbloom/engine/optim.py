@@ -1,6 +1,7 @@
 """Optimizer and schedule. The learning rate is a pure function of the step: nothing to save, nothing to go wrong."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[nn.Parameter
     """Return the optimizer's state as flat named tensors, ``PARAMETER|KEY``."""
     return {
         f"{names[parameter]}|{key}": value
-        for parameter, state in optimizer.state.items()
+        for parameter, state in cast(dict[nn.Parameter, dict], optimizer.state).items()
         for key, value in state.items()
         if isinstance(value, Tensor)
     }

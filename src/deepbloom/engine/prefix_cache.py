@@ -120,7 +120,10 @@ class ActivationBatches:
         for positions in order[start:]:
             targets = pictures.targets[pictures.indices[positions]]
             inputs = self.train.read(pictures.view(epoch), positions)
-            yield inputs.to(pictures.device, torch.float32, non_blocking=True), targets.to(pictures.device, non_blocking=True)
+            yield (
+                inputs.to(pictures.device, torch.float32, non_blocking=True),
+                targets.to(pictures.device, non_blocking=True),
+            )
 
 
 @torch.inference_mode()
