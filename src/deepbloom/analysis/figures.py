@@ -154,23 +154,22 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path, t
     title : str
         Which model it is.
     """
-    matrix, count = np.asarray(matrix), len(class_names)
+    matrix, names = np.asarray(matrix), [shorten(name, 24) for name in class_names]
+    count = len(names)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     on_diagonal = np.eye(count, dtype=bool)
-    side = float(np.clip(0.42 * count + 2.5, 5.2, 14.0))
-    with _figure(path, side + 1.2, side + 0.4, layout="compressed") as figure:
-        axis = figure.add_subplot()
-        axis.grid(False)
+    with _square_figure(path, names) as (axis, bars):
         norm = PowerNorm(0.5, 0, 1)  # the square root keeps single mistakes visible
-        for colors, hidden, name in ((RIGHT, ~on_diagonal, "right"), (WRONG, on_diagonal, "wrong")):
+        for colors, hidden, name, bar_axis in zip(
+            (RIGHT, WRONG), (~on_diagonal, on_diagonal), ("right", "wrong"), bars, strict=True
+        ):
             shades = LinearSegmentedColormap.from_list(name, colors)
             image = axis.imshow(np.ma.masked_where(hidden, shares), cmap=shades, norm=norm)
-            bar = figure.colorbar(image, ax=axis, shrink=0.55, aspect=28, pad=0.03, ticks=[0, 0.05, 0.2, 0.5, 1])
-            bar.ax.set_title(name, fontsize=9)
-            bar.ax.yaxis.set_major_formatter(PERCENT)
+            bar = bar_axis.figure.colorbar(image, cax=bar_axis, ticks=[0, 0.05, 0.2, 0.5, 1])
+            bar_axis.set_title(name, fontsize=9)
+            bar_axis.yaxis.set_major_formatter(PERCENT)
+            bar_axis.tick_params(labelsize=8)
             bar.outline.set_visible(False)
-            bar.ax.tick_params(labelsize=8)
-        _label_classes(axis, class_names, side)
         if count <= 20:
             _write_cells(axis, matrix, shares)
         else:
@@ -178,7 +177,7 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path, t
             for draw in (axis.hlines, axis.vlines):
                 draw(edges, -0.5, count - 0.5, color="#F0F0F0", linewidth=0.4)
         heading = f"Confusion matrix: {shorten(title, 60)}" if title else "Confusion matrix"
-        axis.set_title(f"{heading}\ncolour: share of the true class; {matrix.sum()} test pictures", pad=10)
+        axis.set_title(f"{heading}\ncolour: share of the true class; {matrix.sum()} answers", pad=10)
 
 
 def plot_accuracy(
@@ -220,7 +219,8 @@ def plot_pareto(labels: Sequence[str], accuracies: Sequence[float], costs: Seque
             order = np.argsort(x[front])
             axis.step(x[front][order], y[front][order], where="post", color=FAINT, linestyle="--", zorder=1)
             for i, value, accuracy, best in zip(known, x, y, front, strict=True):
-                axis.plot(value, accuracy, label=shorten(labels[i]), **_point_style(i, best))
+                label = shorten(labels[i]) if i < MAX_LINES else "_"  # matplotlib leaves out of the legend
+                axis.plot(value, accuracy, label=label, **_point_style(i, best))
             axis.set_title(f"Accuracy against {cost.name}")
             axis.set_xlabel(cost.unit)
             _label_log(axis, x, cost)
@@ -249,18 +249,12 @@ def plot_reliability(bins: Mapping[str, Reliability], errors: Mapping[str, float
             filled = reliability.counts > 0
             x, y = reliability.mean_confidence[filled], reliability.accuracy[filled]
             low, high = wilson_interval(y * reliability.counts[filled], reliability.counts[filled])
-            axis.errorbar(
-                x,
-                y,
-                (np.maximum(y - low, 0), np.maximum(high - y, 0)),
-                color=COLORS[0],
-                marker="o",
-                elinewidth=1.1,
-                capsize=2,
-                alpha=0.9,
+            axis.vlines(x, low, high, color=COLORS[0], linewidth=1.2, alpha=0.55)
+            axis.scatter(
+                x, y, 10 + 130 * reliability.counts[filled] / reliability.counts.max(), color=COLORS[0], zorder=3
             )
             axis.set_title(f"{shorten(label, 26)}\nECE {format_percent(errors[label])}", fontsize=9.5)
-            axis.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
+            axis.set(xlim=(-0.04, 1.06), ylim=(-0.04, 1.06), aspect="equal")
             for side in (axis.xaxis, axis.yaxis):
                 side.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
                 side.set_major_formatter(
@@ -270,7 +264,7 @@ def plot_reliability(bins: Mapping[str, Reliability], errors: Mapping[str, float
             axis.set_visible(False)
         figure.supxlabel("confidence", fontsize=10)
         figure.supylabel("accuracy", fontsize=10)
-        figure.suptitle("Calibration (below the diagonal: too sure of itself)", fontsize=11)
+        figure.suptitle("Calibration (below the diagonal: too sure of itself; larger dots: more answers)", fontsize=11)
 
 
 @contextmanager
@@ -315,7 +309,7 @@ def _draw_band(axis: Axes, histories: Sequence[History], name: str, index: int, 
 
 def _point_style(index: int, on_front: bool) -> dict[str, Any]:
     if index >= MAX_LINES:
-        return {"color": "#BBBBBB", "marker": ".", "markersize": 5, "linestyle": "", "label": None}
+        return {"color": "#BBBBBB", "marker": ".", "markersize": 5, "linestyle": ""}
     color = COLORS[index % len(COLORS)]
     return {
         "marker": MARKERS[index % len(MARKERS)],
@@ -337,19 +331,36 @@ def _label_log(axis: Axes, values: np.ndarray, cost: Cost) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: cost.write(value)))
 
 
-def _label_classes(axis: Axes, class_names: Sequence[str], side: float) -> None:
-    count = len(class_names)
-    size = float(np.clip(72 * 0.6 * side / count, 4.5, 10))
-    names = [shorten(name, 24) for name in class_names]
-    axis.set_xticks(range(count), names, rotation=90 if count > 6 else 30, ha="center" if count > 6 else "right")
-    axis.set_yticks(range(count), names)
-    axis.tick_params(length=0, labelsize=size)
-    if count <= 6:
-        for label in axis.get_xticklabels():
-            label.set_rotation_mode("anchor")
-    axis.set_xlabel("predicted class")
-    axis.set_ylabel("true class")
-    axis.spines[:].set_visible(False)
+@contextmanager
+def _square_figure(path: Path, names: Sequence[str]) -> Iterator[tuple[Axes, list[Axes]]]:
+    """Yield a square axis with a name per row and column, and two axes for colour bars.
+
+    Margins follow from the longest name: measuring hundreds of labels would take longer than drawing them.
+    """
+    side = float(np.clip(0.42 * len(names), 4.2, 12.0))
+    letters = float(np.clip(72 * 0.7 * side / len(names), 4.5, 10))
+    longest = max(sum(0.6 if character.isascii() else 1.05 for character in name) for name in names) * letters / 72
+    left, bottom, right, top = longest + 0.5, longest + 0.5, 1.75, 0.75
+    width, height = left + side + right, bottom + side + top
+    with _figure(path, width, height, layout="none") as figure:
+        axis = figure.add_axes((left / width, bottom / height, side / width, side / height))
+        axis.grid(False)
+        axis.set_xticks(range(len(names)), names, rotation=90)
+        axis.set_yticks(range(len(names)), names)
+        axis.tick_params(length=0, labelsize=letters)
+        axis.set_xlabel("predicted class")
+        axis.set_ylabel("true class")
+        axis.spines[:].set_visible(False)
+        tall = min(0.75 * side, 4.0)
+        bars = [
+            figure.add_axes(
+                ((left + side + offset) / width, (bottom + (side - tall) / 2) / height, 0.14 / width, tall / height)
+            )
+            for offset in (0.25, 1.0)
+        ]
+        for bar in bars:
+            bar.grid(False)
+        yield axis, bars
 
 
 def _write_cells(axis: Axes, matrix: np.ndarray, shares: np.ndarray) -> None:

@@ -67,7 +67,7 @@ def format_rate(per_second: float | None) -> str:
     return f"{per_second:,.{min(digits, 2)}f}".replace(",", " ")
 
 
-def shorten(name: str, limit: int = 40) -> str:
+def shorten(name: str, limit: int = 48) -> str:
     """Return ``name`` on one line of at most ``limit`` printable characters, the middle replaced by an ellipsis."""
     line = " ".join("".join(c if c.isprintable() else " " for c in name).split()) or "(no name)"
     if len(line) <= limit:

@@ -184,7 +184,7 @@ def pareto_front(costs: ArrayLike, scores: ArrayLike) -> np.ndarray:
     costs, scores = np.asarray(costs, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     no_worse = (costs <= costs[:, None]) & (scores >= scores[:, None])  # [i, j]: j is no worse than i
     better = (costs < costs[:, None]) | (scores > scores[:, None])
-    return ~(no_worse & better).any(axis=1)
+    return np.logical_not((no_worse & better).any(axis=1))
 
 
 def _interaction(table: np.ndarray) -> float:

@@ -1,0 +1,285 @@
+"""Run directories as typed values. Reads metrics.json, config.yaml, history.csv and predictions.csv, nothing else."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deepbloom import run_dir
+from deepbloom.analysis.parsing import Fields, load_json, load_yaml, read_columns, to_numbers
+from deepbloom.errors import RunError
+
+RUN_FILES = (run_dir.CONFIG, run_dir.METRICS, run_dir.HISTORY, run_dir.LAST, run_dir.FAILED)
+HISTORY_COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
+NO_SETTING = run_dir.NOT_IDENTITY | {"seed", "data.root", "data.allow_missing"}
+"""Settings that tell runs of one model apart no more than the seed does; the fingerprints say which data were used."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, usable or not.
+
+    Attributes
+    ----------
+    path : Path
+    name : str
+        Path below the folder that was searched; ``.`` for the folder itself.
+    state : str
+        ``complete``, ``partial``, ``failed`` or ``unreadable``.
+    problem : str
+        Why it failed or cannot be read; empty otherwise.
+    """
+
+    path: Path
+    name: str
+    state: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What metrics.json says. Accuracies are fractions in [0, 1]; None is unknown."""
+
+    model: str
+    training_type: str
+    remarks: str
+    dataset: str
+    data_split_kind: str
+    weights: str
+    seed: int
+    epochs: int
+    best_epoch: int
+    device: str
+    device_name: str
+    precision: str
+    num_threads: int
+    class_names: tuple[str, ...]
+    top1_accuracy: float
+    top5_accuracy: float
+    macro_f1: float
+    loss: float
+    count: int
+    val_accuracy: float
+    params_total: int
+    params_trainable: int
+    macs: int | None
+    train_seconds: float
+    images_per_second: float | None
+    peak_memory_bytes: int | None
+    dataset_fingerprint: str
+    split_fingerprint: str
+    versions: tuple[tuple[str, str], ...]
+    git_commit: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What predictions.csv says, sorted by picture.
+
+    Attributes
+    ----------
+    image_ids : tuple of str, length N
+        All different.
+    targets, answers : ndarray of int64, shape (N,)
+        True and predicted class.
+    confidences : ndarray of float64 in [0, 1], shape (N,)
+    """
+
+    image_ids: tuple[str, ...]
+    targets: np.ndarray
+    answers: np.ndarray
+    confidences: np.ndarray
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether each picture was classified correctly: bool, shape (N,)."""
+        return self.targets == self.answers
+
+
+@dataclass(frozen=True, eq=False)
+class CompleteRun(Run):
+    """A run whose files are all there, can be read and agree with each other.
+
+    Attributes
+    ----------
+    metrics : Metrics
+    settings : dict of str to str
+        Settings of config.yaml by override key, such as ``optimizer.lr``, but for `NO_SETTING`.
+    history : list of rows of history.csv, `HISTORY_COLUMNS` as floats; empty where the file is missing
+    predictions : Predictions
+    """
+
+    metrics: Metrics
+    settings: Mapping[str, str]
+    history: list[dict[str, float]]
+    predictions: Predictions
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """Return every run in a folder, at any depth, sorted by name; those that can be used are `CompleteRun`.
+
+    A damaged run is listed as ``unreadable`` with its problem and stops nothing. What ``deepbloom eval`` wrote is no
+    run.
+
+    Raises
+    ------
+    RunError
+        The folder does not exist or holds no run.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunError(f"There is no folder {folder}. Give the folder that holds run directories: runs=FOLDER.")
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if not set(RUN_FILES).isdisjoint(files):
+            found.append(_read_or_list(Path(place), folder))
+    runs = sorted((run for run in found if run is not None), key=lambda run: run.name)
+    if not runs:
+        raise RunError(
+            f"{folder} holds no run: no folder in it has a {run_dir.METRICS} or {run_dir.CONFIG} of deepbloom train. "
+            "Give the folder that holds run directories: runs=FOLDER."
+        )
+    return runs
+
+
+def read_run(path: Path, name: str = "") -> CompleteRun:
+    """Read one complete run.
+
+    Parameters
+    ----------
+    path : Path
+        The run directory.
+    name : str
+        What to call it; the folder's name where empty.
+
+    Raises
+    ------
+    RunError
+        A file is missing, damaged or contradicts another; the message names the file and the field.
+    """
+    metrics = _read_metrics(path / run_dir.METRICS)
+    history_path = path / run_dir.HISTORY
+    return CompleteRun(
+        path=path,
+        name=name or path.name,
+        state="complete",
+        problem="",
+        metrics=metrics,
+        settings=_read_settings(path / run_dir.CONFIG, metrics),
+        history=_read_history(history_path) if history_path.exists() else [],
+        predictions=_read_predictions(path / run_dir.PREDICTIONS, metrics),
+    )
+
+
+def _read_or_list(path: Path, folder: Path) -> Run | None:
+    name = path.relative_to(folder).as_posix()
+    state = run_dir.read_state(path)
+    if state == "failed":
+        return Run(path, name, state, _first_line(path / run_dir.FAILED))
+    if state != "complete":
+        return Run(path, name, "partial", "")
+    try:
+        return None if _is_evaluation(path) else read_run(path, name)
+    except RunError as error:
+        return Run(path, name, "unreadable", str(error))
+
+
+def _is_evaluation(path: Path) -> bool:
+    alone = not any((path / name).exists() for name in RUN_FILES if name != run_dir.METRICS)
+    return alone and "seed" not in load_json(path / run_dir.METRICS)
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline(500).strip()
+    except OSError as error:
+        return f"{path.name}: {error.strerror}"
+
+
+def _read_metrics(path: Path) -> Metrics:
+    fields = Fields(path)
+    versions = fields.get("versions")
+    device = fields.text("device")
+    return Metrics(
+        model=fields.text("model"),
+        training_type=fields.text("training_type", "–"),
+        remarks=fields.text("remarks", ""),
+        dataset=fields.text("dataset"),
+        data_split_kind=fields.text("data_split_kind", "unknown"),
+        weights=fields.text("weights", "unknown"),
+        seed=fields.integer("seed"),
+        epochs=fields.integer("epochs", 1),
+        best_epoch=fields.integer("best_epoch", 1),
+        device=device,
+        device_name=fields.text("device_name", device),
+        precision=fields.text("precision"),
+        num_threads=fields.integer("num_threads"),
+        class_names=fields.texts("classes") if fields.has("classes") else (),
+        top1_accuracy=fields.number("test.top1_accuracy", 1),
+        top5_accuracy=fields.number("test.top5_accuracy", 1),
+        macro_f1=fields.number("test.macro_f1", 1),
+        loss=fields.number("test.loss"),
+        count=fields.integer("test.count", 1),
+        val_accuracy=fields.number("val.top1_accuracy", 1),
+        params_total=fields.integer("params.total"),
+        params_trainable=fields.integer("params.trainable"),
+        macs=fields.integer("macs") if fields.has("macs") else None,
+        train_seconds=fields.number("train_seconds"),
+        images_per_second=fields.number("images_per_second") if fields.has("images_per_second") else None,
+        peak_memory_bytes=fields.integer("peak_memory_bytes") if fields.has("peak_memory_bytes") else None,
+        dataset_fingerprint=fields.text("dataset_fingerprint"),
+        split_fingerprint=fields.text("split_fingerprint"),
+        versions=tuple((str(k), str(v)) for k, v in versions.items()) if isinstance(versions, dict) else (),
+        git_commit=fields.text("git_commit", "") or None,
+    )
+
+
+def _read_settings(path: Path, metrics: Metrics) -> dict[str, str]:
+    """Return the settings by override key; without config.yaml, the few that metrics.json repeats."""
+    repeated = {"model.name": metrics.model, "model.weights": metrics.weights, "train.epochs": str(metrics.epochs)}
+    if not path.exists():
+        return repeated
+    flat = load_yaml(path)
+    for name, value in (
+        ("model.name", metrics.model),
+        ("seed", str(metrics.seed)),
+        ("train.epochs", str(metrics.epochs)),
+    ):
+        if flat.get(name, value) != value:
+            raise RunError(f"{path}: {name} is {flat[name]!r}, but {run_dir.METRICS} says {value!r}.")
+    return repeated | {name: value for name, value in flat.items() if name not in NO_SETTING}
+
+
+def _read_history(path: Path) -> list[dict[str, float]]:
+    table = read_columns(path, HISTORY_COLUMNS)
+    columns = [to_numbers(path, name, texts, np.float64).tolist() for name, texts in table.items()]
+    return [dict(zip(HISTORY_COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _read_predictions(path: Path, metrics: Metrics) -> Predictions:
+    table = read_columns(path, ("image_id", "target", "prediction", "confidence"))
+    targets = to_numbers(path, "target", table["target"], np.int64)
+    answers = to_numbers(path, "prediction", table["prediction"], np.int64)
+    confidences = to_numbers(path, "confidence", table["confidence"], np.float64)
+    classes = len(metrics.class_names) or np.inf
+    for column, values in (("target", targets), ("prediction", answers)):
+        if values.min() < 0 or values.max() >= classes:
+            raise RunError(f"{path}: column {column!r} holds a class that {run_dir.METRICS} does not list.")
+    if not ((confidences >= 0) & (confidences <= 1)).all():
+        raise RunError(f"{path}: column 'confidence' must hold numbers in [0, 1].")
+    image_ids = [sys.intern(name) for name in table["image_id"]]
+    if len(set(image_ids)) < len(image_ids):
+        raise RunError(f"{path}: column 'image_id' names a picture twice.")
+    accuracy = (targets == answers).mean()
+    if len(targets) != metrics.count or abs(accuracy - metrics.top1_accuracy) > 0.5 / len(targets):
+        raise RunError(
+            f"{path} gives {accuracy:.4f} on {len(targets)} pictures, but {run_dir.METRICS} says "
+            f"{metrics.top1_accuracy:.4f} on {metrics.count}: one of them was changed."
+        )
+    order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
+    return Predictions(tuple(image_ids[i] for i in order), targets[order], answers[order], confidences[order])
