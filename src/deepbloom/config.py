@@ -105,7 +105,7 @@ class OptimizerConfig:
     """Peak learning rate of the head, and of a network trained from scratch."""
     backbone_lr_scale: float = 1.0
     """Learning rate of pretrained parts, as a multiple of ``lr``."""
-    weight_decay: float = 0.0
+    weight_decay: float = 0.05
     """Weight decay of matrices and kernels; biases and normalization are never decayed."""
 
     def __post_init__(self) -> None:
@@ -143,7 +143,7 @@ class AugmentConfig:
     """Rotation by a uniform angle of at most this size, in degrees."""
     horizontal_flip: bool = True
     """Mirror every second picture."""
-    min_crop_area: float = 1.0
+    min_crop_area: float = 0.4
     """Zoom into a random part of at least this share of the area, in (0, 1]; 1 leaves the picture whole."""
     color_jitter: float = 0.0
     """Brightness, contrast and saturation are each scaled by a factor in [1 - x, 1 + x]."""
@@ -165,7 +165,7 @@ class TrainConfig:
     """Passes over the training part."""
     batch_size: int = 32
     """Pictures per optimizer step."""
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.1
     """Share of the target spread over all classes, in [0, 1)."""
     ema_decay: float = 0.0
     """Decay per step of the averaged weights that are validated and kept; 0 is off."""

@@ -23,7 +23,7 @@ from deepbloom.engine.precision import DTYPES, autocast, choose_inference_precis
 
 log = logging.getLogger("deepbloom")
 
-DEFAULT_VIEWS = 4
+DEFAULT_VIEWS = 8
 BUDGET_BYTES = 16 * 2**30
 """Largest size of a run's activations on disk; a quarter of the free space where that is less."""
 
