@@ -118,3 +118,20 @@ def test_paths_need_no_quoting_by_hand(typed: str, passed: str) -> None:
 def test_a_bug_shows_its_traceback_and_exit_code_1(capsys: pytest.CaptureFixture) -> None:
     assert cli.guarded(lambda: 1 / 0) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_training_says_what_it_does_on_stderr_and_in_its_log(deepbloom: Run, pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = (
+        "model=scratch_cnn",
+        "data=imagefolder",
+        f"data.root={pictures}",
+        "train.epochs=1",
+        "train.batch_size=9",
+    )
+    code, out, err = deepbloom("train", *arguments, f"output_dir={folder}")
+    assert code == 0
+    assert "epoch   1/1" in err
+    assert "test accuracy" in err
+    assert "epoch   1/1" in (folder / "train.log").read_text()
+    assert out.strip() == str(folder)
