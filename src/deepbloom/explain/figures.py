@@ -1,0 +1,240 @@
+"""Heatmaps over pictures, for people. Figures carry no global state: ``figure.savefig(path)`` writes them.
+
+Texts are drawn as they are: no character in a class name is markup.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from PIL import Image, ImageOps
+
+from deepbloom.errors import ConfigError
+
+COLORMAP = "inferno"  # perceptually uniform, and readable without colour vision
+OPACITY = 0.45
+SCALE_LABEL = "evidence, as a share of its maximum"
+INK, FAINT, WARNING = "#333333", "#6B6B6B", "#B84A00"
+
+# Inches. A figure is laid out for reading; its resolution follows the picture.
+PICTURE_SIDE, TILE_SIDE, SMALLEST_WIDTH = 5.2, 2.7, 4.5
+MARGIN, GAP, LINE, HEADING_LINE, HEADING_GAP = 0.2, 0.16, 0.2, 0.28, 0.08
+BAR_GAP, BAR_WIDTH, BAR_LABELS, LONGEST_BAR = 0.18, 0.16, 0.62, PICTURE_SIDE
+SMALLEST_PIXELS, LARGEST_PIXELS, TILE_DPI = 520, 2000, 130  # pixels of a panel's longer side; dots per inch
+NAME_LENGTH = 90
+EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One panel of a figure.
+
+    Attributes
+    ----------
+    picture : PIL.Image
+    heatmap : ndarray of float, shape (h, w), in [0, 1], or None
+        Laid over the picture, which it covers whole; None shows the picture alone.
+    title : str
+        Above the panel: a class, a model, a method.
+    caption : str
+        Below the title, in grey: a confidence, the true class.
+    wrong : bool
+        Marked by a frame and the title's colour.
+    """
+
+    picture: Image.Image
+    heatmap: np.ndarray | None
+    title: str = ""
+    caption: str = ""
+    wrong: bool = False
+
+
+def overlay(picture: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY) -> Image.Image:
+    """Return the picture with its heatmap laid over it, upright, RGB, in the picture's own size.
+
+    Parameters
+    ----------
+    picture : PIL.Image
+        Turned upright first if its EXIF entry says so.
+    heatmap : ndarray of float, shape (h, w), in [0, 1]
+        Of any size: it is stretched over the whole picture.
+    opacity : float
+        Share of the heatmap in the result, in [0, 1].
+
+    Raises
+    ------
+    ConfigError
+        The opacity is out of range or the heatmap is not a map in [0, 1].
+    """
+    if not 0 <= opacity <= 1:
+        raise ConfigError(f"opacity={opacity!r} is out of range: give a number from 0 (picture) to 1 (heatmap).")
+    heatmap = np.asarray(heatmap, dtype=np.float32)
+    if heatmap.ndim != 2 or not heatmap.size or not (heatmap.min() >= 0 and heatmap.max() <= 1):
+        raise ConfigError(f"A heatmap has shape (h, w) and values in [0, 1]; this one has shape {heatmap.shape}.")
+    picture = ImageOps.exif_transpose(picture).convert("RGB")
+    stretched = np.asarray(Image.fromarray(heatmap).resize(picture.size, Image.Resampling.BICUBIC)).clip(0, 1)
+    colors = matplotlib.colormaps[COLORMAP](stretched)[..., :3]
+    blended = (1 - opacity) * np.asarray(picture) + opacity * 255 * colors
+    return Image.fromarray(blended.round().astype(np.uint8))
+
+
+def draw_heatmap(
+    picture: Image.Image, heatmap: np.ndarray, class_name: str, confidence: float, opacity: float = OPACITY
+) -> Figure:
+    """Return a figure of the picture, the same under its heatmap, and the colour scale.
+
+    Parameters
+    ----------
+    picture : PIL.Image
+    heatmap : ndarray of float, shape (h, w), in [0, 1]
+    class_name : str
+        The class that the heatmap explains.
+    confidence : float
+        Its probability, in [0, 1].
+    opacity : float
+        See `overlay`.
+    """
+    dpi = min(max(*picture.size, SMALLEST_PIXELS), LARGEST_PIXELS) / PICTURE_SIDE
+    title = f"{textwrap.shorten(class_name, NAME_LENGTH, placeholder=' …')}  ·  {100 * confidence:.1f} %"
+    return _lay_out([Tile(picture, None), Tile(picture, heatmap)], 2, PICTURE_SIDE, dpi, title, opacity)
+
+
+def draw_comparison(
+    picture: Image.Image,
+    heatmaps: Mapping[str, np.ndarray],
+    captions: Sequence[str] = (),
+    title: str = "",
+    columns: int = 4,
+    opacity: float = OPACITY,
+) -> Figure:
+    """Return a figure of one picture under several heatmaps: of models, methods or classes.
+
+    Parameters
+    ----------
+    picture : PIL.Image
+    heatmaps : mapping of str to ndarray of float, shape (h, w), in [0, 1]
+        By the title of their panels, in order; the picture alone comes first.
+    captions : sequence of str
+        One per heatmap, or none.
+    title : str
+        Of the figure.
+    columns : int
+        Panels side by side.
+    opacity : float
+        See `overlay`.
+    """
+    captions = list(captions) or [""] * len(heatmaps)
+    tiles = [Tile(picture, None, "picture")]
+    for (name, heatmap), caption in zip(heatmaps.items(), captions, strict=True):
+        tiles.append(Tile(picture, heatmap, name, caption))
+    return _lay_out(tiles, columns, TILE_SIDE, TILE_DPI, title, opacity)
+
+
+def draw_gallery(tiles: Sequence[Tile], title: str = "", columns: int = 4, opacity: float = OPACITY) -> Figure:
+    """Return a figure of many pictures under their heatmaps, in rows.
+
+    Parameters
+    ----------
+    tiles : sequence of Tile
+        At least one.
+    title : str
+        Of the figure.
+    columns : int
+        Pictures side by side.
+    opacity : float
+        See `overlay`.
+
+    Raises
+    ------
+    ConfigError
+        There is no tile.
+    """
+    if not tiles:
+        raise ConfigError("A gallery needs at least one picture.")
+    return _lay_out(tiles, columns, TILE_SIDE, TILE_DPI, title, opacity)
+
+
+def _lay_out(tiles: Sequence[Tile], columns: int, side: float, dpi: float, title: str, opacity: float) -> Figure:
+    """Place tiles in rows, each picture's longer side at most ``side``, with a colour scale at the right; in inches."""
+    columns = min(columns, len(tiles))
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    cell = max(_fit(tile.picture, side)[0] for tile in tiles)
+    grid = columns * (cell + GAP) - GAP
+    width = max(2 * MARGIN + grid + BAR_GAP + BAR_WIDTH + BAR_LABELS, SMALLEST_WIDTH)
+    heading = _wrap(title, width - 2 * MARGIN, 13, lines=3)
+    texts = [[(_wrap(tile.title, cell, 10), _wrap(tile.caption, cell, 9)) for tile in row] for row in rows]
+    heads = [LINE * max(len(name) + len(caption) for name, caption in row) for row in texts]
+    heights = [max(_fit(tile.picture, side)[1] for tile in row) for row in rows]
+    above = MARGIN + HEADING_LINE * len(heading) + (HEADING_GAP if heading else 0)
+    page = _Page(width, above + sum(heads) + sum(heights) + GAP * (len(rows) - 1) + MARGIN, dpi)
+    page.write(heading, MARGIN, MARGIN, 13, INK, HEADING_LINE)
+    bar = above + heads[0], min(sum(heights) + sum(heads[1:]) + GAP * (len(rows) - 1), LONGEST_BAR)
+    for row, written, head, height in zip(rows, texts, heads, heights, strict=True):
+        above += head
+        for column, (tile, (name, caption)) in enumerate(zip(row, written, strict=True)):
+            left = MARGIN + column * (cell + GAP)
+            start = above - LINE * (len(name) + len(caption))
+            page.write(name, left, start, 10, WARNING if tile.wrong else INK, LINE)
+            page.write(caption, left, start + LINE * len(name), 9, FAINT, LINE)
+            _show(page.axes(left, above, *_fit(tile.picture, side)), tile, opacity)
+        above += height + GAP
+    _draw_scale(page.figure, page.axes(MARGIN + grid + BAR_GAP, bar[0], BAR_WIDTH, bar[1]), bar[1])
+    return page.figure
+
+
+class _Page:
+    """A figure in which places are given in inches from the left and from the top."""
+
+    def __init__(self, width: float, height: float, dpi: float) -> None:
+        self.size = width, height
+        self.figure = Figure(figsize=self.size, dpi=dpi, facecolor="white")
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        across, down = self.size
+        return self.figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
+
+    def write(self, lines: Sequence[str], left: float, top: float, points: float, color: str, spacing: float) -> None:
+        across, down = self.size
+        for number, line in enumerate(lines):
+            baseline = 1 - (top + spacing * (number + 0.72)) / down
+            self.figure.text(left / across, baseline, line, fontsize=points, color=color, parse_math=False)
+
+
+def _show(axes: Axes, tile: Tile, opacity: float) -> None:
+    picture = ImageOps.exif_transpose(tile.picture).convert("RGB")
+    shown = picture if tile.heatmap is None else overlay(picture, tile.heatmap, opacity)
+    enlarged = axes.get_window_extent().width > 1.01 * picture.width
+    axes.imshow(np.asarray(shown), aspect="auto", interpolation="bicubic" if enlarged else "auto")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(tile.wrong)
+        spine.set(color=WARNING, linewidth=2)
+
+
+def _draw_scale(figure: Figure, axes: Axes, height: float) -> None:
+    bar = figure.colorbar(ScalarMappable(cmap=COLORMAP), cax=axes, ticks=[0, 0.5, 1])
+    bar.ax.set_yticklabels(["0", "0.5", "1"])
+    bar.ax.tick_params(labelsize=9, labelcolor=INK, length=3, color=FAINT)
+    for spine in bar.ax.spines.values():
+        spine.set_visible(False)
+    if len(_wrap(SCALE_LABEL, height, 9)) == 1:
+        bar.set_label(SCALE_LABEL, size=9, color=INK)
+
+
+def _fit(picture: Image.Image, side: float) -> tuple[float, float]:
+    """Return width and height of an upright picture whose longer side is ``side``."""
+    sideways = picture.getexif().get(EXIF_ORIENTATION, 1) >= 5
+    width, height = picture.size[::-1] if sideways else picture.size
+    return side * width / max(width, height), side * height / max(width, height)
+
+
+def _wrap(text: str, width: float, points: float, lines: int = 2) -> list[str]:
+    """Return ``text`` in at most ``lines`` lines that fit ``width`` inches; what is left over becomes an ellipsis."""
+    characters = max(int(72 * width / (0.58 * points)), 4)
+    return textwrap.wrap(text, characters, max_lines=lines, placeholder=" …")
