@@ -48,6 +48,8 @@ def run(command: str, arguments: list[str], task: Callable[[object], object]) ->
     def run_typed(composed: DictConfig) -> object:
         return task(OmegaConf.to_object(composed))
 
+    if command == "eval":  # its data settings start empty: what is given is added to them
+        arguments = [f"++{argument}" if argument.startswith("data.") else argument for argument in arguments]
     sys.argv = [f"deepbloom {command}", *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(help_text.conf_dir()), config_name=command)(run_typed)()

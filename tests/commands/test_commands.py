@@ -167,15 +167,13 @@ def test_a_multirun_runs_every_combination_in_processes_of_their_own(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ("data=imagefolder", f"data.root={pictures}", "train.epochs=1", "train.batch_size=8")
-    code, _, _ = deepbloom("train", "-m", "model=scratch_cnn,mini_resnet", "seed=0,1", *arguments)
+    code, _, _ = deepbloom("train", "-m", "model=scratch_cnn,mini_resnet", *arguments)
     assert code == 0
     runs = list((tmp_path / "outputs").iterdir())
     done = [json.loads((run / "metrics.json").read_text()) for run in runs]
     assert {(metrics["model"], metrics["seed"]) for metrics in done} == {
         ("scratch_cnn", 0),
-        ("scratch_cnn", 1),
         ("mini_resnet", 0),
-        ("mini_resnet", 1),
     }
     assert all(run_dir.read_state(run) == "complete" for run in runs)
 
@@ -184,9 +182,9 @@ def test_a_failing_job_does_not_stop_the_others_and_the_sweep_says_so(
     deepbloom: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ("data=imagefolder", f"data.root={pictures}", "train.epochs=1", "train.batch_size=8,999")
-    code, out, err = deepbloom("train", "-m", "model=scratch_cnn", "seed=0,1", *arguments)
+    arguments = ("data=imagefolder", f"data.root={pictures}", "train.epochs=1", "train.batch_size=999,8")
+    code, out, err = deepbloom("train", "-m", "model=scratch_cnn", *arguments)
     assert code == 2
-    assert out.count("done") == 2
-    assert out.count("refused") == 2
-    assert "2 of 4 jobs are not done" in err
+    assert out.count("done") == 1
+    assert out.count("refused") == 1
+    assert "1 of 2 jobs are not done" in err
