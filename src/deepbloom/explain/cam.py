@@ -223,10 +223,15 @@ def _run(
 def _differentiate(logits: Tensor, classes: Tensor, activations: dict[str, Tensor]) -> dict[str, tuple[Tensor]]:
     with torch.enable_grad():
         score = _score(logits, classes).sum()
-    if not score.requires_grad:
-        raise ConfigError("The network lets no gradient through behind the target layer; method=eigencam needs none.")
-    gradients = torch.autograd.grad(score, list(activations.values()), materialize_grads=True)
-    return {path: (gradient.float(),) for path, gradient in zip(activations, gradients, strict=True)}
+    gradients: Sequence[Tensor | None] = [None] * len(activations)
+    if score.requires_grad:
+        gradients = torch.autograd.grad(score, list(activations.values()), allow_unused=True)
+    differentiated: dict[str, tuple[Tensor]] = {}
+    for path, gradient in zip(activations, gradients, strict=True):
+        if gradient is None:
+            raise ConfigError(f"No gradient of the answer reaches layer {path!r}; method=eigencam needs none.")
+        differentiated[path] = (gradient.float(),)
+    return differentiated
 
 
 def _score(logits: Tensor, classes: Tensor) -> Tensor:

@@ -1,0 +1,102 @@
+"""Does the evidence lie on the object? Maps against segmentations, one value per picture.
+
+None of these measures is one of faithfulness: a network may rightly look beside the object.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deepbloom.errors import ConfigError
+
+THRESHOLDS = tuple(number / 20 for number in range(1, 20))
+
+
+def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
+    """Return the share of each map's sum that lies on the object, in [0, 1]; 0 for a map of zeros.
+
+    The energy-based pointing game of Wang et al. 2020, https://arxiv.org/abs/1910.01279, with
+    segmentations in the place of boxes. A map that is the same everywhere gets `area_share`.
+
+    Parameters
+    ----------
+    maps : Tensor of float, shape (B, H, W), not negative
+    masks : Tensor of bool, shape (B, H, W)
+        True on the object.
+    """
+    _check(maps, masks)
+    total = maps.sum((1, 2))
+    return (maps * masks).sum((1, 2)) / torch.where(total > 0, total, 1)
+
+
+def area_share(masks: Tensor) -> Tensor:
+    """Return the share of the picture that the object covers, shape (B,): what blind maps get on average."""
+    return masks.float().mean((1, 2))
+
+
+def pointing_hits(maps: Tensor, masks: Tensor, tolerance: int = 15) -> Tensor:
+    """Return whether the strongest point of each map lies on the object or near it, bool of shape (B,).
+
+    The pointing game of Zhang et al. 2016, https://arxiv.org/abs/1608.00507. Where several points are
+    strongest, their share on the object must exceed a half; a map of zeros never hits.
+
+    Parameters
+    ----------
+    maps, masks
+        As in `energy_inside`.
+    tolerance : int
+        Distance in pixels that still counts, 15 as published.
+    """
+    _check(maps, masks)
+    window = 2 * tolerance + 1
+    disk = _disk(tolerance).to(maps.device)
+    near = F.conv2d(masks[:, None].float(), disk.view(1, 1, window, window), padding=tolerance)[:, 0] > 0.5
+    strongest = (maps == maps.amax((1, 2), keepdim=True)) & (maps > 0)
+    return 2 * (strongest & near).sum((1, 2)) > strongest.sum((1, 2))
+
+
+def intersection_over_union(maps: Tensor, masks: Tensor, threshold: float) -> Tensor:
+    """Return how well the pixels of each map at or above ``threshold`` cover the object and nothing else, in [0, 1].
+
+    Parameters
+    ----------
+    maps, masks
+        As in `energy_inside`; maps in [0, 1].
+    threshold : float
+        Chosen on other pictures: see `choose_threshold`.
+    """
+    _check(maps, masks)
+    chosen = maps >= threshold
+    union = (chosen | masks).sum((1, 2))
+    return (chosen & masks).sum((1, 2)) / union.clamp(min=1)
+
+
+def choose_threshold(maps: Tensor, masks: Tensor, thresholds: Sequence[float] = THRESHOLDS) -> float:
+    """Return the threshold with the largest mean `intersection_over_union` on validation pictures."""
+    means = [float(intersection_over_union(maps, masks, threshold).mean()) for threshold in thresholds]
+    return thresholds[int(np.argmax(means))]
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Return a segmentation, bool of shape (h, w), at the size (H, W) of the network's input: True where most of it is.
+
+    The aspect is not kept, as `deepbloom.data.transforms.resize` does not keep that of the picture.
+    """
+    shares = F.interpolate(torch.from_numpy(np.ascontiguousarray(mask)).float()[None, None], size, mode="area")
+    return shares[0, 0] >= 0.5
+
+
+def _disk(radius: int) -> Tensor:
+    steps = torch.arange(-radius, radius + 1)
+    return (steps[:, None] ** 2 + steps[None] ** 2 <= radius**2).float()
+
+
+def _check(maps: Tensor, masks: Tensor) -> None:
+    if maps.ndim != 3 or maps.shape != masks.shape or masks.dtype != torch.bool:
+        raise ConfigError(
+            f"maps must be float and masks bool, both of shape (B, H, W), not {tuple(maps.shape)} and "
+            f"{masks.dtype} of {tuple(masks.shape)}."
+        )
