@@ -57,6 +57,8 @@ def test_a_batch_larger_than_the_data_is_refused_before_training(
     )
     assert code == 2
     assert "train.batch_size=32 is larger than the training part of 27 pictures" in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

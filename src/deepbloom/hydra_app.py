@@ -45,8 +45,13 @@ def run(command: str, arguments: list[str], task: Callable[[object], object]) ->
     os.environ["HYDRA_FULL_ERROR"] = "1"  # have errors raised, not printed
     _check_overrides(command, arguments)
 
-    def run_typed(composed: DictConfig) -> object:
-        return task(OmegaConf.to_object(composed))
+    failures: list[Exception] = []
+
+    def run_typed(composed: DictConfig) -> None:
+        try:
+            task(OmegaConf.to_object(composed))
+        except Exception as error:  # raised below: Hydra would print lines of its own around it
+            failures.append(error)
 
     if command == "eval":  # its data settings start empty: what is given is added to them
         arguments = [f"++{argument}" if argument.startswith("data.") else argument for argument in arguments]
@@ -57,6 +62,9 @@ def run(command: str, arguments: list[str], task: Callable[[object], object]) ->
         raise
     except (HydraException, OmegaConfBaseException) as error:
         raise _readable(error) from error
+    if failures:
+        error = failures[0]
+        raise _readable(error) if isinstance(error, OmegaConfBaseException) else error
 
 
 def _readable(error: Exception) -> DeepBloomError:

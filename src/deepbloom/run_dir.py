@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -173,6 +173,14 @@ def _check_same_settings(folder: Path, config: RunConfig) -> None:
             f"{folder} holds a run with other settings: {key} is {stored.get(key)!r} there and {wanted.get(key)!r} "
             f"now{more}. Choose another output_dir=PATH, or leave it out."
         )
+
+
+def discard(folder: Path) -> None:
+    """Remove the traces of a run that was refused before it began; anything else in the folder stays."""
+    for name in (CONFIG, LOG, FAILED, LOCK):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # not empty: not ours alone
+        folder.rmdir()
 
 
 def write_config(folder: Path, config: RunConfig) -> None:
