@@ -63,8 +63,8 @@ def run(command: str, arguments: list[str], task: Callable[[object], object]) ->
     except (HydraException, OmegaConfBaseException) as error:
         raise _readable(error) from error
     if failures:
-        error = failures[0]
-        raise _readable(error) if isinstance(error, OmegaConfBaseException) else error
+        failure = failures[0]
+        raise _readable(failure) if isinstance(failure, OmegaConfBaseException) else failure
 
 
 def _readable(error: Exception) -> DeepBloomError:

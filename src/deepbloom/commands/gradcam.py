@@ -1,7 +1,6 @@
 """``deepbloom gradcam``: show where a network looks, as a heatmap over each picture."""
 
 import io
-import logging
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 
 from deepbloom import run_dir
 from deepbloom.commands.outputs import softmax
-from deepbloom.commands.pictures import find_pictures, read_batches, refuse_if_none_readable, stack_inputs
+from deepbloom.commands.pictures import Readable, find_pictures, read_batches, stack_inputs
 from deepbloom.config import GradcamConfig, check_choice
 from deepbloom.device import available_cores, choose_device
 from deepbloom.engine.checkpoint import read_model
@@ -18,8 +17,6 @@ from deepbloom.errors import ConfigError, unknown
 from deepbloom.explain.cam import METHODS, class_activation_maps
 from deepbloom.explain.figures import draw_heatmap
 from deepbloom.models.registry import get_spec
-
-log = logging.getLogger("deepbloom")
 
 
 def run(config: GradcamConfig) -> None:
@@ -40,13 +37,9 @@ def run(config: GradcamConfig) -> None:
     paths = find_pictures(config.image)
     folder = run_dir.make_folder(Path(config.output_dir))
 
-    seen, names = [], Counter[str]()
+    names = Counter[str]()
     for pictures in read_batches(paths, trained.preprocessing, config.batch_size):
-        seen += pictures
-        readable = [picture for picture in pictures if not picture.error]
-        for picture in pictures:
-            if picture.error:
-                log.warning("%s", picture.error)
+        readable = [picture for picture in pictures if isinstance(picture, Readable)]
         if not readable:
             continue
         maps = class_activation_maps(model, stack_inputs(readable, device), [layer], target, config.method)
@@ -66,7 +59,6 @@ def run(config: GradcamConfig) -> None:
                 np.save(raw, heatmap.astype(np.float32))
                 run_dir.write_bytes(folder / f"{stem}.npy", raw.getvalue())
             print(f"{folder / f'{stem}.png'}  {classes[shown]}  {scores[shown]:.2%}")
-    refuse_if_none_readable(seen)
 
 
 def find_target(target: str, classes: tuple[str, ...]) -> int | None:

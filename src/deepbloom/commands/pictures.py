@@ -1,6 +1,7 @@
 """Pictures that a person names on the command line: one, many, a folder, a pattern."""
 
 import glob
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +13,27 @@ from torch import Tensor
 from deepbloom.data.transforms import Preprocessing, preprocess, read_picture
 from deepbloom.errors import DataError
 
+log = logging.getLogger("deepbloom")
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
-class ReadPicture:
-    """A picture that could be read (``picture``, ``inputs``), or the reason why not (``error``)."""
+class Readable:
+    """A picture, and what a network is given for it."""
 
     path: Path
-    picture: Image.Image | None = None
-    inputs: Tensor | None = None
+    picture: Image.Image
+    inputs: Tensor
     """float32, shape (3, S, S)."""
-    error: str = ""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that is no picture, and why."""
+
+    path: Path
+    error: str
 
 
 def find_pictures(image: str | Sequence[str]) -> list[Path]:
@@ -55,28 +65,38 @@ def find_pictures(image: str | Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def read_batches(paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int) -> Iterator[list[ReadPicture]]:
-    """Yield the pictures in groups of ``batch_size``; one that cannot be read carries its error."""
+def read_batches(
+    paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int
+) -> Iterator[list[Readable | Unreadable]]:
+    """Yield the pictures in groups of ``batch_size``; the log says which cannot be read.
+
+    Raises
+    ------
+    DataError
+        Not one of them can be read.
+    """
+    errors = []
     for start in range(0, len(paths), batch_size):
-        yield [_read(path, preprocessing) for path in paths[start : start + batch_size]]
+        pictures = [_read(path, preprocessing) for path in paths[start : start + batch_size]]
+        errors += [picture.error for picture in pictures if isinstance(picture, Unreadable)]
+        if len(errors) == len(paths):
+            more = f" None of the {len(paths)} pictures can be read." if len(paths) > 1 else ""
+            raise DataError(errors[0] + more)
+        for picture in pictures:
+            if isinstance(picture, Unreadable):
+                log.warning("%s", picture.error)
+        yield pictures
 
 
-def _read(path: Path, preprocessing: Preprocessing) -> ReadPicture:
+def _read(path: Path, preprocessing: Preprocessing) -> Readable | Unreadable:
     try:
         picture = read_picture(path)
     except DataError as error:
-        return ReadPicture(path, error=str(error))
-    return ReadPicture(path, picture, preprocess(picture, preprocessing))
+        return Unreadable(path, str(error))
+    return Readable(path, picture, preprocess(picture, preprocessing))
 
 
-def stack_inputs(pictures: Sequence[ReadPicture], device: torch.device) -> Tensor:
-    """Return the inputs of readable pictures as one batch, float32 of shape (B, 3, S, S), channels last."""
-    inputs = [picture.inputs for picture in pictures if picture.inputs is not None]
-    return torch.stack(inputs).to(device).contiguous(memory_format=torch.channels_last)
-
-
-def refuse_if_none_readable(pictures: Sequence[ReadPicture]) -> None:
-    """Raise the first error if not one picture could be read."""
-    if pictures and all(picture.error for picture in pictures):
-        more = f" None of the {len(pictures)} pictures could be read." if len(pictures) > 1 else ""
-        raise DataError(pictures[0].error + more)
+def stack_inputs(pictures: Sequence[Readable], device: torch.device) -> Tensor:
+    """Return the inputs of pictures as one batch, float32 of shape (B, 3, S, S), channels last."""
+    inputs = torch.stack([picture.inputs for picture in pictures])
+    return inputs.to(device).contiguous(memory_format=torch.channels_last)

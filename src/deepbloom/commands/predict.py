@@ -9,7 +9,7 @@ import torch
 
 from deepbloom import run_dir
 from deepbloom.commands.outputs import softmax, top_classes
-from deepbloom.commands.pictures import find_pictures, read_batches, refuse_if_none_readable, stack_inputs
+from deepbloom.commands.pictures import Readable, find_pictures, read_batches, stack_inputs
 from deepbloom.config import PredictConfig
 from deepbloom.device import available_cores, choose_device
 from deepbloom.engine.checkpoint import read_model
@@ -34,18 +34,21 @@ def run(config: PredictConfig) -> None:
     paths = find_pictures(config.image)
     folder = run_dir.make_folder(Path(config.output_dir)) if config.output_dir else None
 
-    answers, seen = [], []
+    answers: list[dict] = []
     for pictures in read_batches(paths, trained.preprocessing, config.batch_size):
-        readable = [picture for picture in pictures if not picture.error]
+        readable = [picture for picture in pictures if isinstance(picture, Readable)]
         probabilities = np.empty((0, len(trained.classes)))
         if readable:
             with torch.inference_mode():
                 probabilities = softmax(model(stack_inputs(readable, device)).cpu().numpy())
         rows = iter(probabilities)
-        answers += [_answer(p.path, p.error, None if p.error else next(rows), trained.classes) for p in pictures]
-        seen += pictures
+        answers += [
+            _answer(picture.path, next(rows), trained.classes)
+            if isinstance(picture, Readable)
+            else {"path": str(picture.path), "error": picture.error, "top5": []}
+            for picture in pictures
+        ]
         _print(answers[-len(pictures) :])
-    refuse_if_none_readable(seen)
     if folder:
         run_dir.write_csv(folder / "predictions.csv", COLUMNS, [_csv_row(answer) for answer in answers])
         content = json.dumps(answers, indent=2, ensure_ascii=False)
@@ -53,9 +56,7 @@ def run(config: PredictConfig) -> None:
         log.info("wrote %s", folder / "predictions.csv")
 
 
-def _answer(path: Path, error: str, probabilities: np.ndarray | None, classes: tuple[str, ...]) -> dict:
-    if probabilities is None:
-        return {"path": str(path), "error": error, "top5": []}
+def _answer(path: Path, probabilities: np.ndarray, classes: tuple[str, ...]) -> dict:
     best = top_classes(probabilities[None])[0]
     top5 = [{"index": int(i), "class_name": classes[i], "confidence": round(float(probabilities[i]), 6)} for i in best]
     return {"path": str(path), "error": "", "top5": top5}
@@ -77,10 +78,7 @@ def _csv_row(answer: dict) -> dict[str, object]:
 
 def _print(answers: list[dict]) -> None:
     for answer in answers:
-        name = answer["path"].encode("utf-8", "backslashreplace").decode()
-        if answer["error"]:
-            log.warning("%s", answer["error"])
-            continue
-        print(name)
+        if not answer["error"]:
+            print(answer["path"].encode("utf-8", "backslashreplace").decode())
         for entry in answer["top5"]:
             print(f"  {entry['confidence']:7.2%}  {entry['class_name']}")
