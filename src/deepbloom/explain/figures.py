@@ -100,7 +100,7 @@ def draw_heatmap(
         See `overlay`.
     """
     dpi = min(max(*picture.size, SMALLEST_PIXELS), LARGEST_PIXELS) / PICTURE_SIDE
-    title = f"{textwrap.shorten(class_name, NAME_LENGTH, placeholder=' …')}  ·  {100 * confidence:.1f} %"
+    title = f"{textwrap.shorten(class_name, NAME_LENGTH, placeholder=' …')} · {100 * confidence:.1f} %"
     return _lay_out([Tile(picture, None), Tile(picture, heatmap)], 2, PICTURE_SIDE, dpi, title, opacity)
 
 

@@ -1,0 +1,165 @@
+"""On a network whose evidence is known: the right map must beat a random one, and its opposite must lose."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from deepbloom.errors import ConfigError
+from deepbloom.explain.faithfulness import (
+    centre_maps,
+    confidence_change,
+    impute,
+    random_maps,
+    removal_curves,
+    road_curves,
+)
+
+SIZE = 32
+PATCHES = ((4, 6), (18, 20), (3, 22))
+
+
+class RedPatch(nn.Module):
+    """Two classes; the second one for red in whichever of three places it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        red = torch.stack([x[:, 0, y : y + 8, z : z + 8].mean((1, 2)) for y, z in PATCHES], 1).amax(1)
+        return torch.stack([torch.full_like(red, 8.0), 4 * red], 1)
+
+
+@pytest.fixture
+def known() -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures with one red patch each, the maps that show it, and the classes."""
+    inputs = 0.1 * torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    maps = torch.zeros(3, SIZE, SIZE)
+    for index, (y, x) in enumerate(PATCHES):
+        inputs[index, 0, y : y + 8, x : x + 8] += 3
+        maps[index, y : y + 8, x : x + 8] = 1
+    return inputs, maps, torch.ones(3, dtype=torch.long)
+
+
+def test_the_true_map_beats_blind_ones_and_its_opposite_loses(known: tuple[Tensor, Tensor, Tensor]) -> None:
+    inputs, maps, targets = known
+    blind = {"random": random_maps(3, (SIZE, SIZE)), "centre": centre_maps(3, (SIZE, SIZE))}
+    true = removal_curves(RedPatch(), inputs, maps, targets), road_curves(RedPatch(), inputs, maps, targets)
+    for name, others in blind.items():
+        curves, road = (measure(RedPatch(), inputs, others, targets) for measure in (removal_curves, road_curves))
+        assert (true[0].deletion_area < curves.deletion_area - 0.05).all(), name
+        assert (true[0].insertion_area > curves.insertion_area + 0.05).all(), name
+        assert (true[1].road_score > road.road_score + 0.1).all(), name
+    curves, road = (measure(RedPatch(), inputs, 1 - maps, targets) for measure in (removal_curves, road_curves))
+    assert (curves.deletion_area > 0.8).all()
+    assert (curves.insertion_area < 0.2).all()
+    assert (road.road_score < -0.5).all()
+
+
+def test_removal_curves_begin_and_end_where_they_must(known: tuple[Tensor, Tensor, Tensor]) -> None:
+    inputs, maps, targets = known
+    curves = removal_curves(RedPatch(), inputs, maps, targets, steps=16)
+    whole = RedPatch()(inputs).softmax(1)[:, 1]
+    empty = RedPatch()(torch.zeros_like(inputs)).softmax(1)[:, 1]
+    assert curves.fractions.tolist() == pytest.approx(np.linspace(0, 1, 17))
+    assert torch.allclose(curves.deletion[:, 0], whole)
+    assert torch.allclose(curves.deletion[:, -1], empty)
+    assert torch.allclose(curves.insertion[:, -1], whole)
+    # The patch is 1/16 of the picture: one step deletes it.
+    assert (curves.deletion[:, 1] - empty < 0.05).all()
+
+
+def test_areas_are_trapezoids(known: tuple[Tensor, Tensor, Tensor]) -> None:
+    inputs, maps, targets = known
+    curves = removal_curves(RedPatch(), inputs, maps, targets, steps=4)
+    expected = (curves.deletion[:, 1:] + curves.deletion[:, :-1]).sum(1) / 8
+    assert torch.allclose(curves.deletion_area, expected)
+
+
+def test_only_the_order_of_a_map_matters_for_its_curves(known: tuple[Tensor, Tensor, Tensor]) -> None:
+    inputs, _, targets = known
+    maps = random_maps(3, (SIZE, SIZE))
+    first, second = (removal_curves(RedPatch(), inputs, some, targets) for some in (maps, maps**3))
+    assert torch.equal(first.deletion, second.deletion)
+
+
+def test_equal_values_are_not_taken_in_reading_order(known: tuple[Tensor, Tensor, Tensor]) -> None:
+    """An empty map must not delete the top of the picture first."""
+    inputs, maps, targets = known
+    nothing = removal_curves(RedPatch(), inputs, torch.zeros_like(maps), targets)
+    assert (nothing.deletion_area - nothing.deletion_area.mean()).abs().max() < 0.05
+
+
+def test_pictures_are_measured_one_by_one(known: tuple[Tensor, Tensor, Tensor]) -> None:
+    inputs, maps, targets = known
+    for measure, field in ((removal_curves, "deletion_area"), (confidence_change, "drop")):
+        batch = getattr(measure(RedPatch(), inputs, maps, targets), field)
+        alone = [
+            getattr(measure(RedPatch(), inputs[i : i + 1], maps[i : i + 1], targets[i : i + 1]), field)
+            for i in range(3)
+        ]
+        assert torch.allclose(batch, torch.cat(alone), atol=1e-6)
+
+
+def test_the_drop_is_the_lost_share_of_the_confidence(known: tuple[Tensor, Tensor, Tensor]) -> None:
+    inputs, maps, targets = known
+    kept = confidence_change(RedPatch(), inputs, maps, targets)
+    assert torch.allclose(kept.drop, torch.zeros(3), atol=1e-6)
+    halved = confidence_change(RedPatch(), inputs, maps / 2, targets)
+    whole, half = (RedPatch()(part).softmax(1)[:, 1] for part in (inputs, inputs * maps[:, None] / 2))
+    assert torch.allclose(halved.drop, (whole - half) / whole)
+    assert not halved.increase.any()
+    other = confidence_change(RedPatch(), inputs, 1 - maps, torch.zeros_like(targets))
+    assert other.increase.all()
+    assert not other.drop.any()
+
+
+def test_imputed_pixels_solve_their_equations() -> None:
+    """Without noise every missing pixel is the weighted mean of its neighbours, at the border of fewer."""
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randn(2, 9, 7, generator=generator)
+    missing = torch.rand(9, 7, generator=generator) < 0.6
+    filled = impute(picture, missing, generator, noise=0.0)
+    assert torch.equal(filled[:, ~missing], picture[:, ~missing])
+    kernel = torch.tensor([[1.0, 2.0, 1.0], [2.0, 0.0, 2.0], [1.0, 2.0, 1.0]])[None, None] / 12
+    sums = nn.functional.conv2d(filled[:, None], kernel, padding=1)[:, 0]
+    weights = nn.functional.conv2d(torch.ones(1, 1, 9, 7), kernel, padding=1)[0, 0]
+    assert torch.allclose(filled[:, missing], (sums / weights)[:, missing], atol=1e-5)
+
+
+def test_imputing_a_hole_in_a_ramp_restores_the_ramp() -> None:
+    picture = torch.arange(9.0).expand(1, 9, 9).clone()
+    missing = torch.zeros(9, 9, dtype=torch.bool)
+    missing[2:7, 3:6] = True
+    assert torch.allclose(impute(picture, missing, torch.Generator(), noise=0.0), picture, atol=1e-5)
+    noisy = impute(picture, missing, torch.Generator().manual_seed(0), noise=0.01)
+    assert 0.002 < (noisy - picture)[:, missing].std() < 0.03
+
+
+def test_the_network_keeps_its_modes() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten()).train()
+    inputs, targets = torch.randn(2, 3, 8, 8), torch.tensor([0, 1])
+    state = torch.get_rng_state()
+    for measure in (removal_curves, road_curves, confidence_change):
+        first, second = (measure(model, inputs, random_maps(2, (8, 8)), targets) for _ in range(2))
+        assert all(torch.equal(getattr(first, name), getattr(second, name)) for name in vars(first))
+    assert all(module.training for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_blind_maps_reach_from_0_to_1() -> None:
+    maps = random_maps(4, (20, 30), seed=1)
+    assert maps.shape == (4, 20, 30)
+    assert torch.equal(maps.amin((1, 2)), torch.zeros(4))
+    assert torch.allclose(maps.amax((1, 2)), torch.ones(4))
+    assert not torch.equal(maps[0], maps[1])
+    assert torch.equal(maps, random_maps(4, (20, 30), seed=1))
+    blob = centre_maps(2, (21, 31))
+    assert torch.equal(blob[0], blob[1])
+    assert blob[0].argmax() == 10 * 31 + 15
+    assert torch.allclose(blob[0], blob[0].flip(0, 1))
+
+
+def test_what_does_not_fit_together_is_said(known: tuple[Tensor, Tensor, Tensor]) -> None:
+    inputs, maps, targets = known
+    with pytest.raises(ConfigError, match="do not fit together"):
+        removal_curves(RedPatch(), inputs, maps[:, :5], targets)
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        road_curves(RedPatch(), inputs, maps, targets, fractions=(0.5, 1.0))

@@ -1,0 +1,143 @@
+"""Figures keep the picture's size and orientation, and no text leaves them."""
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from deepbloom.errors import ConfigError
+from deepbloom.explain.figures import Tile, draw_comparison, draw_gallery, draw_heatmap, overlay
+
+LONG_NAME = (
+    "Rhododendron arboreum subsp. cinnamomeum, the tree with $red$ flowers_and {cinnamon} bark beneath its leaves"
+)
+SIZES = [(64, 48), (48, 64), (400, 60), (60, 400), (900, 700)]
+
+
+def draw_picture(size: tuple[int, int] = (64, 48)) -> Image.Image:
+    rows, columns = np.mgrid[0 : size[1], 0 : size[0]]
+    pixels = np.stack([255 * columns / size[0], 255 * rows / size[1], np.full(rows.shape, 90.0)], 2)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def draw_map() -> np.ndarray:
+    rows, columns = np.mgrid[0:16, 0:16]
+    return np.exp(-((rows - 4) ** 2 + (columns - 12) ** 2) / 8).astype(np.float32)
+
+
+def render(figure: Figure) -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer)
+
+
+def assert_nothing_is_clipped(figure: Figure) -> None:
+    figure.canvas.draw()
+    width, height = figure.get_size_inches() * figure.dpi
+    texts = [*figure.texts, *(label for axes in figure.axes for label in (axes.yaxis.label, *axes.get_yticklabels()))]
+    for text in texts:
+        box = text.get_window_extent()
+        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
+        assert inside or not text.get_text(), text
+
+
+def test_an_overlay_has_the_size_of_the_picture() -> None:
+    for size in SIZES:
+        result = overlay(draw_picture(size), draw_map())
+        assert (result.size, result.mode) == (size, "RGB")
+
+
+def test_an_overlay_mixes_picture_and_colours_by_opacity() -> None:
+    picture, heatmap = draw_picture(), draw_map()
+    pixels = np.asarray(picture).astype(float)
+    assert np.array_equal(np.asarray(overlay(picture, heatmap, 0)), pixels)
+    colors = np.asarray(overlay(picture, heatmap, 1)).astype(float)
+    mixed = np.asarray(overlay(picture, heatmap, 0.3)).astype(float)
+    assert np.abs(mixed - (0.7 * pixels + 0.3 * colors)).max() <= 1
+    brightest = np.unravel_index(colors.sum(2).argmax(), colors.shape[:2])
+    assert abs(brightest[0] - 4.5 * 48 / 16) < 3
+    assert abs(brightest[1] - 12.5 * 64 / 16) < 3
+
+
+def test_a_picture_is_turned_upright() -> None:
+    picture = draw_picture((64, 48))
+    picture.getexif()[0x0112] = 6  # to be turned a quarter clockwise
+    buffer = io.BytesIO()
+    picture.save(buffer, "jpeg", exif=picture.getexif())
+    turned = Image.open(buffer)
+    assert overlay(turned, draw_map()).size == (48, 64)
+    figure = draw_heatmap(turned, draw_map(), "rose", 0.5)
+    panel = figure.axes[0].get_window_extent()
+    assert panel.height / panel.width == pytest.approx(64 / 48, rel=0.01)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", ["rose", LONG_NAME])
+def test_nothing_is_clipped(size: tuple[int, int], name: str) -> None:
+    assert_nothing_is_clipped(draw_heatmap(draw_picture(size), draw_map(), name, 0.987))
+    assert_nothing_is_clipped(draw_comparison(draw_picture(size), {name: draw_map()}, [name], name))
+    assert_nothing_is_clipped(draw_gallery([Tile(draw_picture(size), draw_map(), name, name, wrong=True)] * 3, name))
+
+
+def test_a_panel_shows_the_picture_pixel_by_pixel() -> None:
+    figure = draw_heatmap(draw_picture((900, 700)), draw_map(), "rose", 0.5)
+    for axes in figure.axes[:2]:
+        panel = axes.get_window_extent()
+        assert (panel.width, panel.height) == pytest.approx((900, 700), abs=0.01)
+    left = figure.axes[0].get_window_extent()
+    image = np.asarray(render(figure).convert("RGB")).astype(float)
+    top = image.shape[0] - round(left.y1)
+    shown = image[top + 5 : top + 695, round(left.x0) + 5 : round(left.x0) + 895]
+    assert np.abs(shown - np.asarray(draw_picture((900, 700)))[5:695, 5:895]).max() <= 3
+
+
+def test_class_and_confidence_are_written_as_they_are() -> None:
+    figure = draw_heatmap(draw_picture((500, 300)), draw_map(), "$x_1$ & {rose}", 0.987)
+    assert [text.get_text() for text in figure.texts] == ["$x_1$ & {rose} · 98.7 %"]
+    assert not figure.texts[0].get_parse_math()
+    assert LONG_NAME.split(",")[0] in " ".join(
+        text.get_text() for text in draw_heatmap(draw_picture(), draw_map(), LONG_NAME, 0.1).texts
+    )
+
+
+def test_a_scale_says_what_the_colours_mean() -> None:
+    scale = draw_heatmap(draw_picture((500, 400)), draw_map(), "rose", 0.5).axes[-1]
+    assert [label.get_text() for label in scale.get_yticklabels()] == ["0", "0.5", "1"]
+    assert "evidence" in scale.get_ylabel()
+
+
+def test_a_comparison_shows_the_picture_and_every_map_in_order() -> None:
+    maps = {"Grad-CAM": draw_map(), "Eigen-CAM": draw_map().T}
+    figure = draw_comparison(draw_picture(), maps, ["rose, 90 %", "tulip, 8 %"])
+    assert [text.get_text() for text in figure.texts] == [
+        "picture",
+        "Grad-CAM",
+        "rose, 90 %",
+        "Eigen-CAM",
+        "tulip, 8 %",
+    ]
+    assert len(figure.axes) == 4
+    shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes[:3]]
+    assert np.array_equal(shown[0], np.asarray(draw_picture()))
+    assert not np.array_equal(shown[1], shown[2])
+
+
+def test_a_gallery_breaks_into_rows_and_marks_what_is_wrong() -> None:
+    tiles = [Tile(draw_picture(), draw_map(), f"class {number}", wrong=number == 3) for number in range(5)]
+    figure = draw_gallery(tiles, columns=2)
+    tops = [round(axes.get_position().y1, 3) for axes in figure.axes[:5]]
+    assert tops[0] == tops[1] > tops[2] == tops[3] > tops[4]
+    framed = [axes.spines["left"].get_visible() for axes in figure.axes[:5]]
+    assert framed == [False, False, False, True, False]
+
+
+def test_what_is_no_heatmap_is_refused() -> None:
+    for heatmap in (draw_map() * 2, draw_map()[None], np.full((4, 4), np.nan)):
+        with pytest.raises(ConfigError, match="heatmap"):
+            overlay(draw_picture(), heatmap)
+    with pytest.raises(ConfigError, match="opacity"):
+        overlay(draw_picture(), draw_map(), 1.5)
+    with pytest.raises(ConfigError, match="at least one"):
+        draw_gallery([])

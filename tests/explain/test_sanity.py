@@ -1,0 +1,95 @@
+"""The randomization test: maps of a network must change with it, and maps that ignore it must be found out."""
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from deepbloom.errors import ConfigError
+from deepbloom.explain.cam import class_activation_maps
+from deepbloom.explain.faithfulness import centre_maps, random_maps
+from deepbloom.explain.sanity import randomization_test, rank_correlation
+
+LAYERS = ("head", "second", "first")
+
+
+@pytest.fixture
+def model() -> nn.Sequential:
+    torch.manual_seed(0)
+    parts = {
+        "first": nn.Conv2d(3, 16, 3, 2),
+        "relu": nn.ReLU(inplace=True),
+        "second": nn.Sequential(nn.Conv2d(16, 16, 3), nn.BatchNorm2d(16), nn.ReLU(inplace=True)),
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "head": nn.Linear(16, 4),
+    }
+    model = nn.Sequential()
+    for name, part in parts.items():
+        model.add_module(name, part)
+    return model
+
+
+@pytest.fixture
+def inputs() -> Tensor:
+    return torch.randn(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+
+
+def gradcam(model: nn.Module, inputs: Tensor) -> Tensor:
+    return class_activation_maps(model, inputs, "second", 1).maps
+
+
+def detect_edges(model: nn.Module, inputs: Tensor) -> Tensor:
+    grey = inputs.mean(1)
+    return (grey.diff(dim=1)[:, :, 1:] ** 2 + grey.diff(dim=2)[:, 1:] ** 2).sqrt()
+
+
+def test_maps_of_the_network_change_with_its_weights(model: nn.Module, inputs: Tensor) -> None:
+    result = randomization_test(model, inputs, gradcam, LAYERS)
+    assert result.layers == LAYERS
+    assert result.rank_correlation.shape == (3, 4)
+    assert (result.rank_correlation.mean(1) < 0.5).all()
+
+
+@pytest.mark.parametrize("blind", [detect_edges, lambda model, inputs: centre_maps(len(inputs), (24, 24))])
+def test_maps_that_ignore_the_network_are_found_out(model: nn.Module, inputs: Tensor, blind) -> None:
+    result = randomization_test(model, inputs, blind, LAYERS)
+    assert torch.allclose(result.rank_correlation, torch.ones(3, 4))
+
+
+def test_the_network_and_the_random_state_stay_as_they_are(model: nn.Module, inputs: Tensor) -> None:
+    before, state = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    first, second = (randomization_test(model, inputs, gradcam, LAYERS, seed=3) for _ in range(2))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first.rank_correlation, second.rank_correlation)
+    other = randomization_test(model, inputs, gradcam, LAYERS, seed=4)
+    assert not torch.equal(first.rank_correlation, other.rank_correlation)
+
+
+def test_layers_are_randomized_one_on_top_of_the_other(model: nn.Module, inputs: Tensor) -> None:
+    seen = []
+
+    def spy(model: nn.Module, inputs: Tensor) -> Tensor:
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return random_maps(len(inputs), (24, 24))
+
+    randomization_test(model, inputs, spy, ("head", "second"))
+    changed = [
+        {name.split(".")[0] for name in seen[0] if not torch.equal(seen[0][name], later[name])} for later in seen[1:]
+    ]
+    assert changed == [{"head"}, {"head", "second"}]
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    first, second = random_maps(3, (6, 5), seed=0, grid=3), random_maps(3, (6, 5), seed=1, grid=3).round(decimals=1)
+    expected = [spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(first, second, strict=True)]
+    assert rank_correlation(first, second).tolist() == pytest.approx(expected, abs=1e-6)
+    assert rank_correlation(first, torch.zeros(3, 6, 5)).tolist() == [0, 0, 0]
+
+
+def test_layers_that_cannot_be_randomized_are_named(model: nn.Module, inputs: Tensor) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'head'"):
+        randomization_test(model, inputs, gradcam, ["heads"])
+    with pytest.raises(ConfigError, match="'pool' holds no weights"):
+        randomization_test(model, inputs, gradcam, ["pool"])
