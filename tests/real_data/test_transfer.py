@@ -13,7 +13,7 @@ from deepbloom.data.flowers102 import Flowers102
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize(("weights", "at_least", "at_most"), [("imagenet", 0.9, 1.0), ("none", 0.0, 0.7)])
+@pytest.mark.parametrize(("weights", "at_least", "at_most"), [("imagenet", 0.85, 1.0), ("none", 0.0, 0.6)])
 def test_imagenet_features_tell_flowers_apart_and_random_ones_do_not(
     weights: str, at_least: float, at_most: float, real_data: Path, tmp_path: Path
 ) -> None:
@@ -22,7 +22,7 @@ def test_imagenet_features_tell_flowers_apart_and_random_ones_do_not(
     for number in np.bincount(flowers.targets).argsort()[-5:]:  # the classes with most pictures
         folder = tmp_path / "pictures" / flowers.class_names[number]
         folder.mkdir(parents=True)
-        for index in np.flatnonzero(flowers.targets == number)[:20]:
+        for index in np.flatnonzero(flowers.targets == number)[:40]:
             shutil.copy(flowers.paths[index], folder)
     folder = train(
         RunConfig(
@@ -34,5 +34,5 @@ def test_imagenet_features_tell_flowers_apart_and_random_ones_do_not(
         )
     )
     test = json.loads((folder / "metrics.json").read_text())["test"]
-    assert test["count"] == 20
+    assert test["count"] == 40
     assert at_least <= test["top1_accuracy"] <= at_most
