@@ -103,15 +103,20 @@ def _write_predictions(
 
 
 def _write_history(folder: Path, correct: float, epochs: int, seed: int) -> None:
-    columns = "epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,seconds,images_per_second".split(",")
     rng = np.random.default_rng(seed)
     with open(folder / "history.csv", "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(columns)
+        file.write("epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,seconds,images_per_second\n")
         for epoch in range(1, epochs + 1):
             reached = correct * (1 - np.exp(-3 * epoch / epochs)) + rng.normal(scale=0.01)
             row = [epoch, 2 - 1.8 * reached, min(1.0, reached + 0.03), 2.1 - 1.7 * reached, min(1.0, reached)]
             writer.writerow([*row, 0.001, 12.5, 210.5])
+
+
+@pytest.fixture(name="write_run", scope="session")
+def _write_run() -> Callable[..., Path]:
+    """Return `write_run`."""
+    return write_run
 
 
 @pytest.fixture

@@ -53,10 +53,11 @@ def format_points(difference: float) -> str:
 
 
 def format_p_value(p_value: float) -> str:
-    """Return a p value in two significant figures, and ``< 0.001`` below that."""
+    """Return a p value with three decimals, which never rounds it across 0.05; ``< 0.001`` below that."""
     if p_value < 0.001:
         return "< 0.001"
-    return f"{p_value:.2g}" if p_value < 0.1 else f"{p_value:.2f}"
+    text = f"{p_value:.3f}"
+    return "< 0.05" if p_value < 0.05 <= float(text) else text
 
 
 def format_rate(per_second: float | None) -> str:

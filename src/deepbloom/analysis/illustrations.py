@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from deepbloom.analysis import figures
+from deepbloom.analysis import comparison_figures as figures
 from deepbloom.analysis.compare import Model, Table
+from deepbloom.analysis.figures import plot_confusion
 from deepbloom.analysis.formatting import format_count, format_percent, format_seconds, shorten
 
-MAX_CONFUSIONS = 6
+TOPICS = ("accuracy", "curves", "cost", "calibration", "confusion")
+MAX_CONFUSIONS = 8
 MAX_BARS = 30
 
 
@@ -41,9 +43,10 @@ class Illustration:
 
 
 def draw(number: int, table: Table, folder: Path) -> dict[str, list[Illustration]]:
-    """Draw a table's figures into ``folder`` and return them by topic; their names begin with ``number``."""
-    drawn = {
+    """Draw a table's figures into ``folder`` and return them by topic (`TOPICS`); their names begin with ``number``."""
+    return {
         "accuracy": [_draw_accuracy(table, folder / f"{number}_accuracy.png")],
+        "curves": [_draw_curves(table, folder / f"{number}_curves.png")] if any(r.history for r in table.runs) else [],
         "cost": [_draw_cost(table, folder / f"{number}_cost.png")],
         "calibration": [_draw_calibration(table, folder / f"{number}_calibration.png")],
         "confusion": [
@@ -51,9 +54,6 @@ def draw(number: int, table: Table, folder: Path) -> dict[str, list[Illustration
             for rank, model in enumerate(table.models[:MAX_CONFUSIONS], 1)
         ],
     }
-    if any(run.history for run in table.runs):
-        drawn["curves"] = [_draw_curves(table, folder / f"{number}_curves.png")]
-    return drawn
 
 
 def _draw_accuracy(table: Table, path: Path) -> Illustration:
@@ -133,7 +133,7 @@ def _draw_calibration(table: Table, path: Path) -> Illustration:
 
 def _draw_confusion(table: Table, model: Model, path: Path) -> Illustration:
     matrix = model.confusion(len(table.class_names))
-    figures.plot_confusion(matrix, table.class_names, path, model.label)
+    plot_confusion(matrix, table.class_names, path, model.label)
     mistakes = matrix * ~np.eye(len(matrix), dtype=bool)
     row, column = np.unravel_index(mistakes.argmax(), mistakes.shape)
     worst = (

@@ -103,7 +103,11 @@ def _describe(number: int, table: Table, figures: Path) -> dict[str, object]:
         "left_out": len(table.models) - len(compared),
         "hard_classes": find_hard_classes(table),
         "hard_pictures": find_hard_pictures(table),
-        "pictures": illustrations.draw(number, table, figures) if number <= MAX_ILLUSTRATED else {},
+        "pictures": (
+            illustrations.draw(number, table, figures)
+            if number <= MAX_ILLUSTRATED
+            else {topic: [] for topic in illustrations.TOPICS}
+        ),
     }
 
 
