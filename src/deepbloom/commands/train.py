@@ -25,8 +25,9 @@ from deepbloom.device import available_cores, choose_device, device_name, peak_m
 from deepbloom.engine import prefix_cache
 from deepbloom.engine.checkpoint import model_header
 from deepbloom.engine.evaluate import predict_logits
+from deepbloom.engine.job import Batches, Job
 from deepbloom.engine.precision import choose_training_precision
-from deepbloom.engine.train import Batches, Job, Progress, read_progress
+from deepbloom.engine.state import Progress, read_progress
 from deepbloom.engine.train import train as run_loop
 from deepbloom.errors import ConfigError, DeepBloomError, Interrupted
 from deepbloom.models.freezing import count_parameters, split_model, train_mode
