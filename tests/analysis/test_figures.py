@@ -101,14 +101,11 @@ def test_accuracies_with_odd_names_are_drawn(path):
 
 @pytest.mark.parametrize("models", [1, 100])
 def test_costs_that_are_unknown_or_equal_are_drawn(path, models):
+    counts, seconds = comparison_figures.COUNT_TICKS, comparison_figures.SECOND_TICKS
     costs = [
-        comparison_figures.Cost(
-            "parameters", "parameters", [4e6] * models, comparison_figures.COUNT_TICKS, format_count
-        ),
-        comparison_figures.Cost("MACs", "MACs", [None] * models, comparison_figures.COUNT_TICKS, format_count),
-        comparison_figures.Cost(
-            "training time", "s", [10.0**i for i in range(models)], comparison_figures.SECOND_TICKS, format_count
-        ),
+        comparison_figures.Cost("parameters", "parameters", [4e6] * models, counts, format_count),
+        comparison_figures.Cost("MACs", "MACs", [None] * models, counts, format_count),
+        comparison_figures.Cost("training time", "s", [10.0**i for i in range(models)], seconds, format_count),
     ]
     comparison_figures.plot_pareto([f"_m{i}" for i in range(models)], [0.5] * models, costs, path)
     read_pixels(path)

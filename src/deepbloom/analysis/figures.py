@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -119,7 +120,7 @@ def _square_figure(path: Path, names: Sequence[str]) -> Iterator[tuple[Axes, lis
         axis = figure.add_axes((left / width, bottom / height, side / width, side / height))
         axis.grid(False)
         axis.set_axis_off()
-        style = {"fontsize": letters, "clip_on": False}
+        style: dict[str, Any] = {"fontsize": letters, "clip_on": False}
         gap = 0.06 * len(names) / side
         for index, name in enumerate(names):
             axis.text(-0.5 - gap, index, name, ha="right", va="center", **style)
@@ -139,7 +140,7 @@ def _square_figure(path: Path, names: Sequence[str]) -> Iterator[tuple[Axes, lis
 
 
 def _write_cells(axis: Axes, matrix: np.ndarray, shares: np.ndarray) -> None:
-    for (row, column), number in np.ndenumerate(matrix):
+    for (target, answer), number in np.ndenumerate(matrix):
         if number:
-            color = "white" if shares[row, column] > 0.45 else INK
-            axis.text(column, row, f"{number}", ha="center", va="center", color=color, fontsize=9)
+            color = "white" if shares[target, answer] > 0.45 else INK
+            axis.text(answer, target, f"{number}", ha="center", va="center", color=color, fontsize=9)
