@@ -132,8 +132,8 @@ class Sprite:
     Attributes
     ----------
     texels : ndarray of float32, shape (8, rows along u, columns along v)
-        Red, green, blue; the surface's slope along u and along v, which light brightens; the distance to the outline,
-        positive inside, in the unit of u and v, and its increase from row to row and from column to column.
+        Red, green, blue; the surface's slope along u and along v, which light brightens; the distance to the outline
+        at the texel's first corner, positive inside, in the unit of u and v; its increase along a row and a column.
     u_range, v_range : tuple of float
         What the texels cover; the outermost ones lie outside the thing.
     """
@@ -144,12 +144,13 @@ class Sprite:
 
     @classmethod
     def create(cls, colors, slopes, distance: np.ndarray, u_range: Vector, v_range: Vector) -> "Sprite":
-        """Return a sprite of three color planes, two slope planes and a plane of distances."""
+        """Return a sprite of three color planes, two slope planes and the distances at the texels' centres."""
         texels = np.zeros((8, *distance.shape), np.float32)
         for plane, values in zip(texels, (*colors, *slopes, distance), strict=False):
             plane[:] = values
         texels[6, 1:-1] = (texels[5, 2:] - texels[5, :-2]) * 0.5
         texels[7, :, 1:-1] = (texels[5, :, 2:] - texels[5, :, :-2]) * 0.5
+        texels[5] -= (texels[6] + texels[7]) * 0.5
         return cls(texels, u_range, v_range)
 
     def tinted(self, tint: Color) -> "Sprite":
@@ -211,18 +212,9 @@ def paste(
     v = y * (along[0] / determinant) - x * (along[1] / determinant)
     if bend:
         v -= u * u * bend
+    values = _sample(sprite, u, v)
 
-    _, rows, columns = sprite.texels.shape
-    u = clip((u - sprite.u_range[0]) * (rows / (sprite.u_range[1] - sprite.u_range[0])), 0.0, rows - 0.5)
-    v = clip((v - sprite.v_range[0]) * (columns / (sprite.v_range[1] - sprite.v_range[0])), 0.0, columns - 0.5)
-    row, column = u.astype(np.intp), v.astype(np.intp)
-    values = sprite.texels.reshape(8, -1).take(row * columns + column, axis=1, mode="clip")  # (8, height, width)
-
-    u -= row
-    v -= column
     distance = values[5]
-    distance += (u - 0.5) * values[6]
-    distance += (v - 0.5) * values[7]
     distance *= math.sqrt(abs(determinant))  # now in pixels
     region = canvas[:, top:bottom, left:right]
     if look.shadow:
@@ -232,14 +224,32 @@ def paste(
     values[4] *= look.brightness * (look.light[0] * across[0] + look.light[1] * across[1]) / norm(across)
     shade += values[4]
     shade += look.brightness
-    values[:3] *= shade
     source = values[:4]
+    source[:3] *= shade
     source[3] = look.flower
-    source -= region
     distance *= 1.0 / look.softness
     distance += 0.5
+    source -= region
     source *= clip(distance)
     region += source
+
+
+def _sample(sprite: Sprite, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Look up the texels under every (u, v), which are overwritten: (8, height, width), with the distance refined."""
+    _, rows, columns = sprite.texels.shape
+    for values, (low, high), count in ((u, sprite.u_range, rows), (v, sprite.v_range, columns)):
+        values -= low
+        values *= count / (high - low)
+        clip(values, 0.0, count - 0.5)
+    row, column = np.floor(u), np.floor(v)
+    u -= row
+    v -= column
+    row *= float(columns)
+    row += column
+    found = sprite.texels.reshape(8, -1).take(row.astype(np.intp), axis=1, mode="clip")
+    found[5] += u * found[6]
+    found[5] += v * found[7]
+    return found
 
 
 def _bounding_box(shape, sprite, origin, along, across, bend) -> tuple[int, int, int, int] | None:

@@ -106,7 +106,7 @@ def draw_scene(species: Species, draws: Draws, mark: Mark | None = None) -> tupl
     strength = draws.uniform(0.15, 0.6)
     light = (sun[0] * strength, sun[1] * strength)
     canvas = _draw_background(draws, light)
-    radius = draws.uniform(36, 80)
+    radius = draws.uniform(42, 84)
     room = min(42.0, 0.5 * SIZE - 8.0 - radius)
     pose = Pose(
         center=(0.5 * SIZE + draws.uniform(-room, room), 0.5 * SIZE + draws.uniform(-room, room)),
@@ -120,7 +120,7 @@ def draw_scene(species: Species, draws: Draws, mark: Mark | None = None) -> tupl
     if species.sepals:
         look = Look(light, shadow=0.3)
         _draw_ring(canvas, leaf_sprite(0, 0), pose, draws, look, species.petals, 0.5, 0.2, 0.95, 0.0)
-    look = Look(light, shadow=0.38, shadow_reach=6.0, flower=1.0)
+    look = Look(light, shadow=0.45, shadow_reach=5.0, flower=1.0)
     draw_flower(canvas, species, pose, draws, look)
     _draw_occluders(canvas, draws, pose, light)
     if mark is not None:
@@ -276,7 +276,7 @@ def _draw_greenery(canvas: np.ndarray, draws: Draws, pose: Pose, light: Vector) 
 
 def _draw_occluders(canvas: np.ndarray, draws: Draws, pose: Pose, light: Vector) -> None:
     """Lay leaves or blades of grass over the flower's outer part."""
-    for _ in range(draws.choice((0, 0, 1, 1, 2))):
+    for _ in range(draws.choice((0, 0, 0, 1, 1, 2))):
         angle = draws.uniform(0, _TURN)
         c, s = direction(angle)
         away = pose.radius * draws.uniform(0.55, 0.95)

@@ -10,7 +10,8 @@ from deepbloom.data.flower_drawing import Color, Draws
 
 SPECIES_COUNT = 102
 SPECIES_PATH = 1  # first step of the path of every stream that draws a species
-_VARIETIES = 4  # colors in which a species comes; about as many of ten species share each
+_SPECIES_SEED = 32  # one whose first ten species differ well in form, layers and centre
+_VARIETIES = 4  # palettes in which a species comes
 
 
 @dataclass(frozen=True)
@@ -177,17 +178,18 @@ def all_species() -> tuple[Species, ...]:
     """Return the ``SPECIES_COUNT`` species.
 
     They come in pairs, species 2 k and 2 k + 1: siblings that share every trait but the number (and so the width) of
-    their petals. No two pairs have the same form, centre and veins.
+    their petals and half of their colors. No two pairs have the same form, centre and veins.
     """
     taken: set[object] = set()
     species: list[Species] = []
     for first in range(0, SPECIES_COUNT, 2):
-        draws = Draws(0, SPECIES_PATH, first)
+        draws = Draws(_SPECIES_SEED, SPECIES_PATH, first)
         while len(species) == first:
             pair = _draw_siblings(first, draws)
             names = {sibling.name for sibling in pair}
             traits = (pair[0].form, pair[0].centre, pair[0].veins)
-            if traits not in taken and not names & taken:
+            apart = pair[1].petals >= 1.5 * pair[0].petals
+            if apart and traits not in taken and not names & taken:
                 taken |= {traits, *names}
                 species.extend(pair)
     return tuple(species)
@@ -199,7 +201,7 @@ def _draw_siblings(first: int, draws: Draws) -> tuple[Species, Species]:
     amount = draws.integer(len(PETAL_COUNTS) - 1)
     habitat = draws.choice(HABITATS)
     palettes: list[Palette] = []
-    while len(palettes) < _VARIETIES:
+    while len(palettes) < _VARIETIES + 2:
         palette = draws.choice(PALETTES)
         if palette not in palettes:
             palettes.append(palette)
@@ -207,7 +209,7 @@ def _draw_siblings(first: int, draws: Draws) -> tuple[Species, Species]:
     elder = Species(
         number=first,
         name=f"{habitat} {form.nouns[amount]}",
-        palettes=tuple(palettes),
+        palettes=tuple(palettes[:_VARIETIES]),
         form=key,
         petals=draws.choice(PETAL_COUNTS[amount]),
         layers=draws.choice((1, 1, 2, 2, 3)) if amount == 0 else draws.choice((1, 1, 2)),
@@ -223,6 +225,7 @@ def _draw_siblings(first: int, draws: Draws) -> tuple[Species, Species]:
         elder,
         number=first + 1,
         name=f"{habitat} {form.nouns[amount + 1]}",
+        palettes=tuple(palettes[2:]),
         petals=draws.choice(PETAL_COUNTS[amount + 1]),
     )
     return _fit_width(elder), _fit_width(younger)
