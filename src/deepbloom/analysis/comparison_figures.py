@@ -210,4 +210,6 @@ def _label_log(axis: Axes, values: np.ndarray, cost: Cost) -> None:
 
 def _legend_below(figure: Figure, axis: Axes) -> None:
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, max(len(labels), 1)))
+    longest = 0.5 + 0.09 * max(map(len, labels), default=0)  # inches of a label and its line
+    columns = int(np.clip(figure.get_figwidth() / longest, 1, 4))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)

@@ -14,6 +14,8 @@ from deepbloom.analysis.formatting import format_count, format_percent, format_s
 
 TOPICS = ("accuracy", "curves", "cost", "calibration", "confusion")
 MAX_CONFUSIONS = 8
+"""Models whose confusion matrices are all drawn; of more, the `BEST_CONFUSIONS` most accurate."""
+BEST_CONFUSIONS = 3
 MAX_BARS = 30
 
 
@@ -44,6 +46,7 @@ class Illustration:
 
 def draw(number: int, table: Table, folder: Path) -> dict[str, list[Illustration]]:
     """Draw a table's figures into ``folder`` and return them by topic (`TOPICS`); their names begin with ``number``."""
+    confused = table.models if len(table.models) <= MAX_CONFUSIONS else table.models[:BEST_CONFUSIONS]
     return {
         "accuracy": [_draw_accuracy(table, folder / f"{number}_accuracy.png")],
         "curves": [_draw_curves(table, folder / f"{number}_curves.png")] if any(r.history for r in table.runs) else [],
@@ -51,7 +54,7 @@ def draw(number: int, table: Table, folder: Path) -> dict[str, list[Illustration
         "calibration": [_draw_calibration(table, folder / f"{number}_calibration.png")],
         "confusion": [
             _draw_confusion(table, model, folder / f"{number}_confusion_{rank}_{_slug(model.label)}.png")
-            for rank, model in enumerate(table.models[:MAX_CONFUSIONS], 1)
+            for rank, model in enumerate(confused, 1)
         ],
     }
 

@@ -100,6 +100,7 @@ def _describe(number: int, table: Table, figures: Path) -> dict[str, object]:
         "finding": _state_finding(table),
         "notes": _list_notes(table),
         "methods": _describe_methods(table),
+        "several_seeds": any(len(model.runs) > 1 for model in compared),
         "left_out": len(table.models) - len(compared),
         "hard_classes": find_hard_classes(table),
         "hard_pictures": find_hard_pictures(table),
