@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from deepbloom import run_dir
 from deepbloom.analysis.report import write_report
 from deepbloom.config import ReportConfig
 
@@ -15,6 +14,4 @@ def run(config: ReportConfig) -> None:
     RunError
         There is no run in the folder.
     """
-    folder = run_dir.make_folder(Path(config.output_dir))
-    paths = write_report(Path(config.runs), folder)
-    print(paths)
+    print(write_report(Path(config.runs), Path(config.output_dir)))
