@@ -76,6 +76,14 @@ def test_help_lists_the_choices(deepbloom: Run) -> None:
         assert name in out
 
 
+def test_help_names_exactly_the_methods_there_are(deepbloom: Run) -> None:
+    from deepbloom.explain.methods import METHODS
+
+    _, out, _ = deepbloom("gradcam", "--help")
+    (line,) = (line for line in out.splitlines() if line.startswith("Methods: "))
+    assert line.removeprefix("Methods: ").split(", ") == list(METHODS)
+
+
 def test_cfg_shows_the_settings_without_running(deepbloom: Run) -> None:
     code, out, _ = deepbloom("train", "model=resnet18_partial", "train.epochs=7", "--cfg", "job")
     assert code == 0

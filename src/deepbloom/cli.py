@@ -1,6 +1,7 @@
 """The command line: a command's name leads to one function, an error to an exit code. Imports nothing heavy."""
 
 import logging
+import os
 import re
 import sys
 import traceback
@@ -89,7 +90,8 @@ def quote_path(argument: str) -> str:
     key, sign, value = argument.partition("=")
     if not sign or key not in PATH_KEYS or not value or value[0] in "'\"[" or "${" in value:
         return argument
-    if re.fullmatch(r"[\w./:~-]+", value, flags=re.ASCII):
-        return argument
+    value = os.path.expanduser(value)
+    if re.fullmatch(r"[\w./:-]+", value, flags=re.ASCII):
+        return f"{key}={value}"
     escaped = value.replace("'", "\\'")
     return f"{key}='{escaped}'"

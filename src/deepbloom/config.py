@@ -11,7 +11,7 @@ from deepbloom.errors import ConfigError, unknown
 T = TypeVar("T")
 
 DATA_NAMES = ("flowers102", "imagefolder", "synthetic")
-SPLIT_KINDS = ("stratified", "official")
+SPLIT_KINDS = ("auto", "stratified", "official")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULERS = ("step", "one_cycle", "cosine", "constant")
 DEVICES = ("auto", "cpu", "cuda")
@@ -36,8 +36,9 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"),
 class SplitConfig:
     """How pictures are divided into train, validation and test."""
 
-    kind: str = "stratified"
-    """``stratified``: all pictures merged and split by class. ``official``: the parts that the data comes with."""
+    kind: str = "auto"
+    """``stratified``: all pictures merged and split by class. ``official``: the parts that the data comes with.
+    ``auto``: the ready-made parts of a folder of one's own that has train and test; otherwise stratified."""
     test_fraction: float = 0.2
     """Share of every class that is tested, in (0, 1)."""
     val_fraction: float = 0.1
@@ -81,6 +82,10 @@ class DataConfig:
         check_range("data.images_per_class", self.images_per_class, 3)
         check_range("data.imbalance", self.imbalance, 1)
         check_range("data.shortcut_rate", self.shortcut_rate, 0, 1)
+        if self.name == "synthetic" and self.root:
+            raise ConfigError(
+                f"data.root={self.root} has no use for drawn flowers: add data=imagefolder or flowers102."
+            )
         if self.name == "imagefolder" and not self.root:
             raise ConfigError("data=imagefolder needs data.root=FOLDER, with one folder of pictures per class in it.")
 
@@ -102,16 +107,13 @@ class OptimizerConfig:
     name: str = "adamw"
     """``adam``, ``adamw`` or ``sgd`` (Nesterov momentum 0.9)."""
     lr: float = 1e-3
-    """Peak learning rate of the head, and of a network trained from scratch."""
-    backbone_lr_scale: float = 1.0
-    """Learning rate of pretrained parts, as a multiple of ``lr``."""
+    """Peak learning rate."""
     weight_decay: float = 0.05
     """Weight decay of matrices and kernels; biases and normalization are never decayed."""
 
     def __post_init__(self) -> None:
         check_choice("optimizer", self.name, OPTIMIZERS)
         check_range("optimizer.lr", self.lr, 0, open_low=True)
-        check_range("optimizer.backbone_lr_scale", self.backbone_lr_scale, 0, open_low=True)
         check_range("optimizer.weight_decay", self.weight_decay, 0)
 
 

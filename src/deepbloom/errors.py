@@ -65,6 +65,8 @@ def unknown(what: str, value: object, choices: Iterable[str]) -> str:
     known = sorted(choices)
     close = get_close_matches(str(value), known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
+    if close and len(known) > MAX_NAMED:
+        return f"Unknown {what} {str(value)!r}.{hint}"
     more = f", and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED + 1 else ""
     shown = known if not more else known[:MAX_NAMED]
     return f"Unknown {what} {str(value)!r}.{hint} Choices: {', '.join(shown)}{more}."

@@ -18,7 +18,7 @@ EXAMPLES = {
         "deepbloom train model=resnet18_partial data=flowers102",
         "deepbloom train model=efficientnet_lite0_partial data=imagefolder data.root=photos",
         "deepbloom train -m model=scratch_cnn,mini_resnet seed=0,1,2",
-        "deepbloom train model=resnet18_partial data=flowers102 experiment=published",
+        "deepbloom train model=resnet18_partial data=flowers102 experiment=as_published",
     ),
     "eval": ("deepbloom eval ckpt=outputs/RUN",),
     "predict": (
@@ -45,6 +45,13 @@ def choices() -> dict[str, list[str]]:
     """Return the names in every config group, e.g. ``{"model": ["mini_resnet", ...]}``."""
     folders = sorted(folder for folder in conf_dir().iterdir() if folder.is_dir())
     return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
+
+
+def groups_of(command: str) -> dict[str, list[str]]:
+    """Return those groups of `choices` that ``command`` takes."""
+    schema = config.COMMANDS[command]
+    used = choices().keys() if schema is config.RunConfig else get_type_hints(schema).keys()
+    return {group: names for group, names in choices().items() if group in used}
 
 
 def overview(commands: dict[str, str]) -> str:
@@ -77,7 +84,7 @@ def command(name: str, summary: str) -> str:
     multirun = " [-m]" if name == "train" else ""
     lines = [f"deepbloom {name}{multirun} [key=value ...]", "", summary, "", "Examples:"]
     lines += [f"  {example}" for example in EXAMPLES[name]]
-    lines += _names(schema)
+    lines += _names(name)
     keys = list(_keys(schema))
     if keys:
         lines += ["", "Keys (default):"]
@@ -93,12 +100,11 @@ def command(name: str, summary: str) -> str:
 _MULTIRUN = {"train": "-m runs every combination of values that are separated by commas."}
 
 
-def _names(schema: type) -> list[str]:
-    groups = choices()
-    used = [group for group in groups if group in get_type_hints(schema) or (schema is config.RunConfig)]
-    if schema not in (config.RunConfig, config.InspectConfig, config.EvalConfig):
-        return []
-    return ["", "Names to choose from:"] + [f"  {group}={'|'.join(groups[group])}" for group in used]
+def _names(command: str) -> list[str]:
+    groups = groups_of(command)
+    return ["", "Names to choose from:"] * bool(groups) + [
+        f"  {key}={'|'.join(names)}" for key, names in groups.items()
+    ]
 
 
 def _default(entry: Field) -> str:

@@ -94,7 +94,10 @@ def _known_keys(schema: type, prefix: str = "") -> set[str]:
 
 def _check_overrides(command: str, arguments: list[str]) -> None:
     """Refuse an override that cannot be read, an unknown key or an unknown name, before Hydra does."""
-    parser, groups, keys = OverridesParser.create(), help_text.choices(), _known_keys(COMMANDS[command])
+    parser, groups, keys = OverridesParser.create(), help_text.groups_of(command), _known_keys(COMMANDS[command])
+    sweep = "-m" in arguments or "--multirun" in arguments
+    if sweep and command != "train":
+        raise ConfigError(f"-m is for deepbloom train; deepbloom {command} takes one value for each key.")
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if argument.startswith("-") or before in FLAGS_WITH_VALUE:
             continue
@@ -110,5 +113,9 @@ def _check_overrides(command: str, arguments: list[str]) -> None:
             continue
         if key not in keys and key not in groups:
             raise ConfigError(unknown(f"key for deepbloom {command}", key, keys | groups.keys()))
+        if override.is_sweep_override():
+            if not sweep:
+                raise ConfigError(f"{argument} names several values: add -m to train with each of them.")
+            continue
         if key in groups and isinstance(override.value(), str) and override.value() not in groups[key]:
             raise ConfigError(unknown(key, override.value(), groups[key]))

@@ -4,6 +4,7 @@ Hydra finds it here by its own rules: a plugin must live in the namespace packag
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -22,6 +23,8 @@ class ProcessLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from deepbloom.commands.sweep import run_jobs
 
+        # Hydra's sweeper leaves its own settings there; a run's are in the run's folder.
+        Path(self.config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)
         configs: list[Any] = []
         for overrides in job_overrides:
             job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))

@@ -48,7 +48,9 @@ def test_eval_gives_the_figures_of_the_metrics_file_again(deepbloom: Run, traine
     assert code == 0
     again = json.loads((tmp_path / "metrics.json").read_text())["test"]
     stored = json.loads((trained_run / "metrics.json").read_text())["test"]
-    assert again == pytest.approx(stored, rel=1e-5)
+    assert again == pytest.approx(stored, rel=1e-5)  # other batches round differently
+    deepbloom("eval", f"ckpt={trained_run}", f"output_dir={tmp_path / 'same'}")
+    assert json.loads((tmp_path / "same" / "metrics.json").read_text())["test"] == stored
     assert rows(tmp_path / "predictions.csv")[0].keys() == rows(trained_run / "predictions.csv")[0].keys()
     assert f"{stored['top1_accuracy']:.4f}" in out
 
@@ -66,6 +68,16 @@ def test_eval_refuses_other_classes(deepbloom: Run, trained_run: Path, pictures:
     code, _, err = deepbloom("eval", f"ckpt={trained_run}", f"data.root={other}")
     assert code == 2
     assert "classes" in err
+
+
+def test_eval_refuses_other_pictures_of_the_same_names(
+    deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(pictures, tmp_path / "other")
+    shutil.copy(other / "lime" / "00.png", other / "lime" / "01.png")
+    code, _, err = deepbloom("eval", f"ckpt={trained_run}", f"data.root={other}")
+    assert code == 2
+    assert "other pictures" in err
 
 
 def test_predict_answers_for_each_picture_and_survives_a_bad_one(

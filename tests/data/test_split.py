@@ -7,7 +7,7 @@ from PIL import Image
 
 from deepbloom.config import SplitConfig
 from deepbloom.data.source import ImageSource
-from deepbloom.data.split import PARTS, make_split
+from deepbloom.data.split import PARTS, make_split, split_kind
 from deepbloom.errors import DataError
 
 
@@ -129,3 +129,13 @@ def test_one_class_is_refused():
 def test_an_empty_part_is_refused():
     with pytest.raises(DataError, match=r"val part .* is empty"):
         make_split(named(2, 2), SplitConfig())
+
+
+@pytest.mark.parametrize(("name", "official"), [("imagefolder", True), ("flowers102", False)])
+def test_ready_made_parts_are_used_by_default_for_a_folder_of_ones_own_only(name, official):
+    parts = {"train": np.arange(0, 20), "test": np.arange(20, 30)}
+    source = replace(named(15, 15, parts=parts), name=name)
+    split = make_split(source, SplitConfig())
+    assert (split.test.tolist() == list(range(20, 30))) is official
+    assert split_kind(source, SplitConfig()) == ("official" if official else "stratified")
+    assert split_kind(source, SplitConfig(kind="stratified")) == "stratified"

@@ -58,35 +58,38 @@ def _train(network: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> 
 def test_the_optimizer_holds_exactly_what_trains() -> None:
     network = _network()
     network[0].requires_grad_(False)
-    optimizer = make_optimizer(network, "3", False, OptimizerConfig())
+    optimizer = make_optimizer(network, OptimizerConfig())
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert held == {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
 
 
-def test_head_and_backbone_learn_at_their_own_rates_and_only_matrices_decay() -> None:
-    config = OptimizerConfig("adamw", lr=1e-2, backbone_lr_scale=0.1, weight_decay=0.5)
+def test_only_matrices_decay() -> None:
+    config = OptimizerConfig("adamw", lr=1e-2, weight_decay=0.5)
     network = _network()
-    optimizer = make_optimizer(network, "3", True, config)
+    optimizer = make_optimizer(network, config)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     settings = {
-        names[id(parameter)]: (group["peak_lr"], group["weight_decay"])
-        for group in optimizer.param_groups
-        for parameter in group["params"]
+        names[id(parameter)]: group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]
     }
     assert settings == {
-        "0.weight": (pytest.approx(1e-3), 0.5),
-        "1.weight": (pytest.approx(1e-3), 0.0),
-        "1.bias": (pytest.approx(1e-3), 0.0),
-        "3.weight": (pytest.approx(1e-2), 0.5),
-        "3.bias": (pytest.approx(1e-2), 0.0),
+        "0.weight": 0.5,
+        "1.weight": 0.0,
+        "1.bias": 0.0,
+        "3.weight": 0.5,
+        "3.bias": 0.0,
     }
-    set_lr(optimizer, 0.5)
-    assert sorted({group["lr"] for group in optimizer.param_groups}) == pytest.approx([5e-4, 5e-3])
+
+
+def test_the_rate_is_set_as_a_share_of_its_peak() -> None:
+    optimizer = make_optimizer(_network(), OptimizerConfig(lr=1e-2))
+    for factor in (0.5, 0.1):
+        set_lr(optimizer, factor)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-2 * factor] * 2)
 
 
 def test_updates_equal_plain_adamw() -> None:
     ours, plain = _network(), _network()
-    _train(ours, make_optimizer(ours, "3", False, OptimizerConfig("adamw", lr=1e-2, weight_decay=0.0)), 5)
+    _train(ours, make_optimizer(ours, OptimizerConfig("adamw", lr=1e-2, weight_decay=0.0)), 5)
     reference = torch.optim.AdamW(plain.parameters(), lr=1e-2, weight_decay=0.0, fused=False, foreach=False)
     _train(plain, reference, 5)
     for left, right in zip(ours.parameters(), plain.parameters(), strict=True):
@@ -97,18 +100,18 @@ def test_updates_equal_plain_adamw() -> None:
 def test_a_restored_optimizer_goes_on_bit_for_bit(name: str) -> None:
     config = OptimizerConfig(name, lr=1e-2, weight_decay=0.1)
     network = _network()
-    optimizer = make_optimizer(network, "3", False, config)
+    optimizer = make_optimizer(network, config)
     _train(network, optimizer, 3)
     copied = copy.deepcopy(network)
     names = {parameter: key for key, parameter in network.named_parameters()}
     saved = {key: value.clone().contiguous() for key, value in optimizer_tensors(optimizer, names).items()}
     assert saved
 
-    restored = make_optimizer(copied, "3", False, config)
+    restored = make_optimizer(copied, config)
     restore_optimizer(restored, saved, {parameter: key for key, parameter in copied.named_parameters()})
     forgetful = copy.deepcopy(copied)
     _train(network, optimizer, 2)
     _train(copied, restored, 2)
-    _train(forgetful, make_optimizer(forgetful, "3", False, config), 2)
+    _train(forgetful, make_optimizer(forgetful, config), 2)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), copied.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(network.parameters(), forgetful.parameters(), strict=True))

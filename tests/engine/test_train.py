@@ -251,6 +251,39 @@ def test_divergence_stops_and_never_becomes_best(
     read_tensors(tmp_path / "run" / run_dir.LAST, STATE_KIND)
 
 
+def test_a_run_that_really_diverges_keeps_its_last_saved_state(pictures: Path, tmp_path: Path) -> None:
+    config = settings(
+        pictures, tmp_path / "run", "mini_resnet", optimizer=OptimizerConfig("sgd", lr=1e12), checkpoint_seconds=60.0
+    )
+    with pytest.raises(DivergedError, match="epoch 1"):
+        train(config)
+    saved, header = read_tensors(tmp_path / "run" / run_dir.LAST, STATE_KIND)
+    assert header["progress"]["step"] == 0
+    assert all(tensor.isfinite().all() for tensor in saved.values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_multirun_saves_its_job_and_leaves_no_process(
+    number: signal.Signals, pictures: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "deepbloom", "train", "-m", "model=scratch_cnn,mini_resnet", "data=imagefolder"]
+    command += [f"data.root={pictures}", "train.batch_size=8", "train.epochs=500", "train.checkpoint_seconds=0"]
+    command += ["train.num_threads=1", "train.precision=fp32"]
+    parent = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("outputs/*/last.ckpt")) and parent.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (folder,) = (tmp_path / "outputs").iterdir()
+    parent.send_signal(number)
+    out, err = parent.communicate(timeout=60)
+    assert parent.returncode == 128 + number
+    assert "stopped" in out
+    assert "2 of 2 jobs are not done" in err
+    with run_dir.exclusive(folder):  # nobody holds it any more
+        _, header = read_tensors(folder / run_dir.LAST, STATE_KIND)
+    assert header["progress"]["epoch"] >= 1
+
+
 def test_two_processes_do_not_share_a_run(pictures: Path, tmp_path: Path) -> None:
     folder = run_dir.make_folder(tmp_path / "run")
     with run_dir.exclusive(folder), pytest.raises(RunError, match="Another process"):

@@ -25,8 +25,8 @@ def run(config: InspectConfig) -> None:
     DataError
         Pictures are absent or unreadable.
     """
-    folder = run_dir.make_folder(Path(config.output_dir))
     data = prepare(config.data, Preprocessing(), available_cores())
+    folder = run_dir.make_folder(Path(config.output_dir))
     source, split = data.source, data.split
     parts = {"train": split.train, "val": split.val, "test": split.test}
     counts = {part: np.bincount(source.targets[of], minlength=len(source.class_names)) for part, of in parts.items()}
@@ -37,7 +37,7 @@ def run(config: InspectConfig) -> None:
     run_dir.write_csv(folder / "counts.csv", ("class", "total", *parts), rows)
     draw_contact_sheet(data).savefig(folder / "contact_sheet.png")
     _print_counts(rows, parts)
-    print(f"\npictures     {len(source)} in {len(source.class_names)} classes, all readable")
+    print(f"\npictures     {len(source)} in {len(source.class_names)} classes")
     print(f"fingerprint  {source.fingerprint[:16]} (data)  {data.split_fingerprint[:16]} (split)")
     print(f"wrote        {folder / 'counts.csv'}, {folder / 'contact_sheet.png'}")
 

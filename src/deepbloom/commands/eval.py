@@ -27,8 +27,9 @@ def run(config: EvalConfig) -> None:
         The data, their split or their classes are not those that the network was trained with.
     """
     device = choose_device(config.device)
-    torch.set_num_threads(available_cores())
     trained = read_model(config.ckpt)
+    # The last bits of the scores depend on the number of threads: take that of the run where it is there.
+    torch.set_num_threads(min(int(trained.header.get("num_threads", available_cores())), available_cores()))
     header, model = trained.header, trained.network.to(device).to(memory_format=torch.channels_last)
     data = prepare(_data_config(header, config), trained.preprocessing, available_cores())
     _check_same_data(config.ckpt, header, trained.classes, data)
@@ -40,7 +41,16 @@ def run(config: EvalConfig) -> None:
     logits, targets = predict_logits(model, batches, device)
     scores = metrics.score_logits(logits, targets)
     outputs.write_predictions(folder, [data.source.image_ids[i] for i in data.split.test], logits, targets)
-    run_dir.write_json(folder / run_dir.METRICS, {"model": header["model"], "checkpoint": str(path), "test": scores})
+    run_dir.write_json(
+        folder / run_dir.METRICS,
+        {
+            "model": header["model"],
+            "checkpoint": str(path),
+            "test": scores,
+            "dataset_fingerprint": data.source.fingerprint,
+            "split_fingerprint": data.split_fingerprint,
+        },
+    )
     for name, value in scores.items():
         print(f"{name:<14}  {value:.4f}" if isinstance(value, float) else f"{name:<14}  {value}")
     log.info("wrote %s", folder / run_dir.METRICS)
@@ -59,6 +69,11 @@ def _check_same_data(ckpt: str, header: dict, classes: tuple[str, ...], data: Pr
         raise CheckpointError(
             f"{ckpt} tells {len(classes)} classes apart, and these data have {len(data.source.class_names)} "
             "or others. Give the data that it was trained on: data=NAME data.root=PATH."
+        )
+    if data.source.fingerprint != header["dataset_fingerprint"]:
+        raise CheckpointError(
+            f"{ckpt} was trained and tested with other pictures than these. To name pictures of your own use deepbloom "
+            f"predict; to measure again, give the data of the run: {header['data']}."
         )
     if data.split_fingerprint != header["split_fingerprint"]:
         raise CheckpointError(

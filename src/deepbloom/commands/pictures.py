@@ -60,7 +60,7 @@ def find_pictures(image: str | Sequence[str]) -> list[Path]:
         else:
             matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
             if not matches:
-                raise DataError(f"image={name}: there is no such file, folder or pattern.")
+                raise DataError(f"image={name}: there is no such file, folder or pattern. Several go in [a.jpg,b.jpg].")
             found += matches
     return list(dict.fromkeys(found))
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from dataclasses import asdict
 
 from deepbloom import run_dir
 from deepbloom.config import RunConfig, from_dict
-from deepbloom.errors import DeepBloomError
+from deepbloom.errors import ConfigError, DeepBloomError
 
 log = logging.getLogger("deepbloom")
 
@@ -39,15 +40,17 @@ def run_jobs(configs: list[RunConfig]) -> None:
     SweepError
         At least one job was not done.
     """
+    folders = [config.output_dir for config in configs if config.output_dir]
+    if len(set(folders)) < len(folders):
+        raise ConfigError(
+            "Several jobs have the same output_dir. Leave it out, or use output_dir='FOLDER/${model.name}'."
+        )
     exit_codes, rows = [], []
     for number, config in enumerate(configs, start=1):
         name = config.output_dir or str(run_dir.default_folder(config))
         log.info("job %d of %d: %s", number, len(configs), name)
         started = time.monotonic()
-        finished = subprocess.run(
-            [sys.executable, "-m", "deepbloom.commands.sweep"], input=json.dumps(asdict(config)), text=True
-        )
-        code = finished.returncode if finished.returncode >= 0 else 128 - finished.returncode
+        code = _run_in_process(config)
         exit_codes.append(code)
         rows.append((_outcome(code), f"{time.monotonic() - started:.0f} s", name))
         if code in (130, 143):  # stopped by the person: the rest is not wanted either
@@ -61,6 +64,23 @@ def run_jobs(configs: list[RunConfig]) -> None:
             f"{left} of {len(configs)} jobs are not done. The same command goes on with them and leaves the others.",
             bad[0],
         )
+
+
+def _run_in_process(config: RunConfig) -> int:
+    """Train in a new process and return its exit code; SIGINT and SIGTERM are handed on to it, and it is waited for."""
+    command = [sys.executable, "-m", "deepbloom.commands.sweep"]
+    # In a session of its own, so that Ctrl-C in a terminal reaches it once, through this process.
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
+    hand_on = {
+        number: signal.signal(number, lambda received, _: child.send_signal(received))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        child.communicate(json.dumps(asdict(config)))
+    finally:
+        for number, handler in hand_on.items():
+            signal.signal(number, handler)
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
 def _outcome(code: int) -> str:

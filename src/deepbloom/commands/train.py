@@ -21,6 +21,7 @@ from deepbloom.cost import count_macs
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.data.loaders import PictureBatches, evaluation_batches
 from deepbloom.data.prepared import PreparedData, prepare
+from deepbloom.data.split import split_kind
 from deepbloom.device import available_cores, choose_device, device_name, peak_memory_bytes
 from deepbloom.engine import prefix_cache
 from deepbloom.engine.checkpoint import model_header
@@ -122,6 +123,7 @@ def _train(config: RunConfig, folder: Path, stop: StopRequest) -> None:
         dataset_fingerprint=data.source.fingerprint,
         split_fingerprint=data.split_fingerprint,
         seed=config.seed,
+        num_threads=torch.get_num_threads(),
         versions=run_dir.collect_versions(),
     )
     saved = read_progress(folder, config)
@@ -237,7 +239,7 @@ def _test(
             "remarks": spec.remarks,
             "weights": config.model.weights,
             "dataset": config.data.name,
-            "data_split_kind": config.data.split.kind,
+            "data_split_kind": split_kind(source, config.data.split),
             "seed": config.seed,
             "epochs": config.train.epochs,
             "best_epoch": progress.best_epoch,

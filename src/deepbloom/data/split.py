@@ -58,14 +58,23 @@ def make_split(source: ImageSource, config: SplitConfig) -> Split:
             f"data={source.name} has {len(source.class_names)} class ({', '.join(source.class_names)}); "
             "telling classes apart needs at least two."
         )
-    split = _official(source, config) if config.kind == "official" else _stratified(source, config)
+    kind = split_kind(source, config)
+    split = _official(source, config) if kind == "official" else _stratified(source, config)
     for part in PARTS:
         if len(getattr(split, part)) == 0:
             raise DataError(
-                f"The {part} part of data={source.name} is empty (data.split.kind={config.kind}). "
+                f"The {part} part of data={source.name} is empty (data.split.kind={kind}). "
                 "Give at least three pictures of a class, or choose another data.split.kind: stratified or official."
             )
     return split
+
+
+def split_kind(source: ImageSource, config: SplitConfig) -> str:
+    """Return ``stratified`` or ``official``: what ``auto`` comes to for these pictures."""
+    if config.kind != "auto":
+        return config.kind
+    ready = source.name == "imagefolder" and {"train", "test"} <= (source.parts or {}).keys()
+    return "official" if ready else "stratified"
 
 
 def _round_half_up(count: int, fraction: float) -> int:

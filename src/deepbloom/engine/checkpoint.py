@@ -67,7 +67,10 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             f"{run_dir.MODEL}; for a foreign state dict train with model.weights=PATH."
         ) from error
     if found != kind:
-        raise CheckpointError(f"{path} is a {str(found)[:40]!r} file, but a {kind!r} file is needed.")
+        raise CheckpointError(
+            f"{path} is a {str(found)[:40]!r} file, but a {kind!r} file is needed. Give the run directory "
+            f"{path.parent}, or its {run_dir.MODEL}."
+        )
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {header.get('format')!r}; this version reads format {FORMAT}.")
     if metadata.get("digest") != _digest(tensors, header):

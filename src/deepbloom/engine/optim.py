@@ -9,39 +9,22 @@ from torch import Tensor, nn
 from deepbloom.config import OptimizerConfig, SchedulerConfig
 
 
-def make_optimizer(model: nn.Module, head: str, pretrained: bool, config: OptimizerConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Return an optimizer that holds exactly the parameters with ``requires_grad``.
 
-    Parameters
-    ----------
-    model : nn.Module
-    head : str
-        Module path of the last layer, which always learns at ``config.lr``.
-    pretrained : bool
-        Whether the other parts learn at ``config.lr * config.backbone_lr_scale``.
-    config : OptimizerConfig
-
-    Notes
-    -----
     Biases and normalization (parameters of one dimension) are not decayed. Each group carries its peak rate as
     ``peak_lr``; the loop sets ``lr`` from it at every step.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            is_head = name.startswith(f"{head}.")
-            groups.setdefault((is_head, parameter.ndim > 1), []).append(parameter)
-    settings = []
-    for (is_head, decayed), parameters in groups.items():
-        scale = 1.0 if is_head or not pretrained else config.backbone_lr_scale
-        settings.append(
-            {
-                "params": parameters,
-                "lr": config.lr * scale,
-                "peak_lr": config.lr * scale,
-                "weight_decay": config.weight_decay if decayed else 0.0,
-            }
-        )
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    settings = [
+        {
+            "params": [parameter for parameter in trained if (parameter.ndim > 1) == decayed],
+            "lr": config.lr,
+            "peak_lr": config.lr,
+            "weight_decay": config.weight_decay if decayed else 0.0,
+        }
+        for decayed in (True, False)
+    ]
     if config.name == "adam":
         return torch.optim.Adam(settings, fused=True)
     if config.name == "adamw":

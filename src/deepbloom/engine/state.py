@@ -47,7 +47,7 @@ class State:
     def __init__(self, job: Job, progress: Progress) -> None:
         config = job.config
         self.job, self.progress = job, progress
-        self.optimizer = make_optimizer(job.model, job.spec.head, config.model.weights != "none", config.optimizer)
+        self.optimizer = make_optimizer(job.model, config.optimizer)
         self.scaler = torch.amp.GradScaler(job.device.type, enabled=progress.choices["precision"] == "fp16")
         self.averaged = copy.deepcopy(job.model) if config.train.ema_decay else None
         self.best: dict[str, Tensor] = {}

@@ -106,6 +106,7 @@ def train(job: Job, progress: Progress, saved: tuple[dict[str, Tensor], dict[str
         state.scaler.load_state_dict(saved[1])
     network = job.as_network(model)
     steps = job.batches.steps_per_epoch
+    state.save()  # what was chosen for this run is kept from here on, and a folder that cannot be written shows now
     job.stop.deferred = True  # from here on a signal stops the loop at its next safe point
 
     while progress.epoch <= config.train.epochs:
@@ -139,13 +140,13 @@ def train(job: Job, progress: Progress, saved: tuple[dict[str, Tensor], dict[str
                 bar.update()
                 if job.stop.requested or state.due():
                     state.save()
-                    job.stop.check(_stopped_message(progress))
+                    job.stop.check(_stopped_message(state))
                     mark = time.perf_counter()
 
         _validate(state)
         if job.stop.requested or state.due():
             state.save()
-            job.stop.check(_stopped_message(progress))
+            job.stop.check(_stopped_message(state))
 
     state.save()
     job.stop.deferred = False
@@ -160,7 +161,7 @@ def _validate(state: State) -> None:
         for batch in job.validation():
             if job.stop.requested:  # nothing is lost: validation starts again when the run goes on
                 state.save()
-                job.stop.check(_stopped_message(progress))
+                job.stop.check(_stopped_message(state))
             yield batch
 
     logits, targets = predict_logits(job.as_network(state.evaluated), stoppable(), job.device)
@@ -199,17 +200,16 @@ def _validate(state: State) -> None:
 
 def _stop_diverged(state: State, value: float) -> None:
     progress = state.progress
-    if all(tensor.isfinite().all() for tensor in state.job.model.state_dict().values()):
-        state.save()
     raise DivergedError(
-        f"Training diverged: the loss is {value} at epoch {progress.epoch}, step {progress.step + 1}. The last good "
-        f"state is kept in {state.job.folder}. Lower optimizer.lr={state.job.config.optimizer.lr:g}, or use "
+        f"Training diverged: the loss is {value} at epoch {progress.epoch}, step {progress.step + 1}. The last "
+        f"saved state is kept in {state.job.folder}. Lower optimizer.lr={state.job.config.optimizer.lr:g}, or use "
         "train.precision=fp32."
     )
 
 
-def _stopped_message(progress: Progress) -> str:
+def _stopped_message(state: State) -> str:
+    again = f"output_dir={state.job.folder} train.resume=auto" if state.job.config.train.resume == "never" else ""
     return (
-        f"Stopped in epoch {progress.epoch} after step {progress.step}; the state is saved. "
-        "The same command goes on from here."
+        f"Stopped in epoch {state.progress.epoch} after step {state.progress.step}; the state is saved. "
+        f"The same command {'with ' + again + ' ' if again else ''}goes on from here."
     )
