@@ -11,11 +11,14 @@ A picture must keep its bytes, or its fingerprint would lie. Three rules see to 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 Vector = tuple[float, float]
 Color = tuple[float, float, float]
 
@@ -49,7 +52,7 @@ class Draws:
         """Return one of 0 … count - 1."""
         return int(self.uniform(0.0, count))
 
-    def choice(self, choices):
+    def choice(self, choices: Sequence[T]) -> T:
         """Return one entry of a sequence."""
         return choices[self.integer(len(choices))]
 
@@ -143,7 +146,14 @@ class Sprite:
     v_range: Vector
 
     @classmethod
-    def create(cls, colors, slopes, distance: np.ndarray, u_range: Vector, v_range: Vector) -> "Sprite":
+    def create(
+        cls,
+        colors: Sequence[np.ndarray],
+        slopes: Sequence[np.ndarray],
+        distance: np.ndarray,
+        u_range: Vector,
+        v_range: Vector,
+    ) -> "Sprite":
         """Return a sprite of three color planes, two slope planes and the distances at the texels' centres."""
         texels = np.zeros((8, *distance.shape), np.float32)
         for plane, values in zip(texels, (*colors, *slopes, distance), strict=False):
@@ -252,19 +262,16 @@ def _sample(sprite: Sprite, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return found
 
 
-def _bounding_box(shape, sprite, origin, along, across, bend) -> tuple[int, int, int, int] | None:
-    corners = []
+def _bounding_box(
+    shape: tuple[int, ...], sprite: Sprite, origin: Vector, along: Vector, across: Vector, bend: float
+) -> tuple[int, int, int, int] | None:
+    """Return left, right, top and bottom of the pixels that a sprite may touch, or None."""
+    x, y = [], []
     for u in sprite.u_range:
         for v in sprite.v_range:
-            for shift in (0.0, bend * u * u):
-                corners.append(
-                    (
-                        origin[0] + u * along[0] + (v + shift) * across[0],
-                        origin[1] + u * along[1] + (v + shift) * across[1],
-                    )
-                )
-    left = max(0, math.floor(min(x for x, _ in corners)))
-    right = min(shape[2], math.ceil(max(x for x, _ in corners)) + 1)
-    top = max(0, math.floor(min(y for _, y in corners)))
-    bottom = min(shape[1], math.ceil(max(y for _, y in corners)) + 1)
+            for bent in (v, v + bend * u * u):
+                x.append(origin[0] + u * along[0] + bent * across[0])
+                y.append(origin[1] + u * along[1] + bent * across[1])
+    left, right = max(0, math.floor(min(x))), min(shape[2], math.ceil(max(x)) + 1)
+    top, bottom = max(0, math.floor(min(y))), min(shape[1], math.ceil(max(y)) + 1)
     return (left, right, top, bottom) if left < right and top < bottom else None

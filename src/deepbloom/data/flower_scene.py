@@ -106,14 +106,14 @@ def draw_scene(species: Species, draws: Draws, mark: Mark | None = None) -> tupl
     strength = draws.uniform(0.15, 0.6)
     light = (sun[0] * strength, sun[1] * strength)
     canvas = _draw_background(draws, light)
-    radius = draws.uniform(42, 84)
+    radius = draws.uniform(46, 86)
     room = min(42.0, 0.5 * SIZE - 8.0 - radius)
     pose = Pose(
         center=(0.5 * SIZE + draws.uniform(-room, room), 0.5 * SIZE + draws.uniform(-room, room)),
         radius=radius,
         spin=draws.uniform(0, _TURN),
         axis=draws.uniform(0, _TURN),
-        squeeze=draws.uniform(0.66, 1.0),
+        squeeze=draws.uniform(0.72, 1.0),
         cup=draws.uniform(0.0, 0.35),
     )
     _draw_greenery(canvas, draws, pose, light)

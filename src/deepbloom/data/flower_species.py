@@ -10,7 +10,7 @@ from deepbloom.data.flower_drawing import Color, Draws
 
 SPECIES_COUNT = 102
 SPECIES_PATH = 1  # first step of the path of every stream that draws a species
-_SPECIES_SEED = 32  # one whose first ten species differ well in form, layers and centre
+_SPECIES_SEED = 2259  # one whose first ten species differ well in form, layers and centre
 _VARIETIES = 4  # palettes in which a species comes
 
 
@@ -177,8 +177,8 @@ class Species:
 def all_species() -> tuple[Species, ...]:
     """Return the ``SPECIES_COUNT`` species.
 
-    They come in pairs, species 2 k and 2 k + 1: siblings that share every trait but the number (and so the width) of
-    their petals and half of their colors. No two pairs have the same form, centre and veins.
+    They come in pairs, species 2 k and 2 k + 1: siblings that differ in the number, width and layers of their petals
+    and in half of their colors, and share every other trait. No two pairs have the same form, centre and veins.
     """
     taken: set[object] = set()
     species: list[Species] = []
@@ -227,6 +227,7 @@ def _draw_siblings(first: int, draws: Draws) -> tuple[Species, Species]:
         name=f"{habitat} {form.nouns[amount + 1]}",
         palettes=tuple(palettes[2:]),
         petals=draws.choice(PETAL_COUNTS[amount + 1]),
+        layers=draws.choice((1, 1, 2)),
     )
     return _fit_width(elder), _fit_width(younger)
 
