@@ -21,7 +21,7 @@ TARGETS = np.arange(50) % 7
 
 
 def batches(seed: int = 0, views: int = 0, augment: AugmentConfig | None = None) -> PictureBatches:
-    augment = augment or AugmentConfig(0, False)
+    augment = augment or AugmentConfig(0, False, 1)
     indices = np.arange(10, 43)
     return PictureBatches(Shades(), indices, TARGETS, PLAIN, augment, seed, 8, torch.device("cpu"), views)
 

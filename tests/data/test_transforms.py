@@ -16,7 +16,7 @@ from deepbloom.data import transforms
 from deepbloom.data.transforms import Preprocessing, augment, normalize, preprocess, read_picture, resize
 from deepbloom.errors import ConfigError, DataError
 
-OFF = AugmentConfig(rotation_degrees=0, horizontal_flip=False)
+OFF = AugmentConfig(rotation_degrees=0, horizontal_flip=False, min_crop_area=1)
 EVERYTHING = AugmentConfig(rotation_degrees=20, min_crop_area=0.5, color_jitter=0.3)
 
 
@@ -51,20 +51,20 @@ def test_no_change_asked_for_gives_exactly_the_pixels_over_255(pixels):
 
 def test_a_rotation_by_180_degrees_turns_both_axes(monkeypatch, pixels):
     draw_always(monkeypatch, mirror=1, angle=1)
-    turned = augment(pixels, torch.arange(6), 0, 0, AugmentConfig(rotation_degrees=180))
+    turned = augment(pixels, torch.arange(6), 0, 0, AugmentConfig(rotation_degrees=180, min_crop_area=1))
     torch.testing.assert_close(turned, planes(pixels).flip((2, 3)), atol=1e-5, rtol=0)
 
 
 def test_a_positive_angle_turns_counter_clockwise(monkeypatch, pixels):
     draw_always(monkeypatch, mirror=1, angle=1)
-    turned = augment(pixels, torch.arange(6), 0, 0, AugmentConfig(rotation_degrees=90))
+    turned = augment(pixels, torch.arange(6), 0, 0, AugmentConfig(rotation_degrees=90, min_crop_area=1))
     torch.testing.assert_close(turned, torch.rot90(planes(pixels), 1, (2, 3)), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("rotation_degrees", [0, 20])
 def test_a_mirrored_picture_runs_from_right_to_left(monkeypatch, pixels, rotation_degrees):
     draw_always(monkeypatch, mirror=0)
-    mirrored = augment(pixels, torch.arange(6), 0, 0, AugmentConfig(rotation_degrees=rotation_degrees))
+    mirrored = augment(pixels, torch.arange(6), 0, 0, AugmentConfig(rotation_degrees=rotation_degrees, min_crop_area=1))
     torch.testing.assert_close(mirrored, planes(pixels).flip(3), atol=1e-5, rtol=0)
 
 
@@ -89,7 +89,7 @@ def test_a_crop_lies_inside_of_the_picture_and_has_the_share_asked_for():
 
 
 def test_rotation_and_mirror_agree_with_torchvision(pixels):
-    config = AugmentConfig(rotation_degrees=180)
+    config = AugmentConfig(rotation_degrees=180, min_crop_area=1)
     draws = transforms._draw(np.arange(6), 4, 7)
     all_changed = augment(pixels, torch.arange(6), 4, 7, config)
     for picture, draw, changed in zip(planes(pixels), draws, all_changed, strict=True):
@@ -101,7 +101,7 @@ def test_rotation_and_mirror_agree_with_torchvision(pixels):
 
 def test_color_jitter_agrees_with_torchvision(monkeypatch, pixels):
     draw_always(monkeypatch, mirror=1, brightness=0.1, contrast=0.9, saturation=0.2)
-    config = AugmentConfig(rotation_degrees=0, horizontal_flip=False, color_jitter=0.5)
+    config = AugmentConfig(rotation_degrees=0, horizontal_flip=False, min_crop_area=1, color_jitter=0.5)
     changed = augment(pixels, torch.arange(6), 0, 0, config)
     expected = oracle.adjust_brightness(planes(pixels), 0.6)
     expected = oracle.adjust_contrast(expected, 1.4)

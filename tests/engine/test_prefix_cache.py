@@ -57,12 +57,12 @@ def test_the_activations_leave_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "changes"),
     [
-        (AugmentConfig(0, False), False),
-        (AugmentConfig(0, False, mixup_alpha=0.5), False),  # blends whatever it is given
-        (AugmentConfig(0, True), True),
-        (AugmentConfig(5, False), True),
+        (AugmentConfig(0, False, 1), False),
+        (AugmentConfig(0, False, 1, mixup_alpha=0.5), False),  # blends whatever it is given
+        (AugmentConfig(0, True, 1), True),
+        (AugmentConfig(5, False, 1), True),
         (AugmentConfig(0, False, min_crop_area=0.5), True),
-        (AugmentConfig(0, False, color_jitter=0.1), True),
+        (AugmentConfig(0, False, 1, color_jitter=0.1), True),
     ],
 )
 def test_only_changes_of_pictures_need_views(config: AugmentConfig, changes: bool) -> None:
