@@ -9,7 +9,7 @@ import pytest
 
 from deepbloom.data import flower_drawing
 from deepbloom.data.flower_drawing import Draws, Look, Sprite, enlarge, paste
-from deepbloom.data.flower_scene import SIZE, draw_scene
+from deepbloom.data.flower_scene import SIZE, Mark, draw_scene
 from deepbloom.data.flower_species import SPECIES_COUNT, Palette, all_species
 from deepbloom.data.synthetic import SyntheticFlowers, class_sizes, shortcut_mark
 from deepbloom.errors import ConfigError
@@ -207,6 +207,17 @@ def test_marks_lie_in_their_corner_outside_the_flower():
         assert not change[~inside].any()
         assert np.array_equal(plain.mask(index), marked.mask(index))
         assert not change[plain.mask(index)].any()
+
+
+def test_a_mark_never_covers_the_flower():
+    species, mark = all_species()[0], Mark(np.ones((3, 120, 120), np.float32), top=50, left=50)
+    plain, mask = draw_scene(species, Draws(0, 9))
+    marked, same_mask = draw_scene(species, Draws(0, 9), mark)
+    inside = np.zeros_like(mask)
+    inside[50:170, 50:170] = True
+    assert np.array_equal(mask, same_mask)
+    assert (mask & inside).any()
+    assert np.array_equal(np.any(plain != marked, axis=2), inside & ~mask)
 
 
 def test_marks_tell_all_classes_apart():
