@@ -1,6 +1,6 @@
 # make quickstart   train, explain and compare on drawn flowers, in minutes
 # make test         style, types and all quick tests
-# make bench        speed, side by side with what people use instead
+# make bench        the speed of heatmaps, side by side with the grad-cam package
 # Each installs what it needs into .venv first. PYTHON=python3.12 make ... chooses another interpreter.
 
 PYTHON ?= python3
@@ -19,7 +19,7 @@ test: $(INSTALLED)
 	$(BIN)/pytest
 
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python benchmarks/gradcam_speed.py
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
