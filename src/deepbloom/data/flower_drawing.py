@@ -158,8 +158,11 @@ class Sprite:
         texels = np.zeros((8, *distance.shape), np.float32)
         for plane, values in zip(texels, (*colors, *slopes, distance), strict=False):
             plane[:] = values
-        texels[6, 1:-1] = (texels[5, 2:] - texels[5, :-2]) * 0.5
-        texels[7, :, 1:-1] = (texels[5, :, 2:] - texels[5, :, :-2]) * 0.5
+        # A distance grows by no more than the step, also where the estimate jumps.
+        _, rows, columns = texels.shape
+        u_step, v_step = (u_range[1] - u_range[0]) / rows, (v_range[1] - v_range[0]) / columns
+        texels[6, 1:-1] = clip((texels[5, 2:] - texels[5, :-2]) * 0.5, -u_step, u_step)
+        texels[7, :, 1:-1] = clip((texels[5, :, 2:] - texels[5, :, :-2]) * 0.5, -v_step, v_step)
         texels[5] -= (texels[6] + texels[7]) * 0.5
         return cls(texels, u_range, v_range)
 

@@ -134,8 +134,7 @@ def _blade(
 def _outline(form: Form, aspect: float, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return half the width and the distance to the outline, positive inside, both in lengths."""
     outer = smooth_step(u, 0.35, 1.0)
-    side = np.abs(v)
-    tip = u
+    tip, side = u, np.abs(v)
     if form.notch:
         tip = tip + outer * form.notch * np.maximum(1.0 - side * (1.6 / aspect), 0.0)
     if form.teeth:
@@ -144,20 +143,25 @@ def _outline(form: Form, aspect: float, u: np.ndarray, v: np.ndarray) -> tuple[n
         phase = np.where(v > 0.0, np.float32(0.37), np.float32(0.0))
         side = side * (1.0 + form.waves * (triangle_wave(u * 4.3 + phase) - 0.5))
     half_width = form.profile(tip) * aspect
-    inside = half_width * np.abs(half_width) - side * side
-
-    # The distance to the zero line is about the value over the length of the gradient.
     row_step, column_step = float(u[1, 0] - u[0, 0]), float(v[0, 1] - v[0, 0])
-    du, dv = np.zeros_like(inside), np.zeros_like(inside)
-    du[1:-1] = (inside[2:] - inside[:-2]) * (0.5 / row_step)
-    dv[:, 1:-1] = (inside[:, 2:] - inside[:, :-2]) * (0.5 / column_step)
-    du[0], du[-1], dv[:, 0], dv[:, -1] = du[1], du[-2], dv[:, 1], dv[:, -2]
-    distance = inside / np.sqrt(du * du + dv * dv + 1e-6)
+    # Away from teeth and waves their estimate is rough: nothing is nearer than the even outline around them.
+    around = _distance(form.profile(u) * aspect, np.abs(v) * (1.0 - 0.5 * form.waves), row_step, column_step)
+    distance = np.minimum(_distance(half_width, side, row_step, column_step), around)
     # Outside it falls ever faster towards the end of the texels, so that no shadow is cut off there.
     u_end, v_end = float(u[-1, 0]) + 0.5 * row_step, float(v[0, -1]) + 0.5 * column_step
     room = np.minimum(np.minimum(u + _MARGIN, u_end - u), v_end - np.abs(v))
     outside = distance * (_MARGIN / room)
     return half_width, np.maximum(np.where(distance < 0.0, outside, distance), -0.4)
+
+
+def _distance(half_width: np.ndarray, side: np.ndarray, row_step: float, column_step: float) -> np.ndarray:
+    """Return about the distance to where the two are equal: the difference of their squares over its gradient."""
+    inside = half_width * np.abs(half_width) - side * side
+    du, dv = np.zeros_like(inside), np.zeros_like(inside)
+    du[1:-1] = (inside[2:] - inside[:-2]) * (0.5 / row_step)
+    dv[:, 1:-1] = (inside[:, 2:] - inside[:, :-2]) * (0.5 / column_step)
+    du[0], du[-1], dv[:, 0], dv[:, -1] = du[1], du[-2], dv[:, 1], dv[:, -2]
+    return inside / np.sqrt(du * du + dv * dv + 1e-6)
 
 
 def _spots(draws: Draws, u: np.ndarray, t: np.ndarray) -> np.ndarray:

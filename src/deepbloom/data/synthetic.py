@@ -18,7 +18,7 @@ from deepbloom.data.flower_scene import SIZE, Mark, draw_scene
 from deepbloom.data.flower_species import SPECIES_COUNT, all_species
 from deepbloom.data.source import ImageSource
 
-GENERATOR_VERSION = 5  # raised by every change of a single byte of a picture
+GENERATOR_VERSION = 6  # raised by every change of a single byte of a picture
 MIN_IMAGES_PER_CLASS = 3  # one each to train, validate and test
 
 _PICTURE_PATH, _MARK_PATH, _ORDER_PATH = 2, 3, 4  # first steps of the paths of random streams; 1 draws species
