@@ -71,7 +71,7 @@ class DataConfig:
     shortcut_rate: float = 0.0
     """Share of training-like pictures whose background carries a mark that betrays the class, in [0, 1] (synthetic)."""
     seed: int = 0
-    """Which flowers are drawn (synthetic)."""
+    """Which pictures are drawn; the species are always the same (synthetic)."""
     pixel_cache: str = "auto"
     """``auto``: decode once into the per-user cache folder; ``off``: decode in every epoch; else the folder to use."""
     split: SplitConfig = field(default_factory=SplitConfig)
