@@ -1,5 +1,6 @@
 # make quickstart   train, explain and compare on drawn flowers, in minutes
 # make test         style, types and all quick tests
+# make test-long    the tests of faults in full: kills, full disks, damaged files, attacks, leaks
 # make bench        the speed of heatmaps, side by side with the grad-cam package
 # Each installs what it needs into .venv first. PYTHON=python3.12 make ... chooses another interpreter.
 
@@ -7,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: quickstart test bench clean
+.PHONY: quickstart test test-long bench clean
 
 quickstart: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/quickstart.sh
@@ -17,6 +18,9 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+test-long: $(INSTALLED)
+	$(BIN)/pytest -m long --durations=10
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/gradcam_speed.py
