@@ -1,5 +1,6 @@
 """The command line: a command's name leads to one function, an error to an exit code. Imports nothing heavy."""
 
+import errno
 import logging
 import os
 import re
@@ -10,6 +11,7 @@ from importlib import import_module
 
 from deepbloom import __version__
 from deepbloom.errors import ConfigError, DeepBloomError, unknown
+from deepbloom.signals import StopRequest
 
 COMMANDS = {
     "train": "Train a network, or several with -m, and test it once.",
@@ -20,6 +22,8 @@ COMMANDS = {
     "data": "Show what pictures there are, how they are split, and whether they can be read.",
     "doctor": "Show versions, device, where data and weights are, and what is missing.",
 }
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
+"""Nobody's bug: errors of the system that a person can do something about."""
 PATH_KEYS = ("ckpt", "image", "output_dir", "runs", "data.root", "data.pixel_cache", "model.weights")
 
 
@@ -34,7 +38,8 @@ def guarded(work: Callable[[], object]) -> int:
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("deepbloom").setLevel(logging.INFO)
     try:
-        work()
+        with StopRequest():  # a signal at any moment leaves with its code, also while libraries are imported
+            work()
     except DeepBloomError as error:
         print(f"deepbloom: {error}", file=sys.stderr)
         return error.exit_code
@@ -45,7 +50,10 @@ def guarded(work: Callable[[], object]) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         sys.stderr.close()
         return 0
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+            print(f"deepbloom: {error}. Free space, or choose another place.", file=sys.stderr)
+            return 2
         traceback.print_exc()
         print(f"deepbloom: this is a bug in deepbloom {__version__}; please report the lines above.", file=sys.stderr)
         return 1

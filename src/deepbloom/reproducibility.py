@@ -20,6 +20,16 @@ def generator(seed: int, *place: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(seed, *place))
 
 
+def environment(device: torch.device) -> dict[str, str | int]:
+    """Return what the last bits of a result depend on besides the settings."""
+    return {
+        "device": device.type,
+        "torch": torch.__version__,
+        "num_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
 def seed_everything(seed: int, *place: str | int) -> None:
     """Set torch's global generators (CPU and CUDA) to the stream at ``place``."""
     torch.manual_seed(derive_seed(seed, *place))

@@ -21,6 +21,7 @@ from deepbloom.errors import RunError
 CONFIG = "config.yaml"
 MODEL = "model.safetensors"
 LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
 METRICS = "metrics.json"
 HISTORY = "history.csv"
 PREDICTIONS = "predictions.csv"
@@ -33,8 +34,15 @@ LOCK = ".lock"
 NOT_IDENTITY = {"output_dir", "train.num_workers", "train.resume", "train.checkpoint_seconds", "data.pixel_cache"}
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, previous: Path | None = None) -> None:
     """Write a file so that after a crash at any moment either the old or the new content is there, never a part.
+
+    Parameters
+    ----------
+    path : Path
+    content : bytes
+    previous : Path, optional
+        Where the old content is kept. After a crash between the two renames it is there, and nothing at ``path``.
 
     Raises
     ------
@@ -47,6 +55,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if previous and path.exists():
+            os.replace(path, previous)
         os.replace(temporary, path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -54,11 +64,40 @@ def write_bytes(path: Path, content: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        kept = "What was there before is unchanged." if path.parent.is_dir() else f"{path.parent} is gone."
         raise RunError(
-            f"Cannot write {path}: {error.strerror or error}. What was there before is unchanged. "
+            f"Cannot write {path}: {error.strerror or error}. {kept} "
             "Free space or choose another output_dir=PATH, then start the same command again."
         ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writes left behind that were killed; for the process that holds the folder."""
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+def load_settings(text: str) -> dict:
+    """Return the settings in the text of a config.yaml: plain values only.
+
+    Raises
+    ------
+    ValueError
+        It is no YAML, no mapping, nested without end, or has aliases, by which a few lines can name billions of values.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
+            raise ValueError("it has aliases")
+        content = yaml.load(text, loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, not named settings")
+    return content
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
@@ -157,8 +196,8 @@ def open_run(config: RunConfig) -> tuple[Path, str]:
 
 def _check_same_settings(folder: Path, config: RunConfig) -> None:
     try:
-        stored = _flatten(yaml.safe_load((folder / CONFIG).read_text()))
-    except (OSError, yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
+        stored = _flatten(load_settings((folder / CONFIG).read_text("utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"{folder / CONFIG} cannot be read, so the run in it is left alone. Choose another output_dir."
         ) from error
@@ -206,6 +245,8 @@ def exclusive(folder: Path) -> Iterator[None]:
             raise RunError(
                 f"Another process is training in {folder}. Wait for it, or choose another output_dir=PATH."
             ) from error
+        if not (folder / LOCK).exists() or not os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK)):
+            raise RunError(f"Another process has just removed {folder}. Start the same command again.")
         yield
 
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import yaml
-
+from deepbloom import run_dir
 from deepbloom.errors import RunError
 
 
@@ -38,9 +37,9 @@ def load_yaml(path: Path) -> dict[str, str]:
     """Return a YAML file's scalars as text, by dotted name. Raises `RunError`."""
     text = read_text(path)
     try:
-        return _flatten(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-        raise RunError(f"{path} is damaged: {' '.join(str(error).split())[:200]}.") from error
+        return _flatten(run_dir.load_settings(text))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {error}.") from error
 
 
 def _flatten(content: Mapping[str, object], prefix: str = "") -> dict[str, str]:

@@ -69,16 +69,24 @@ def run_jobs(configs: list[RunConfig]) -> None:
 def _run_in_process(config: RunConfig) -> int:
     """Train in a new process and return its exit code; SIGINT and SIGTERM are handed on to it, and it is waited for."""
     command = [sys.executable, "-m", "deepbloom.commands.sweep"]
-    # In a session of its own, so that Ctrl-C in a terminal reaches it once, through this process.
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
-    hand_on = {
-        number: signal.signal(number, lambda received, _: child.send_signal(received))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    child: subprocess.Popen | None = None
+    early: list[int] = []
+
+    def hand_on(number: int, _: object) -> None:
+        if child is None:
+            early.append(number)
+        else:
+            child.send_signal(number)
+
+    previous = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        # In a session of its own, so that Ctrl-C in a terminal reaches it once, through this process.
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
+        for number in early:
+            child.send_signal(number)
         child.communicate(json.dumps(asdict(config)))
     finally:
-        for number, handler in hand_on.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 

@@ -30,7 +30,7 @@ from deepbloom.engine.job import Batches, Job
 from deepbloom.engine.precision import choose_training_precision
 from deepbloom.engine.state import Progress, read_progress
 from deepbloom.engine.train import train as run_loop
-from deepbloom.errors import ConfigError, DeepBloomError, Interrupted
+from deepbloom.errors import ConfigError, DeepBloomError, Interrupted, RunError
 from deepbloom.models.freezing import count_parameters, split_model, train_mode
 from deepbloom.models.registry import ModelSpec, create_model, get_spec
 from deepbloom.reproducibility import seed_everything
@@ -73,10 +73,12 @@ def train(config: RunConfig) -> Path:
         log.info("%s is complete already. For another run, change a setting or add train.resume=never.", folder)
         return folder
     with run_dir.exclusive(folder), StopRequest() as stop, _log_file(folder), logging_redirect_tqdm():
+        run_dir.remove_leftovers(folder)
         (folder / run_dir.FAILED).unlink(missing_ok=True)
         run_dir.write_config(folder, config)
         try:
-            _train(config, folder, stop)
+            with _disk_faults(folder):
+                _train(config, folder, stop)
         except Interrupted as error:
             log.debug("%s", error)
             raise
@@ -126,7 +128,7 @@ def _train(config: RunConfig, folder: Path, stop: StopRequest) -> None:
         num_threads=torch.get_num_threads(),
         versions=run_dir.collect_versions(),
     )
-    saved = read_progress(folder, config)
+    saved = read_progress(folder, config, device)
     progress = saved[0] if saved else Progress()
     if saved:
         log.info("going on in epoch %d after step %d", progress.epoch, progress.step)
@@ -262,6 +264,7 @@ def _test(
             "git_commit": run_dir.git_commit(),
         },
     )
+    (folder / run_dir.PREVIOUS).unlink(missing_ok=True)
     log.info(
         "test accuracy %.4f (%d pictures), validation %.4f, best epoch %d, %.0f s of training",
         scores["test"]["top1_accuracy"],
@@ -280,13 +283,33 @@ def _record_failure(folder: Path, error: Exception) -> None:
 
 
 @contextmanager
+def _disk_faults(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into an error that says what is kept."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{error}. What was saved in {folder} before is unchanged. Free space or repair the disk, then start the "
+            "same command again: it goes on from there."
+        ) from error
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written stops nothing."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
+@contextmanager
 def _log_file(folder: Path) -> Iterator[None]:
     """Also write the log lines of this run to its own file."""
-    handler = logging.FileHandler(folder / run_dir.LOG, encoding="utf-8")
+    handler = _LogFile(folder / run_dir.LOG, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
         yield
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()

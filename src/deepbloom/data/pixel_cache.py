@@ -98,19 +98,12 @@ class CachedPixels(Pixels):
     def read(self, indices: np.ndarray) -> np.ndarray:
         return np.asarray(self._pixels[np.asarray(indices)])
 
-    def verify(self) -> None:
-        """Compare every byte with the SHA-256 in the header.
-
-        Raises
-        ------
-        DataError
-            They differ.
-        """
+    def is_whole(self) -> bool:
+        """Return whether every byte is as it was written, by the SHA-256 in the header."""
         digest = hashlib.sha256()
         for picture in self._pixels:
             digest.update(picture)
-        if digest.hexdigest() != self._header["sha256"]:
-            raise DataError(f"The pixel cache {self.path} is damaged. Delete it; it is made again at the next start.")
+        return digest.hexdigest() == self._header["sha256"]
 
     def close(self) -> None:
         del self._pixels
@@ -170,6 +163,8 @@ def _open_cached(
         found = find_cache(path, shape)
         if found:
             return found
+        if path.exists():
+            log.warning("The pixel cache %s is damaged. It is made again.", path)
         for left_over in folder.glob("*.tmp"):  # of a process that was killed: this one holds the lock
             left_over.unlink()
         _make_room(folder, HEADER_BYTES + int(np.prod(shape)))
@@ -192,7 +187,7 @@ def _file_name(source: ImageSource, preprocessing: Preprocessing) -> str:
 
 
 def find_cache(path: Path, shape: tuple[int, ...]) -> CachedPixels | None:
-    """Return the cache file at ``path`` if it is there and whole, else None. Its size and header are checked."""
+    """Return the cache file at ``path`` if it is there and undamaged, else None."""
     try:
         file = open(path, "rb")  # noqa: SIM115 - stays open as long as its pixels are used
     except FileNotFoundError:
@@ -203,10 +198,12 @@ def find_cache(path: Path, shape: tuple[int, ...]) -> CachedPixels | None:
         same_file = os.path.samestat(os.fstat(file.fileno()), os.stat(path))  # not deleted while the lock was awaited
         whole = os.fstat(file.fileno()).st_size == HEADER_BYTES + int(np.prod(shape))
         if same_file and whole and header["format"] == FORMAT and tuple(header["shape"]) == shape:
-            with suppress(OSError):  # another user's, readable only
-                os.utime(path)  # used now
-            return CachedPixels(path, file, header)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+            found = CachedPixels(path, file, header)
+            if found.is_whole():
+                with suppress(OSError):  # another user's, readable only
+                    os.utime(path)  # used now
+                return found
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         pass
     file.close()
     return None

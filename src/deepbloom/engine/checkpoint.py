@@ -32,8 +32,18 @@ def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any], previous: Path | None = None
+) -> None:
     """Write named tensors and a JSON header into one file, atomically, with a SHA-256 over both.
+
+    Parameters
+    ----------
+    path : Path
+    tensors : mapping of str to Tensor
+    header : mapping
+    previous : Path, optional
+        Where the file that was there before is kept.
 
     Raises
     ------
@@ -42,7 +52,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     """
     here = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
     metadata = {"header": json.dumps(header), "digest": _digest(here, header)}
-    run_dir.write_bytes(path, save(here, metadata))
+    run_dir.write_bytes(path, save(here, metadata), previous)
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,7 +1,9 @@
 """Where a run stands: saved as a whole, restored as a whole."""
 
 import copy
+import logging
 import math
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,11 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from deepbloom import run_dir
-from deepbloom.config import RunConfig
+from deepbloom.config import RunConfig, from_dict
 from deepbloom.engine.checkpoint import FORMAT, STATE_KIND, read_tensors, write_tensors
 from deepbloom.engine.job import Job
 from deepbloom.engine.optim import make_optimizer, optimizer_tensors, restore_optimizer
-from deepbloom.errors import CheckpointError
+from deepbloom.errors import CheckpointError, ConfigError
+from deepbloom.reproducibility import environment
+
+log = logging.getLogger("deepbloom")
 
 
 @dataclass
@@ -106,10 +111,11 @@ class State:
             "kind": STATE_KIND,
             "format": FORMAT,
             "run": run_dir.run_hash(self.job.config),
+            "environment": environment(self.job.device),
             "progress": progress,
             "scaler": self.scaler.state_dict(),
         }
-        write_tensors(self.job.folder / run_dir.LAST, tensors, header)
+        write_tensors(self.job.folder / run_dir.LAST, tensors, header, self.job.folder / run_dir.PREVIOUS)
         if self.best and self._published_epoch != self.progress.best_epoch:
             model_tensors = self.job.model.state_dict() | self.best
             write_tensors(
@@ -121,36 +127,65 @@ class State:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Put back the tensors that `save` wrote."""
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "averaged": {}, "best": {}}
-        for full_name, tensor in tensors.items():
-            part, name = full_name.split("/", 1)
-            parts[part][name] = tensor
         names = {parameter: name for name, parameter in self.job.model.named_parameters()}
         try:
+            for full_name, tensor in tensors.items():
+                part, name = full_name.split("/", 1)
+                parts[part][name] = tensor
             self.job.model.load_state_dict(parts["model"])
             restore_optimizer(self.optimizer, parts["optimizer"], names)
             if self.averaged is not None:
                 self.averaged.load_state_dict(parts["model"] | parts["averaged"])
-        except (RuntimeError, KeyError) as error:
+        except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(
                 f"{self.job.folder / run_dir.LAST} does not fit this run's network: {error}"
             ) from error
         self.best = parts["best"]
 
 
-def read_progress(folder: Path, config: RunConfig) -> tuple[Progress, dict[str, Tensor], dict[str, Any]] | None:
+def read_progress(
+    folder: Path, config: RunConfig, device: torch.device
+) -> tuple[Progress, dict[str, Tensor], dict[str, Any]] | None:
     """Return the progress, tensors and scaler state saved in ``folder``, or None where nothing was saved yet.
+
+    Where the newest state is damaged, the one before it takes its place, and the log says so.
 
     Raises
     ------
     CheckpointError
-        The state is damaged, or belongs to a run with other settings.
+        Both states are damaged, or the state belongs to a run with other settings.
     """
     path = folder / run_dir.LAST
-    if not path.exists():
+    if not path.exists() and not (folder / run_dir.PREVIOUS).exists():
         return None
-    tensors, header = read_tensors(path, STATE_KIND)
-    if header["run"] != run_dir.run_hash(config):
+    tensors, header = _read_newest(folder)
+    if header.get("run") != run_dir.run_hash(config):
         raise CheckpointError(f"{path} belongs to a run with other settings. Choose another output_dir=PATH.")
-    content = dict(header["progress"])
-    content["best_val_loss"] = float(content["best_val_loss"])
-    return Progress(**content), tensors, header["scaler"]
+    try:
+        content = dict(header["progress"])
+        content["best_val_loss"] = float(content["best_val_loss"])
+        progress, scaler = from_dict(Progress, content), dict(header["scaler"])
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} holds no training state of this version: {error}") from error
+    _warn_of_changes(header.get("environment"), environment(device))
+    return progress, tensors, scaler
+
+
+def _read_newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    path, previous = folder / run_dir.LAST, folder / run_dir.PREVIOUS
+    try:
+        return read_tensors(path, STATE_KIND)
+    except CheckpointError as error:
+        if not previous.exists():
+            raise CheckpointError(f"{error} No earlier state is there: delete {folder} to train anew.") from error
+        found = read_tensors(previous, STATE_KIND)
+        os.replace(previous, path)  # so that the next save does not put the damaged one in its place
+        log.warning("%s cannot be read (%s) The run goes on from the state that was saved before it.", path, error)
+        return found
+
+
+def _warn_of_changes(saved: Any, now: dict[str, str | int]) -> None:
+    before = saved if isinstance(saved, dict) else {}
+    changed = [f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value]
+    if changed:
+        log.warning("The result may differ in the last bits from that of a run without a stop: %s.", "; ".join(changed))
