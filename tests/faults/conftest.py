@@ -4,6 +4,9 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from small_runs import NETWORKS
+
+from deepbloom.models import registry
 
 FIGURES = pytest.StashKey[Counter[str]]()
 
@@ -25,3 +28,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("faults")
         for figure, count in sorted(figures.items()):
             terminalreporter.write_line(f"{count:6d} {figure}")
+
+
+@pytest.fixture(autouse=True)
+def _tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add the tiny networks to the registry, and draw no plots."""
+    for name, spec in NETWORKS.items():
+        monkeypatch.setitem(registry.SPECS, name, spec)
+    for name in ("plot_history", "plot_confusion"):
+        monkeypatch.setattr(f"deepbloom.commands.train.{name}", lambda *_: None)

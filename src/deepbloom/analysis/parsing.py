@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
 from deepbloom import run_dir
 from deepbloom.errors import RunError
 

@@ -171,13 +171,15 @@ def _validate(state: State) -> None:
     if (val_accuracy, -val_loss) > (progress.best_val_accuracy, -progress.best_val_loss):
         progress.best_epoch, progress.best_val_accuracy, progress.best_val_loss = progress.epoch, val_accuracy, val_loss
         state.keep_best()
+    steps, epochs = job.batches.steps_per_epoch, job.config.train.epochs
+    last_factor = lr_factor(progress.epoch * steps - 1, steps, epochs, job.config.scheduler)
     row = {
         "epoch": progress.epoch,
         "train_loss": progress.loss_sum / progress.count,
         "train_accuracy": progress.correct / progress.count,
         "val_loss": val_loss,
         "val_accuracy": val_accuracy,
-        "lr": max(group["lr"] for group in state.optimizer.param_groups),
+        "lr": job.config.optimizer.lr * last_factor,
         "seconds": progress.seconds,
         "images_per_second": progress.count / progress.seconds,
     }

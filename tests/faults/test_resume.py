@@ -1,0 +1,161 @@
+"""A run that is killed and started again ends in the same bits as one that was never killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from children import PLACES, Child, kill
+from small_runs import outcome, settings
+
+from deepbloom import run_dir
+from deepbloom.commands.train import train
+from deepbloom.engine import state as state_module
+from deepbloom.engine.checkpoint import STATE_KIND, read_tensors
+
+VARIANTS = {
+    "averaged and mixed": {},
+    "two workers, no pixel cache": {"num_workers": 2, "pixel_cache": "off", "ema_decay": 0.0, "mixup": 0.0},
+    "two workers, averaged": {"num_workers": 2, "mixup": 0.0},
+    "frozen part computed once": {"model": "tiny_partial", "num_workers": 2},
+    "frozen part in every step": {"model": "tiny_partial", "prefix_cache": "off", "ema_decay": 0.0},
+    "saved now and then": {"checkpoint_seconds": 0.02},
+}
+"""The settings by what they exercise."""
+LAST_NUMBER = {"step": 12, "validation": 3, "save": 70}
+"""A whole run has 12 steps and 3 validations, and more than 70 steps of writing."""
+
+
+def moments(count: int) -> list[tuple[str, tuple[tuple[str, int], ...]]]:
+    """Return (settings, places of the kills): every sixth is killed twice, the second time soon after it went on."""
+    draw = random.Random(20240)
+    chosen = []
+    for number in range(count):
+        place = ("step", "validation", "save")[number % 3]
+        kills = [(place, draw.randint(1, LAST_NUMBER[place]))]
+        if number % 6 == 4:
+            kills = [("step", draw.randint(2, 7)), (draw.choice(("step", "save")), draw.randint(1, 4))]
+        chosen.append((list(VARIANTS)[number % len(VARIANTS)], tuple(kills)))
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict]:
+    """What a run without a stop leaves, by the name of its settings."""
+    known: dict[str, dict] = {}
+
+    def run(name: str) -> dict:
+        if name not in known:
+            known[name] = outcome(train(settings(pictures, tmp_path_factory.mktemp("whole") / "run", **VARIANTS[name])))
+        return known[name]
+
+    return run
+
+
+def killed(config: object, place: str, number: int, output: Path) -> int:
+    def work() -> None:
+        with PLACES[place](kill, number):
+            train(config)
+
+    return Child(work, output).wait()
+
+
+def check_moment(moment: tuple, pictures: Path, uninterrupted: Callable, tmp_path: Path, tally: Callable) -> None:
+    name, kills = moment
+    config = settings(pictures, tmp_path / "run", **VARIANTS[name])
+    for place, number in kills:
+        assert killed(config, place, number, tmp_path / "output") == -signal.SIGKILL
+        assert not (tmp_path / "run" / run_dir.METRICS).exists()
+        tally("kills survived")
+    train(config)
+    assert outcome(tmp_path / "run") == uninterrupted(name)
+
+
+ALL = moments(30)
+
+
+@pytest.mark.parametrize("moment", ALL[:5], ids=str)
+def test_a_killed_run_goes_on_to_the_same_bits(
+    moment: tuple, pictures: Path, uninterrupted: Callable, tmp_path: Path, tally: Callable
+) -> None:
+    check_moment(moment, pictures, uninterrupted, tmp_path, tally)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("moment", ALL, ids=str)
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(
+    moment: tuple, pictures: Path, uninterrupted: Callable, tmp_path: Path, tally: Callable
+) -> None:
+    check_moment(moment, pictures, uninterrupted, tmp_path, tally)
+
+
+@pytest.mark.parametrize("forgotten", ["restore_optimizer", "Progress.history", "averaged"])
+def test_a_resume_that_forgets_something_is_noticed(
+    forgotten: str, pictures: Path, uninterrupted: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the tests above: with one part of the state left out, they fail."""
+    config = settings(pictures, tmp_path / "run")
+    assert killed(config, "step", 10, tmp_path / "output") == -signal.SIGKILL
+    honest = state_module.State.restore
+
+    def forgetful(state: state_module.State, tensors: dict) -> None:
+        honest(state, tensors)
+        if forgotten == "averaged":
+            state.averaged.load_state_dict(state.job.model.state_dict())
+        if forgotten == "Progress.history":
+            state.progress.history.pop()
+
+    if forgotten == "restore_optimizer":
+        monkeypatch.setattr(state_module, "restore_optimizer", lambda *_: None)
+    monkeypatch.setattr(state_module.State, "restore", forgetful)
+    train(config)
+    assert outcome(tmp_path / "run") != uninterrupted("averaged and mixed")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("num_threads", 64), ("torch", "1.0"), ("cpu_capability", "abacus"), (None, None)]
+)
+def test_another_environment_is_told_that_the_bits_may_differ(
+    name: str | None, value: object, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(pictures, tmp_path / "run")
+    assert killed(config, "step", 3, tmp_path / "output") == -signal.SIGKILL
+    honest = state_module.environment
+    if name:
+        monkeypatch.setattr(state_module, "environment", lambda device: honest(device) | {name: value})
+    train(config)
+    log = (tmp_path / "run" / run_dir.LOG).read_text()
+    assert ("may differ in the last bits" in log and f"{name} was" in log) is bool(name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seconds", [0.05, 0.4, 1.1, 2.3])
+def test_the_command_itself_killed_from_outside_goes_on(
+    seconds: float, pictures: Path, tmp_path: Path, tally: Callable
+) -> None:
+    """A real network in a real process, killed from outside some time after its first save."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "deepbloom", "train", "model=scratch_cnn", "data=imagefolder"]
+    command += [f"data.root={pictures}", "train.batch_size=8", "train.epochs=8", "train.checkpoint_seconds=0"]
+    command += ["train.num_threads=1", "train.precision=fp32", "train.ema_decay=0.9", "augment.mixup_alpha=0.2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen([*command, f"output_dir={folder}"], env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (folder / run_dir.LAST).exists() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(seconds)
+    child.kill()
+    child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    assert not (folder / run_dir.METRICS).exists()
+    stopped, _ = read_tensors(folder / run_dir.LAST, STATE_KIND)
+    for place in (folder, tmp_path / "whole"):
+        subprocess.run([*command, f"output_dir={place}"], env=environment, capture_output=True, check=True)
+    assert outcome(folder) == outcome(tmp_path / "whole")
+    assert stopped.keys() == read_tensors(folder / run_dir.LAST, STATE_KIND)[0].keys()
+    tally("kills survived")
