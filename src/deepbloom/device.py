@@ -1,5 +1,6 @@
 """The machine: which device, how many cores are really there, how much memory was used."""
 
+import ctypes
 import os
 import platform
 import resource
@@ -9,6 +10,21 @@ from pathlib import Path
 import torch
 
 from deepbloom.errors import ConfigError
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
+
+def use_cores(count: int = 0) -> None:
+    """Let CPU arithmetic take ``count`` threads, or one per available core where it is 0, and keep freed memory.
+
+    glibc gives every freed array of more than 32 MB back to the system, and the next one is cleared page by page:
+    half of the time of an EfficientNet's forward pass. Where the C library is another one, nothing is changed.
+    """
+    torch.set_num_threads(count or available_cores())
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def choose_device(name: str) -> torch.device:

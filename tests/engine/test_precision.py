@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepbloom.engine.precision import candidates, choose_fastest, choose_training_precision
+from deepbloom.engine.precision import autocast, candidates, choose_fastest, choose_training_precision
 
 CPU = torch.device("cpu")
 
@@ -48,3 +48,15 @@ def test_measuring_leaves_the_network_as_it_was() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert network.training
+
+
+def test_a_cpu_trains_depthwise_convolutions_in_float32_and_all_others_in_bf16() -> None:
+    depthwise, pointwise = nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1)
+    inputs = torch.randn(2, 4, 8, 8)
+    with autocast(CPU, "bf16"):
+        trained = [depthwise(inputs).dtype, pointwise(inputs).dtype]
+        with torch.inference_mode():
+            evaluated = [depthwise(inputs).dtype, pointwise(inputs).dtype]
+    assert trained == [torch.float32, torch.bfloat16]
+    assert evaluated == [torch.bfloat16, torch.bfloat16]
+    assert depthwise(inputs).dtype == pointwise(inputs).dtype == torch.float32

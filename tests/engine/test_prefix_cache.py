@@ -13,7 +13,7 @@ GB = 10**9
 
 
 @pytest.mark.parametrize(
-    ("requested", "epochs", "augmented", "bytes_per_view", "free", "views"),
+    ("wanted", "epochs", "augmented", "bytes_per_view", "free", "views"),
     [
         (6, 20, True, GB, 100 * GB, 6),
         (6, 3, True, GB, 100 * GB, 3),  # more views than epochs are never seen
@@ -24,9 +24,9 @@ GB = 10**9
     ],
 )
 def test_views_follow_the_budget(
-    requested: int, epochs: int, augmented: bool, bytes_per_view: int, free: int, views: int
+    wanted: int, epochs: int, augmented: bool, bytes_per_view: int, free: int, views: int
 ) -> None:
-    assert choose_views(requested, epochs, augmented, bytes_per_view, 0, free) == views
+    assert choose_views(wanted, epochs, augmented, bytes_per_view, 0, free) == views
 
 
 def test_the_validation_part_takes_its_room_first() -> None:

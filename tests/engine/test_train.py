@@ -23,8 +23,12 @@ from deepbloom.config import (
     SchedulerConfig,
     TrainConfig,
 )
-from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_tensors
+from deepbloom.data.loaders import evaluation_batches
+from deepbloom.data.prepared import prepare
+from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_model, read_tensors
+from deepbloom.engine.evaluate import predict_logits
 from deepbloom.errors import DivergedError, RunError
+from deepbloom.metrics import mean_cross_entropy, top_k_accuracy
 from deepbloom.models.registry import create_model, get_spec
 
 STOCHASTIC = AugmentConfig(rotation_degrees=20, horizontal_flip=True, mixup_alpha=0.2)
@@ -166,13 +170,17 @@ def test_the_history_has_one_row_per_epoch_with_the_documented_columns(uninterru
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
 
 
-def test_the_kept_weights_are_those_of_the_best_validation_epoch(uninterrupted: Path) -> None:
+def test_the_kept_weights_are_those_of_the_best_validation_epoch(pictures: Path, uninterrupted: Path) -> None:
     rows = history(uninterrupted)
     best = max(rows, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
     metrics = json.loads((uninterrupted / run_dir.METRICS).read_text())
     assert metrics["best_epoch"] == int(best["epoch"])
-    assert metrics["val"]["top1_accuracy"] == pytest.approx(float(best["val_accuracy"]))
-    assert metrics["val"]["loss"] == pytest.approx(float(best["val_loss"]), rel=1e-5)
+    kept = read_model(uninterrupted)
+    data = prepare(settings(pictures, uninterrupted).data, kept.preprocessing, 0)
+    batches = evaluation_batches(data.pixels, data.split.val, data.source.targets, kept.preprocessing, 8)
+    logits, targets = predict_logits(kept.network, batches, torch.device("cpu"))
+    assert top_k_accuracy(logits, targets) == metrics["val"]["top1_accuracy"] == float(best["val_accuracy"])
+    assert mean_cross_entropy(logits, targets) == pytest.approx(metrics["val"]["loss"], rel=1e-5)
 
 
 def test_training_learns_what_is_easy(pictures: Path, tmp_path: Path) -> None:

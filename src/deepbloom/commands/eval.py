@@ -10,7 +10,7 @@ from deepbloom.commands import outputs
 from deepbloom.config import DataConfig, EvalConfig, from_dict
 from deepbloom.data.loaders import evaluation_batches
 from deepbloom.data.prepared import PreparedData, prepare
-from deepbloom.device import available_cores, choose_device
+from deepbloom.device import available_cores, choose_device, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.errors import CheckpointError
@@ -29,7 +29,7 @@ def run(config: EvalConfig) -> None:
     device = choose_device(config.device)
     trained = read_model(config.ckpt)
     # The last bits of the scores depend on the number of threads: take that of the run where it is there.
-    torch.set_num_threads(min(int(trained.header.get("num_threads", available_cores())), available_cores()))
+    use_cores(min(int(trained.header.get("num_threads", available_cores())), available_cores()))
     header, model = trained.header, trained.network.to(device).to(memory_format=torch.channels_last)
     data = prepare(_data_config(header, config), trained.preprocessing, available_cores())
     _check_same_data(config.ckpt, header, trained.classes, data)

@@ -11,7 +11,7 @@ from deepbloom import run_dir
 from deepbloom.commands.outputs import softmax
 from deepbloom.commands.pictures import Readable, find_pictures, read_batches, stack_inputs
 from deepbloom.config import GradcamConfig, check_choice
-from deepbloom.device import available_cores, choose_device
+from deepbloom.device import choose_device, use_cores
 from deepbloom.engine.checkpoint import read_model
 from deepbloom.errors import ConfigError, unknown
 from deepbloom.explain.cam import METHODS, class_activation_maps
@@ -29,7 +29,7 @@ def run(config: GradcamConfig) -> None:
     """
     check_choice("method", config.method, tuple(METHODS))
     device = choose_device(config.device)
-    torch.set_num_threads(available_cores())
+    use_cores()
     trained = read_model(config.ckpt)
     model, classes = trained.network.to(device).to(memory_format=torch.channels_last), trained.classes
     target = find_target(config.target, classes)

@@ -11,7 +11,7 @@ from deepbloom import run_dir
 from deepbloom.commands.outputs import softmax, top_classes
 from deepbloom.commands.pictures import Readable, find_pictures, read_batches, stack_inputs
 from deepbloom.config import PredictConfig
-from deepbloom.device import available_cores, choose_device
+from deepbloom.device import choose_device, use_cores
 from deepbloom.engine.checkpoint import read_model
 
 log = logging.getLogger("deepbloom")
@@ -28,7 +28,7 @@ def run(config: PredictConfig) -> None:
         The checkpoint or the folder cannot be used, nothing is named by ``image``, or no picture can be read.
     """
     device = choose_device(config.device)
-    torch.set_num_threads(available_cores())
+    use_cores()
     trained = read_model(config.ckpt)
     model = trained.network.to(device).to(memory_format=torch.channels_last)
     paths = find_pictures(config.image)

@@ -22,7 +22,7 @@ from deepbloom.data.cache_folder import cache_folder
 from deepbloom.data.loaders import PictureBatches, evaluation_batches
 from deepbloom.data.prepared import PreparedData, prepare
 from deepbloom.data.split import split_kind
-from deepbloom.device import available_cores, choose_device, device_name, peak_memory_bytes
+from deepbloom.device import available_cores, choose_device, device_name, peak_memory_bytes, use_cores
 from deepbloom.engine import prefix_cache
 from deepbloom.engine.checkpoint import model_header
 from deepbloom.engine.evaluate import predict_logits
@@ -92,7 +92,7 @@ def train(config: RunConfig) -> Path:
 
 def _train(config: RunConfig, folder: Path, stop: StopRequest) -> None:
     device = choose_device(config.train.device)
-    torch.set_num_threads(config.train.num_threads or available_cores())
+    use_cores(config.train.num_threads)
     workers = available_cores() if config.train.num_workers < 0 else config.train.num_workers
     spec = get_spec(config.model.name)
     data = prepare(config.data, spec.preprocessing, workers)
@@ -168,7 +168,8 @@ def _prepare_job(
     prefix, _ = split_model(model, spec)
     train_mode(model, spec.trainable)
     if "views" not in choices:
-        plan = prefix_cache.plan(prefix, pictures, len(split.val), config, folder_of_activations)
+        head_only = spec.training_type == "frozen"
+        plan = prefix_cache.plan(prefix, pictures, len(split.val), config, folder_of_activations, head_only)
         choices |= {"views": plan.views, "prefix_precision": plan.precision}
     plan = prefix_cache.Plan(choices["views"], choices["prefix_precision"])
     batches: Batches = pictures
@@ -221,11 +222,9 @@ def _test(
 ) -> None:
     """Test the chosen weights once, and write what a complete run holds; ``metrics.json`` last."""
     spec, split, source = get_spec(config.model.name), data.split, data.source
-    scores = {}
-    for part, indices in (("val", split.val), ("test", split.test)):
-        batches = evaluation_batches(data.pixels, indices, source.targets, spec.preprocessing, EVALUATION_BATCH)
-        logits, targets = predict_logits(model, batches, device)
-        scores[part] = metrics.score_logits(logits, targets)
+    batches = evaluation_batches(data.pixels, split.test, source.targets, spec.preprocessing, EVALUATION_BATCH)
+    logits, targets = predict_logits(model, batches, device)
+    scores = metrics.score_logits(logits, targets)
     outputs.write_predictions(folder, [source.image_ids[i] for i in split.test], logits, targets)
     plots = run_dir.make_folder(folder / run_dir.PLOTS)
     plot_history(progress.history, plots / "curves.png")
@@ -251,8 +250,8 @@ def _test(
             "prefix_cache_views": progress.choices["views"],
             "num_threads": torch.get_num_threads(),
             "classes": list(source.class_names),
-            "test": scores["test"],
-            "val": scores["val"],
+            "test": scores,
+            "val": {"top1_accuracy": progress.best_val_accuracy, "loss": progress.best_val_loss},
             "params": parameters,
             "macs": count_macs(model, spec.preprocessing.size),
             "train_seconds": progress.prefix_seconds + steps_seconds,
@@ -267,9 +266,9 @@ def _test(
     (folder / run_dir.PREVIOUS).unlink(missing_ok=True)
     log.info(
         "test accuracy %.4f (%d pictures), validation %.4f, best epoch %d, %.0f s of training",
-        scores["test"]["top1_accuracy"],
-        scores["test"]["count"],
-        scores["val"]["top1_accuracy"],
+        scores["top1_accuracy"],
+        scores["count"],
+        progress.best_val_accuracy,
         progress.best_epoch,
         progress.prefix_seconds + steps_seconds,
     )

@@ -2,12 +2,14 @@
 
 import copy
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from deepbloom.device import synchronize
 
@@ -19,9 +21,30 @@ MARGIN = 1.1
 REPEATS = 3
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """Return the context in which forward passes run."""
-    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+class _DepthwiseInFloat32(TorchFunctionMode):
+    """Keep depthwise convolutions of a training step in float32: on CPUs their bf16 backward pass is slow."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        options = kwargs or {}
+        if func is torch.conv2d and torch.is_grad_enabled():
+            inputs, weight, *rest = args
+            if weight.shape[1] == 1:  # (out, in / groups, height, width)
+                with torch.autocast("cpu", enabled=False):
+                    return func(inputs.float(), weight, *rest, **options)
+        return func(*args, **options)
+
+
+@contextmanager
+def autocast(device: torch.device, precision: str) -> Iterator[None]:
+    """Run forward passes in ``precision``; on a CPU, training steps keep depthwise convolutions in float32."""
+    with torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32"):
+        if device.type == "cpu" and precision != "fp32":
+            with _DepthwiseInFloat32():
+                yield
+        else:
+            yield
 
 
 def candidates(device: torch.device) -> list[str]:

@@ -23,7 +23,9 @@ from deepbloom.engine.precision import DTYPES, autocast, choose_inference_precis
 
 log = logging.getLogger("deepbloom")
 
-DEFAULT_VIEWS = 8
+DEFAULT_VIEWS = 4
+HEAD_ONLY_VIEWS = 2
+"""Where only a linear classifier trains, making the views is nearly all of the cost, and more of them gain little."""
 BUDGET_BYTES = 16 * 2**30
 """Largest size of a run's activations on disk; a quarter of the free space where that is less."""
 
@@ -45,13 +47,12 @@ def changes_pictures(config: AugmentConfig) -> bool:
     )
 
 
-def choose_views(requested: int, epochs: int, augmented: bool, bytes_per_view: int, fixed_bytes: int, free: int) -> int:
+def choose_views(wanted: int, epochs: int, augmented: bool, bytes_per_view: int, fixed_bytes: int, free: int) -> int:
     """Return how many views fit the budget, or 0 where not even one does.
 
     Parameters
     ----------
-    requested : int
-        0 asks for `DEFAULT_VIEWS`.
+    wanted : int
     epochs : int
         More views than epochs are never seen.
     augmented : bool
@@ -59,9 +60,9 @@ def choose_views(requested: int, epochs: int, augmented: bool, bytes_per_view: i
     bytes_per_view, fixed_bytes, free : int
         Size of one view of the training part, of the validation part, and free bytes on the disk.
     """
-    wanted = min(requested or DEFAULT_VIEWS, epochs) if augmented else 1
+    useful = min(wanted, epochs) if augmented else 1
     room = min(BUDGET_BYTES, free // 4) - fixed_bytes
-    return max(0, min(wanted, room // max(1, bytes_per_view)))
+    return max(0, min(useful, room // max(1, bytes_per_view)))
 
 
 class Activations:
@@ -127,7 +128,9 @@ class ActivationBatches:
 
 
 @torch.inference_mode()
-def plan(prefix: nn.Module, pictures: PictureBatches, val_count: int, config: RunConfig, folder: Path) -> Plan:
+def plan(
+    prefix: nn.Module, pictures: PictureBatches, val_count: int, config: RunConfig, folder: Path, head_only: bool
+) -> Plan:
     """Choose precision and number of views for this network, these pictures and this disk; zero views is no cache.
 
     Parameters
@@ -140,6 +143,8 @@ def plan(prefix: nn.Module, pictures: PictureBatches, val_count: int, config: Ru
     config : RunConfig
     folder : Path
         Where the activations will lie.
+    head_only : bool
+        Whether nothing but the classifier trains.
     """
     if config.train.prefix_cache == "off" or not any(True for _ in prefix.parameters()):
         return Plan(0, "fp32")
@@ -150,7 +155,7 @@ def plan(prefix: nn.Module, pictures: PictureBatches, val_count: int, config: Ru
     output_bytes = prefix(inputs[:1]).numel() * DTYPES[precision].itemsize
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     views = choose_views(
-        config.train.prefix_cache_views,
+        config.train.prefix_cache_views or (HEAD_ONLY_VIEWS if head_only else DEFAULT_VIEWS),
         config.train.epochs,
         changes_pictures(config.augment),
         output_bytes * len(pictures.indices),
