@@ -8,7 +8,15 @@ import pytest
 import yaml
 
 from deepbloom import run_dir
-from deepbloom.config import AugmentConfig, ModelConfig, RunConfig, TrainConfig, from_dict
+from deepbloom.config import (
+    AugmentConfig,
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    SplitConfig,
+    TrainConfig,
+    from_dict,
+)
 from deepbloom.errors import ConfigError, RunError
 
 
@@ -47,12 +55,56 @@ def test_the_default_folder_follows_from_what_decides_the_result() -> None:
     )
 
 
-def test_never_resuming_takes_a_name_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_never_resuming_gives_each_process_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = RunConfig(train=TrainConfig(resume="never"))
     first = run_dir.default_folder(config)
-    first.mkdir(parents=True)
-    assert run_dir.default_folder(config) == first.with_name(f"{first.name}-2")
+    claimed = [run_dir.claim_folder(config) for _ in range(3)]  # nothing written yet: begun in the same moment
+    assert claimed == [first, first.with_name(f"{first.name}-2"), first.with_name(f"{first.name}-3")]
+    assert run_dir.check_folder(claimed[1], config) == "empty"
+
+
+def test_the_name_tells_folds_apart_and_follows_from_split_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def folder(**split: int) -> Path:
+        return run_dir.default_folder(RunConfig(data=DataConfig(split=SplitConfig(**split))))
+
+    assert folder(folds=5, fold=2).name.startswith("mini_resnet-synthetic-s0-f2-")
+    assert len({folder(), folder(seed=1), folder(folds=5), folder(folds=5, fold=1), folder(folds=4)}) == 5
+    before = folder()
+    monkeypatch.setattr(run_dir, "code_version", lambda: "other code")
+    assert folder() != before
+
+
+def test_a_run_of_other_code_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RunConfig(output_dir=str(tmp_path))
+    run_dir.write_config(tmp_path, config)
+    run_dir.check_provenance(tmp_path, {})
+    (tmp_path / run_dir.LAST).touch()
+    assert run_dir.check_folder(tmp_path, config) == "partial"
+    monkeypatch.setattr(run_dir, "code_version", lambda: "other code")
+    with pytest.raises(RunError, match="other code of DeepBloom"):
+        run_dir.check_folder(tmp_path, config)
+    (tmp_path / run_dir.METRICS).touch()  # a complete run is left as it is
+    assert run_dir.check_folder(tmp_path, config) == "complete"
+
+
+def test_a_run_whose_pictures_changed_is_not_gone_on_with(tmp_path: Path) -> None:
+    run_dir.check_provenance(tmp_path, {"split_fingerprint": "a"})
+    run_dir.check_provenance(tmp_path, {"split_fingerprint": "b"})  # nothing was trained yet
+    (tmp_path / run_dir.LAST).touch()
+    run_dir.check_provenance(tmp_path, {"split_fingerprint": "b"})
+    with pytest.raises(RunError, match="another split fingerprint"):
+        run_dir.check_provenance(tmp_path, {"split_fingerprint": "c"})
+    assert run_dir.read_provenance(tmp_path)["split_fingerprint"] == "b"
+
+
+def test_whether_a_run_is_running_is_seen_without_disturbing_it(tmp_path: Path) -> None:
+    assert not run_dir.is_running(tmp_path)
+    with run_dir.exclusive(tmp_path):
+        assert run_dir.is_running(tmp_path)
+        with pytest.raises(RunError, match="Another process"), run_dir.exclusive(tmp_path, wait_seconds=0):
+            pass
+    assert not run_dir.is_running(tmp_path)
 
 
 def test_the_written_config_builds_the_same_settings(tmp_path: Path) -> None:

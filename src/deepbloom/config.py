@@ -45,11 +45,23 @@ class SplitConfig:
     """Share of the rest that chooses the best epoch, in (0, 1)."""
     seed: int = 42
     """Which pictures go where; independent of the training seed."""
+    folds: int = 0
+    """Parts of equal size that are tested in turn, at least 2, instead of ``test_fraction``; 0 makes a single split.
+    ``data.split.folds=5 data.split.fold=0,1,2,3,4`` with -m tests every picture exactly once."""
+    fold: int = 0
+    """Which of the ``folds`` is tested, from 0."""
 
     def __post_init__(self) -> None:
         check_choice("data.split.kind", self.kind, SPLIT_KINDS)
         for name in ("test_fraction", "val_fraction"):
             check_range(f"data.split.{name}", getattr(self, name), 0, 0.9, open_low=True)
+        if self.folds < 0 or self.folds == 1:
+            raise ConfigError(f"data.split.folds={self.folds} is out of range: give at least 2, or 0 for one split.")
+        if self.folds and self.kind == "official":
+            raise ConfigError("data.split.folds divides the pictures anew: add data.split.kind=stratified.")
+        if self.fold and not self.folds:
+            raise ConfigError(f"data.split.fold={self.fold} needs data.split.folds=K, the number of folds.")
+        check_range("data.split.fold", self.fold, 0, max(0, self.folds - 1))
 
 
 @dataclass
@@ -95,7 +107,7 @@ class ModelConfig:
     """Which network, and the weights that it starts from."""
 
     name: str = "mini_resnet"
-    """A name of the registry: ``deepbloom.models.model_names()``."""
+    """A name of the registry: ``deepbloom.models.registry.model_names()``."""
     weights: str = "none"
     """``imagenet``, ``none`` (random), or the path of a .safetensors or .pth state dict."""
 
@@ -320,6 +332,14 @@ class ReportConfig:
 
 
 @dataclass
+class RunsConfig:
+    """``deepbloom runs``: list the runs in a folder and their state."""
+
+    runs: str = "outputs"
+    """A folder with run directories, at any depth."""
+
+
+@dataclass
 class DoctorConfig:
     """``deepbloom doctor``: versions, device, where data and weights are, and what is missing."""
 
@@ -329,6 +349,7 @@ COMMANDS = {
     "eval": EvalConfig,
     "predict": PredictConfig,
     "gradcam": GradcamConfig,
+    "runs": RunsConfig,
     "report": ReportConfig,
     "data": InspectConfig,
     "doctor": DoctorConfig,

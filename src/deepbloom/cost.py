@@ -1,7 +1,12 @@
-"""What a network costs: multiply-accumulates and bytes."""
+"""What a network costs: multiply-accumulates, time and bytes."""
+
+import statistics
+import time
 
 import torch
 from torch import Tensor, nn
+
+from deepbloom.device import synchronize
 
 
 def count_macs(model: nn.Module, input_size: int) -> int:
@@ -42,3 +47,39 @@ def count_macs(model: nn.Module, input_size: int) -> int:
 def model_size_bytes(model: nn.Module) -> int:
     """Return the size in bytes of all parameters and saved buffers, as they lie in a weights file."""
     return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+
+
+def measure_latency_ms(model: nn.Module, input_size: int, passes: int = 30, max_seconds: float = 3.0) -> float:
+    """Return the median time of one forward pass of one picture in fp32, in milliseconds.
+
+    It depends on the machine, its load and the number of threads. Reading and resizing the picture are left out.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Takes pictures of shape (1, 3, input_size, input_size); its modes are left as found.
+    input_size : int
+        Height and width in pixels.
+    passes : int
+        Measured after three that warm up; fewer where ``max_seconds`` are over before.
+    """
+    parameter = next(model.parameters())
+    picture = torch.zeros(1, 3, input_size, input_size, device=parameter.device, dtype=parameter.dtype)
+    modes = {module: module.training for module in model.modules()}
+    times: list[float] = []
+    try:
+        model.eval()
+        with torch.inference_mode():
+            for _ in range(3):
+                model(picture)
+            deadline = time.perf_counter() + max_seconds
+            while len(times) < passes and (not times or time.perf_counter() < deadline):
+                synchronize(parameter.device)
+                started = time.perf_counter()
+                model(picture)
+                synchronize(parameter.device)
+                times.append(time.perf_counter() - started)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return 1000 * statistics.median(times)

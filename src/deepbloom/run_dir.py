@@ -1,22 +1,23 @@
 """A run's folder: the names of its files, writes that cannot be half done, its state, and one owner at a time."""
 
 import csv
+import fcntl
 import hashlib
 import io
 import json
 import os
-import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import IO
 
 import yaml
 
-from deepbloom import __version__
 from deepbloom.config import RunConfig
 from deepbloom.errors import RunError
+from deepbloom.provenance import code_version, git_commit
 
 CONFIG = "config.yaml"
 MODEL = "model.safetensors"
@@ -28,6 +29,7 @@ PREDICTIONS = "predictions.csv"
 PLOTS = "plots"
 LOG = "train.log"
 FAILED = "failed.txt"
+PROVENANCE = "provenance.json"
 LOCK = ".lock"
 
 # Where a run is done, and how fast, does not make it another run.
@@ -145,24 +147,56 @@ def _flatten(content: Mapping[str, object], prefix: str = "") -> dict[str, objec
 
 
 def run_hash(config: RunConfig) -> str:
-    """Return 8 hex digits that are equal exactly for settings that describe the same run."""
+    """Return 8 hex digits that are equal exactly for runs that must end alike.
+
+    In it are the settings that decide the result, the split's among them, and `code_version`. What the settings cannot
+    know, the pictures themselves, is checked when a run goes on: see `check_provenance`.
+    """
     identity = {
         key: float(value) if type(value) is int else value  # 20 and 20.0 are the same setting
         for key, value in _flatten(asdict(config)).items()
         if key not in NOT_IDENTITY
     }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    content = json.dumps({"settings": identity, "code": code_version()}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 def default_folder(config: RunConfig) -> Path:
-    """Return ``outputs/MODEL-DATA-sSEED-HASH``; with ``train.resume=never``, the first such name that is free."""
-    base = Path("outputs") / f"{config.model.name}-{config.data.name}-s{config.seed}-{run_hash(config)}"
+    """Return ``outputs/MODEL-DATA-sSEED-HASH``, with ``-fFOLD`` behind the seed where there are folds."""
+    split = config.data.split
+    fold = f"-f{split.fold}" if split.folds else ""
+    return Path("outputs") / f"{config.model.name}-{config.data.name}-s{config.seed}{fold}-{run_hash(config)}"
+
+
+def failure_reason(folder: Path) -> str:
+    """Return the first line of what a failed run says about itself; empty where it says nothing."""
+    try:
+        with open(folder / FAILED, encoding="utf-8", errors="replace") as file:
+            return file.readline(500).strip()
+    except OSError:
+        return ""
+
+
+def claim_folder(config: RunConfig) -> Path:
+    """Return the run's folder: ``output_dir``, or else the default one.
+
+    With ``train.resume=never`` it is the first of that name that is free, and it is made at once, so that of two
+    processes that begin at the same moment each has its own.
+    """
+    if config.output_dir:
+        return Path(config.output_dir)
+    base = default_folder(config)
     if config.train.resume == "auto":
         return base
+    make_folder(base.parent)
     number = 1
-    while (path := base if number == 1 else base.with_name(f"{base.name}-{number}")).exists():
-        number += 1
-    return path
+    while True:
+        path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            number += 1
 
 
 def read_state(folder: Path) -> str:
@@ -179,9 +213,23 @@ def open_run(config: RunConfig) -> tuple[Path, str]:
     Raises
     ------
     RunError
-        The folder holds a run with other settings, a run that is not to be resumed, or files that are no run.
+        See `check_folder`.
     """
-    folder = Path(config.output_dir) if config.output_dir else default_folder(config)
+    folder = claim_folder(config)
+    state = check_folder(folder, config)
+    make_folder(folder)
+    return folder, state
+
+
+def check_folder(folder: Path, config: RunConfig) -> str:
+    """Return the state of ``folder``. Ask again once it is held (`exclusive`): it may have changed until then.
+
+    Raises
+    ------
+    RunError
+        The folder holds a run with other settings or of other code, a run that is not to be resumed, or files that are
+        no run.
+    """
     state = read_state(folder)
     if state == "empty":
         if folder.is_dir() and any(entry.name != LOCK for entry in folder.iterdir()):
@@ -190,8 +238,13 @@ def open_run(config: RunConfig) -> tuple[Path, str]:
         raise RunError(f"{folder} already holds a run, and train.resume=never. Choose another output_dir=PATH.")
     else:
         _check_same_settings(folder, config)
-    make_folder(folder)
-    return folder, state
+        begun_by = read_provenance(folder).get("code_version")
+        if state != "complete" and (folder / LAST).exists() and begun_by not in (None, code_version()):
+            raise RunError(
+                f"{folder} was begun by other code of DeepBloom ({begun_by}, now {code_version()}), and half a run of "
+                "each would be neither. Choose another output_dir=PATH, or leave it out; or delete that folder."
+            )
+    return state
 
 
 def _check_same_settings(folder: Path, config: RunConfig) -> None:
@@ -216,7 +269,7 @@ def _check_same_settings(folder: Path, config: RunConfig) -> None:
 
 def discard(folder: Path) -> None:
     """Remove the traces of a run that was refused before it began; anything else in the folder stays."""
-    for name in (CONFIG, LOG, FAILED, LOCK):
+    for name in (CONFIG, LOG, FAILED, PROVENANCE, LOCK):
         (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # not empty: not ours alone
         folder.rmdir()
@@ -227,59 +280,92 @@ def write_config(folder: Path, config: RunConfig) -> None:
     write_bytes(folder / CONFIG, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode())
 
 
+def read_provenance(folder: Path) -> dict[str, object]:
+    """Return what `check_provenance` wrote; empty where a run has not come so far, or the file is damaged."""
+    try:
+        content = json.loads((folder / PROVENANCE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_provenance(folder: Path, facts: Mapping[str, object]) -> None:
+    """Write down what a run rests on; when it goes on, make sure that it still does.
+
+    Parameters
+    ----------
+    folder : Path
+    facts : dict of str to str
+        Such as ``split_fingerprint``. The code's version is added.
+
+    Raises
+    ------
+    RunError
+        There is a state to go on from, and one of the facts was another when it was begun.
+    """
+    before = read_provenance(folder)
+    changed = [name for name, value in facts.items() if before.get(name) not in (None, value)]
+    if changed and (folder / LAST).exists():
+        raise RunError(
+            f"{folder} was begun with another {changed[0].replace('_', ' ')}: the pictures or weights have changed "
+            "since, and half a run of each would be neither. Bring them back, or choose another output_dir=PATH."
+        )
+    begun = {"code_version": code_version(), "git_commit": git_commit(), **facts}
+    write_json(folder / PROVENANCE, (before if (folder / LAST).exists() else {}) | begun)
+
+
+def note(folder: Path, key: str, value: object) -> None:
+    """Add a fact to the run's provenance."""
+    write_json(folder / PROVENANCE, read_provenance(folder) | {key: value})
+
+
+def count(folder: Path, key: str) -> int:
+    """Add one to a number in the run's provenance and return it: 1 at the first call."""
+    before = read_provenance(folder).get(key)
+    note(folder, key, before + 1 if isinstance(before, int) else 1)
+    return before + 1 if isinstance(before, int) else 1
+
+
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, wait_seconds: float = 0.5) -> Iterator[None]:
     """Hold the run's folder for this process; the hold ends with the process, however it ends.
+
+    Parameters
+    ----------
+    folder : Path
+    wait_seconds : float
+        How long another process is waited for.
 
     Raises
     ------
     RunError
         Another process is working in it.
     """
-    import fcntl
-
+    deadline = time.monotonic() + wait_seconds
     with open(folder / LOCK, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(
-                f"Another process is training in {folder}. Wait for it, or choose another output_dir=PATH."
-            ) from error
+        while not _lock(file, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"Another process is training in {folder}. Wait for it, or choose another output_dir=PATH."
+                )
+            time.sleep(0.05)
         if not (folder / LOCK).exists() or not os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK)):
             raise RunError(f"Another process has just removed {folder}. Start the same command again.")
         yield
 
 
-def collect_versions() -> dict[str, str]:
-    """Return the versions that results depend on."""
-    import platform
-
-    names = ("torch", "torchvision", "timm", "numpy", "pillow", "hydra-core", "omegaconf")
-    versions = {"deepbloom": __version__, "python": platform.python_version()}
-    for name in names:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def git_commit() -> str | None:
-    """Return the commit of DeepBloom's own checkout, ``-dirty`` where files differ; None for an installed wheel."""
-    here = Path(__file__).parent
+def is_running(folder: Path) -> bool:
+    """Return whether a process works in the folder; its work is not disturbed."""
     try:
-        described = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-        tracked = subprocess.run(
-            ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name],
-            capture_output=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip() if tracked.returncode == 0 else None
+        with open(folder / LOCK) as file:
+            return not _lock(file, fcntl.LOCK_SH)
+    except OSError:
+        return False
+
+
+def _lock(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

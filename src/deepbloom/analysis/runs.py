@@ -179,26 +179,18 @@ def _read_or_list(path: Path, folder: Path) -> Run | None:
     name = path.relative_to(folder).as_posix()
     state = run_dir.read_state(path)
     if state == "failed":
-        return Run(path, name, state, _first_line(path / run_dir.FAILED))
+        return Run(path, name, state, run_dir.failure_reason(path))
     if state != "complete":
         return Run(path, name, "partial", "")
     try:
-        return None if _is_evaluation(path) else read_run(path, name)
+        return None if is_evaluation(path) else read_run(path, name)
     except RunError as error:
         return Run(path, name, "unreadable", str(error))
 
 
-def _is_evaluation(path: Path) -> bool:
+def is_evaluation(path: Path) -> bool:
     alone = not any((path / name).exists() for name in RUN_FILES if name != run_dir.METRICS)
     return alone and "seed" not in load_json(path / run_dir.METRICS)
-
-
-def _first_line(path: Path) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.readline(500).strip()
-    except OSError as error:
-        return f"{path.name}: {error.strerror}"
 
 
 def _read_metrics(path: Path) -> Metrics:

@@ -12,7 +12,7 @@ from deepbloom.device import available_cores, choose_device, device_name
 from deepbloom.engine.precision import candidates
 from deepbloom.help_text import conf_dir
 from deepbloom.models.registry import get_spec, model_names
-from deepbloom.run_dir import collect_versions, git_commit
+from deepbloom.provenance import collect_versions, git_commit
 
 
 def run(_: DoctorConfig) -> None:

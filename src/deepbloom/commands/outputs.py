@@ -40,6 +40,12 @@ def write_predictions(folder: Path, image_ids: Sequence[str], logits: np.ndarray
     run_dir.write_csv(folder / run_dir.PREDICTIONS, PREDICTION_COLUMNS, rows)
 
 
+def score_without(left_out: np.ndarray, logits: np.ndarray, targets: np.ndarray) -> dict[str, float | int | None]:
+    """Return ``top1_accuracy`` (None of no picture) and ``count`` of the pictures that are not ``left_out`` (bool)."""
+    correct = (logits.argmax(axis=1) == targets)[~left_out]
+    return {"top1_accuracy": float(correct.mean()) if len(correct) else None, "count": len(correct)}
+
+
 def write_class_report(folder: Path, confusion: np.ndarray, class_names: Sequence[str]) -> None:
     """Write ``class_report.csv`` from a confusion matrix of shape (C, C)."""
     scores = report_classes(confusion)

@@ -2,9 +2,10 @@
 
 import logging
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from deepbloom import metrics, run_dir
 from deepbloom.analysis.figures import plot_confusion, plot_history
 from deepbloom.commands import outputs
 from deepbloom.config import RunConfig
-from deepbloom.cost import count_macs
+from deepbloom.cost import count_macs, measure_latency_ms
+from deepbloom.data.audit import WatchedPixels, audit_split
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.data.loaders import PictureBatches, evaluation_batches
 from deepbloom.data.prepared import PreparedData, prepare
@@ -26,6 +28,7 @@ from deepbloom.device import available_cores, choose_device, device_name, peak_m
 from deepbloom.engine import prefix_cache
 from deepbloom.engine.checkpoint import model_header
 from deepbloom.engine.evaluate import predict_logits
+from deepbloom.engine.freeze_audit import audit_freeze, combine, hash_frozen
 from deepbloom.engine.job import Batches, Job
 from deepbloom.engine.precision import choose_training_precision
 from deepbloom.engine.state import Progress, read_progress
@@ -33,6 +36,7 @@ from deepbloom.engine.train import train as run_loop
 from deepbloom.errors import ConfigError, DeepBloomError, Interrupted, RunError
 from deepbloom.models.freezing import count_parameters, split_model, train_mode
 from deepbloom.models.registry import ModelSpec, create_model, get_spec
+from deepbloom.provenance import code_version, collect_versions, git_commit
 from deepbloom.reproducibility import seed_everything
 from deepbloom.signals import StopRequest
 
@@ -72,7 +76,10 @@ def train(config: RunConfig) -> Path:
     if state == "complete":
         log.info("%s is complete already. For another run, change a setting or add train.resume=never.", folder)
         return folder
-    with run_dir.exclusive(folder), StopRequest() as stop, _log_file(folder), logging_redirect_tqdm():
+    with run_dir.exclusive(folder), StopRequest() as stop, logging_redirect_tqdm(), ExitStack() as log_file:
+        if run_dir.check_folder(folder, config) == "complete":  # by another process, until this one held the folder
+            return folder
+        log_file.enter_context(_log_file(folder))
         run_dir.remove_leftovers(folder)
         (folder / run_dir.FAILED).unlink(missing_ok=True)
         run_dir.write_config(folder, config)
@@ -126,17 +133,29 @@ def _train(config: RunConfig, folder: Path, stop: StopRequest) -> None:
         split_fingerprint=data.split_fingerprint,
         seed=config.seed,
         num_threads=torch.get_num_threads(),
-        versions=run_dir.collect_versions(),
+        versions=collect_versions(),
     )
+    frozen = hash_frozen(model, spec.trainable)
+    run_dir.check_provenance(
+        folder,
+        {
+            "dataset_fingerprint": data.source.fingerprint,
+            "split_fingerprint": data.split_fingerprint,
+            "frozen_weights": combine(frozen),
+        },
+    )
+    on_early = partial(run_dir.note, folder, "test_read_before_testing", True)
+    watched = WatchedPixels(data.pixels, len(data.source), data.split.test, on_early)
     saved = read_progress(folder, config, device)
     progress = saved[0] if saved else Progress()
     if saved:
         log.info("going on in epoch %d after step %d", progress.epoch, progress.step)
-    job = _prepare_job(config, model, data, folder, device, stop, header, progress)
+    job = _prepare_job(config, model, replace(data, pixels=watched), folder, device, stop, header, progress)
     state = run_loop(job, progress, saved[1:] if saved else None)
 
     model.load_state_dict(model.state_dict() | state.best)
-    _test(config, model, data, folder, progress, parameters, device)
+    audit = {"freeze": audit_freeze(frozen, model, state.optimizer, spec.trainable)}
+    _test(config, model, data, watched, folder, progress, parameters, audit, device)
 
 
 def _prepare_job(
@@ -215,14 +234,18 @@ def _test(
     config: RunConfig,
     model: nn.Module,
     data: PreparedData,
+    watched: WatchedPixels,
     folder: Path,
     progress: Progress,
     parameters: dict[str, int],
+    audit: dict[str, Any],
     device: torch.device,
 ) -> None:
     """Test the chosen weights once, and write what a complete run holds; ``metrics.json`` last."""
     spec, split, source = get_spec(config.model.name), data.split, data.source
-    batches = evaluation_batches(data.pixels, split.test, source.targets, spec.preprocessing, EVALUATION_BATCH)
+    times_tested = run_dir.count(folder, "times_tested")
+    watched.testing = True
+    batches = evaluation_batches(watched, split.test, source.targets, spec.preprocessing, EVALUATION_BATCH)
     logits, targets = predict_logits(model, batches, device)
     scores = metrics.score_logits(logits, targets)
     outputs.write_predictions(folder, [source.image_ids[i] for i in split.test], logits, targets)
@@ -231,6 +254,13 @@ def _test(
     confusion = metrics.confusion_matrix(logits.argmax(1), targets, len(source.class_names))
     plot_confusion(confusion, source.class_names, plots / "confusion.png")
     outputs.write_class_report(folder, confusion, source.class_names)
+    audit["split"], twins = audit_split(data)
+    audit["split"] |= {"test_without": outputs.score_without(twins, logits, targets)}
+    audit["test"] = {
+        "times_tested": times_tested,
+        "reads_per_picture": list(watched.test_reads),
+        "read_before_testing": bool(run_dir.read_provenance(folder).get("test_read_before_testing", False)),
+    }
     steps_seconds = sum(row["seconds"] for row in progress.history)
     run_dir.write_json(
         folder / run_dir.METRICS,
@@ -241,6 +271,8 @@ def _test(
             "weights": config.model.weights,
             "dataset": config.data.name,
             "data_split_kind": split_kind(source, config.data.split),
+            "folds": config.data.split.folds,
+            "fold": config.data.split.fold,
             "seed": config.seed,
             "epochs": config.train.epochs,
             "best_epoch": progress.best_epoch,
@@ -256,11 +288,15 @@ def _test(
             "macs": count_macs(model, spec.preprocessing.size),
             "train_seconds": progress.prefix_seconds + steps_seconds,
             "images_per_second": config.train.epochs * len(split.train) / (progress.prefix_seconds + steps_seconds),
+            "latency_ms": measure_latency_ms(model, spec.preprocessing.size),
+            "size_bytes": (folder / run_dir.MODEL).stat().st_size,
             "peak_memory_bytes": peak_memory_bytes(),
             "dataset_fingerprint": source.fingerprint,
             "split_fingerprint": data.split_fingerprint,
-            "versions": run_dir.collect_versions(),
-            "git_commit": run_dir.git_commit(),
+            "versions": collect_versions(),
+            "git_commit": git_commit(),
+            "code_version": code_version(),
+            "audit": audit,
         },
     )
     (folder / run_dir.PREVIOUS).unlink(missing_ok=True)
@@ -275,10 +311,12 @@ def _test(
 
 
 def _record_failure(folder: Path, error: Exception) -> None:
-    """Leave the reason in the run's folder and log; the folder itself may be what failed."""
-    log.debug("%s", error, exc_info=not isinstance(error, DeepBloomError))
+    """Leave the reason in the run's folder, and a bug's traceback in its log; the folder itself may be what failed."""
+    reason = f"{type(error).__name__}: {error}\n"
     with suppress(OSError):
-        (folder / run_dir.FAILED).write_text(f"{type(error).__name__}: {error}\n")
+        (folder / run_dir.FAILED).write_text(reason)
+        with open(folder / run_dir.LOG, "a", encoding="utf-8") as file:
+            file.write(reason if isinstance(error, DeepBloomError) else "".join(traceback.format_exception(error)))
 
 
 @contextmanager

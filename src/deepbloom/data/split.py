@@ -46,6 +46,7 @@ class Split:
 def make_split(source: ImageSource, config: SplitConfig) -> Split:
     """Divide the pictures: ``stratified`` by class with all parts merged, or the ``official`` parts of the data.
 
+    With ``folds``, a stratified split tests one of so many parts of each class, and every picture is in exactly one.
     Which part a picture falls into depends on its name, its class and ``config`` alone, not on the order of files.
 
     Raises
@@ -59,7 +60,13 @@ def make_split(source: ImageSource, config: SplitConfig) -> Split:
             "telling classes apart needs at least two."
         )
     kind = split_kind(source, config)
-    split = _official(source, config) if kind == "official" else _stratified(source, config)
+    if kind == "official" and config.folds:
+        raise DataError(
+            f"data.split.folds={config.folds} divides the pictures anew, but data={source.name} comes with ready-made "
+            "parts. Add data.split.kind=stratified to merge them."
+        )
+    make = _official if kind == "official" else _fold if config.folds else _stratified
+    split = make(source, config)
     for part in PARTS:
         if len(getattr(split, part)) == 0:
             raise DataError(
@@ -118,6 +125,31 @@ def _stratified(source: ImageSource, config: SplitConfig) -> Split:
     if singles:
         notes.append(f"{_name(singles)} 1 picture each: it trains, and the class is neither validated nor tested.")
     return Split(_as_indices(train), _as_indices(val), _as_indices(test), tuple(notes))
+
+
+def _fold(source: ImageSource, config: SplitConfig) -> Split:
+    """Test one fold. Validation is taken from the next one first, so that no picture always validates.
+
+    Each class is dealt out in turn like cards, beginning with a fold that follows from its name: a class's folds differ
+    in size by one picture at most, and the remainders of the classes spread over the folds.
+    """
+    train: list[int] = []
+    val: list[int] = []
+    test: list[int] = []
+    untested: list[str] = []
+    for number, name in enumerate(source.class_names):
+        order = _shuffled(source, np.flatnonzero(source.targets == number), config.seed)
+        first = int(hashlib.sha256(f"{config.seed}:{name}".encode("utf-8", "surrogateescape")).hexdigest(), 16)
+        turns = [(first + position - config.fold) % config.folds for position in range(len(order))]
+        by_turn = sorted(zip(turns, order, strict=True), key=lambda pair: pair[0])
+        rest = [index for turn, index in by_turn if turn]
+        num_val = min(max(1, _round_half_up(len(rest), config.val_fraction)), len(rest) - 1) if len(rest) >= 2 else 0
+        test += [index for turn, index in zip(turns, order, strict=True) if turn == 0]
+        val += rest[:num_val]
+        train += rest[num_val:]
+        untested += [name] * (0 not in turns)
+    notes = (f"{_name(untested)} no picture in fold {config.fold}: too few pictures for {config.folds} folds.",)
+    return Split(_as_indices(train), _as_indices(val), _as_indices(test), notes if untested else ())
 
 
 def _name(classes: list[str]) -> str:
