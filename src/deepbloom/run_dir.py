@@ -207,6 +207,11 @@ def read_state(folder: Path) -> str:
     return "empty"
 
 
+def holds_state(folder: Path) -> bool:
+    """Return whether there is something to go on from."""
+    return (folder / LAST).exists() or (folder / PREVIOUS).exists()
+
+
 def open_run(config: RunConfig) -> tuple[Path, str]:
     """Return the run's folder and its state, after making sure that nothing of another run is overwritten.
 

@@ -1,7 +1,7 @@
 """A count of what was tried, printed at the end: the figures of docs/reliability.md are copied from there."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from small_runs import NETWORKS
@@ -30,10 +30,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(f"{count:6d} {figure}")
 
 
-@pytest.fixture(autouse=True)
-def _tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _tiny_networks() -> Iterator[None]:
     """Add the tiny networks to the registry, and draw no plots."""
-    for name, spec in NETWORKS.items():
-        monkeypatch.setitem(registry.SPECS, name, spec)
-    for name in ("plot_history", "plot_confusion"):
-        monkeypatch.setattr(f"deepbloom.commands.train.{name}", lambda *_: None)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, spec in NETWORKS.items():
+            patch.setitem(registry.SPECS, name, spec)
+        for name in ("plot_history", "plot_confusion"):
+            patch.setattr(f"deepbloom.commands.train.{name}", lambda *_: None)
+        yield

@@ -91,7 +91,7 @@ def train(config: RunConfig) -> Path:
             raise
         except Exception as error:
             _record_failure(folder, error)
-            if state == "empty" and not (folder / run_dir.LAST).exists() and getattr(error, "exit_code", 1) == 2:
+            if state == "empty" and not run_dir.holds_state(folder) and getattr(error, "exit_code", 1) == 2:
                 run_dir.discard(folder)
             raise
     return folder

@@ -156,7 +156,7 @@ def read_progress(
         Both states are damaged, or the state belongs to a run with other settings.
     """
     path = folder / run_dir.LAST
-    if not path.exists() and not (folder / run_dir.PREVIOUS).exists():
+    if not run_dir.holds_state(folder):
         return None
     tensors, header = _read_newest(folder)
     if header.get("run") != run_dir.run_hash(config):

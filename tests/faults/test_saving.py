@@ -1,0 +1,239 @@
+"""Writes that fail or are cut off: what was saved before still loads, and the person is told what to do."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from children import Child, at_step, at_write, full_disk, kill
+from small_runs import outcome
+from small_runs import settings as small_settings
+
+from deepbloom import cli, run_dir
+from deepbloom.commands.train import train
+from deepbloom.config import RunConfig
+from deepbloom.engine.checkpoint import STATE_KIND, read_tensors
+
+SOME = (3, 9, 22, 35, 50, 71)
+"""Steps of writing at which the quick tests plant their faults; `at_write` counts them."""
+
+
+def settings(pictures: Path, folder: Path) -> RunConfig:
+    """Return the settings of a run of four steps in two epochs."""
+    return small_settings(pictures, folder, epochs=2, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return outcome(train(settings(pictures, tmp_path_factory.mktemp("whole") / "run")))
+
+
+def state_loads(folder: Path) -> bool:
+    """Return whether a saved state can be read; the first write of all has none before it."""
+    newest = folder / run_dir.LAST
+    path = newest if newest.exists() else folder / run_dir.PREVIOUS
+    if not path.exists():
+        return False
+    read_tensors(path, STATE_KIND)
+    return True
+
+
+def fail_at(number: int, pictures: Path, whole: dict, folder: Path, capsys: pytest.CaptureFixture) -> bool:
+    """Run with a full disk at one step of writing, then go on; return False where the run has no such step."""
+    config = settings(pictures, folder)
+    with at_write(full_disk, number) as calls:
+        code = cli.guarded(lambda: train(config))
+    err = capsys.readouterr().err
+    if calls[0] < number:
+        assert code == 0
+        return False
+    assert code == 2, err
+    assert "No space left on device" in err
+    assert "is unchanged" in err
+    assert "start the same command again" in err
+    assert "Traceback" not in err
+    assert not list(folder.glob(".*.tmp"))
+    assert state_loads(folder) or number <= 10
+    train(config)
+    assert outcome(folder) == whole
+    return True
+
+
+def crash_at(number: int, pictures: Path, whole: dict, folder: Path) -> bool:
+    """Run with a power cut at one step of writing, then go on; return False where the run has no such step."""
+    config = settings(pictures, folder)
+
+    def work() -> None:
+        with at_write(kill, number):
+            train(config)
+
+    if Child(work, folder.with_name(f"{folder.name}.output")).wait() == 0:
+        return False
+    assert state_loads(folder) or number <= 10
+    train(config)
+    assert outcome(folder) == whole
+    return True
+
+
+@pytest.mark.parametrize("number", SOME)
+def test_a_write_that_fails_loses_nothing(
+    number: int, pictures: Path, whole: dict, tmp_path: Path, capsys: pytest.CaptureFixture, tally: Callable
+) -> None:
+    assert fail_at(number, pictures, whole, tmp_path / "run", capsys)
+    tally("writes failed")
+
+
+@pytest.mark.parametrize("number", SOME[::3])
+def test_a_crash_between_two_steps_of_a_write_loses_nothing(
+    number: int, pictures: Path, whole: dict, tmp_path: Path, tally: Callable
+) -> None:
+    assert crash_at(number, pictures, whole, tmp_path / "run")
+    tally("kills survived")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_every_write_that_fails_loses_nothing(
+    pictures: Path, whole: dict, tmp_path: Path, capsys: pytest.CaptureFixture, tally: Callable
+) -> None:
+    number = 1
+    while fail_at(number, pictures, whole, tmp_path / str(number), capsys):
+        tally("writes failed")
+        number += 1
+    assert number > max(SOME)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_a_crash_between_any_two_steps_of_writing_loses_nothing(
+    pictures: Path, whole: dict, tmp_path: Path, tally: Callable
+) -> None:
+    number = 1
+    while crash_at(number, pictures, whole, tmp_path / str(number)):
+        tally("kills survived")
+        number += 1
+    assert number > max(SOME)
+
+
+def test_a_write_in_place_would_lose_the_state(pictures: Path, tmp_path: Path) -> None:
+    """The control: without the file beside the target, a crash half way leaves no state that can be read."""
+    config = settings(pictures, tmp_path / "run")
+
+    states = []
+
+    def in_place(path: Path, content: bytes, previous: Path | None = None) -> None:
+        states.append(path.name == run_dir.LAST)
+        if sum(states) == 3:
+            path.write_bytes(content[: len(content) // 2])
+            kill()
+        path.write_bytes(content)
+
+    def work() -> None:
+        run_dir.write_bytes = in_place
+        train(config)
+
+    assert Child(work, tmp_path / "output").wait() == -signal.SIGKILL
+    with pytest.raises(Exception, match="damaged"):
+        state_loads(tmp_path / "run")
+
+
+def test_a_folder_that_vanishes_is_told(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture, tally: Callable
+) -> None:
+    with at_step(lambda: shutil.rmtree(tmp_path / "run"), 3):
+        code = cli.guarded(lambda: train(settings(pictures, tmp_path / "run")))
+    err = capsys.readouterr().err
+    assert code == 2
+    assert f"{tmp_path / 'run'} is gone" in err
+    assert "Traceback" not in err
+    tally("writes failed")
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_cannot_be_written_is_told_before_any_training(
+    error: int, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(error, os.strerror(error), str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with at_step(kill, 1):
+        code = cli.guarded(lambda: train(settings(pictures, tmp_path / "run")))
+    assert code == 2
+    assert os.strerror(error) in capsys.readouterr().err
+
+
+# A real file system that fills up, where a test may mount one
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a file system cannot be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def remount(place: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", place], check=True)
+
+
+def test_a_disk_that_is_really_full_loses_nothing(
+    pictures: Path, whole: dict, small_disk: Path, capsys: pytest.CaptureFixture, tally: Callable
+) -> None:
+    config = settings(pictures, small_disk / "run")
+
+    def fill() -> None:
+        (small_disk / "other").write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 4096))
+
+    with at_step(fill, 3):
+        code = cli.guarded(lambda: train(config))
+    err = capsys.readouterr().err
+    assert code == 2
+    assert "No space left on device" in err
+    assert "Traceback" not in err
+    assert state_loads(small_disk / "run")
+    (small_disk / "other").unlink()
+    remount(small_disk, "size=8m")
+    train(config)
+    assert outcome(small_disk / "run") == whole
+    tally("writes failed")
+
+
+def test_a_disk_that_turns_read_only_loses_nothing(
+    pictures: Path, whole: dict, small_disk: Path, capsys: pytest.CaptureFixture, tally: Callable
+) -> None:
+    remount(small_disk, "size=8m")
+    config = settings(pictures, small_disk / "run")
+
+    def turn() -> None:  # the log is open for writing, so the disk is covered by a read-only view of itself
+        subprocess.run(["mount", "--bind", small_disk, small_disk], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", small_disk], check=True)
+
+    with at_step(turn, 3):
+        code = cli.guarded(lambda: train(config))
+    err = capsys.readouterr().err
+    subprocess.run(["umount", "-l", small_disk], check=True)
+    assert code == 2
+    assert "Read-only file system" in err
+    assert "Traceback" not in err
+    assert state_loads(small_disk / "run")
+    train(config)
+    assert outcome(small_disk / "run") == whole
+    tally("writes failed")
+
+
+def test_no_other_error_is_taken_for_a_full_disk(capsys: pytest.CaptureFixture) -> None:
+    def bug() -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    assert cli.guarded(bug) == 1
+    assert cli.guarded(full_disk) == 2
+    assert "Traceback" in capsys.readouterr().err
