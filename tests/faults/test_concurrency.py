@@ -1,0 +1,129 @@
+"""Several processes at once, and clocks that are wrong."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from children import Child, at_step
+from small_runs import outcome, settings
+
+from deepbloom import run_dir
+from deepbloom.commands.train import train
+from deepbloom.data import pixel_cache
+from deepbloom.data.cache_folder import cache_folder
+from deepbloom.data.imagefolder import ImageFolder
+from deepbloom.data.pixel_cache import open_pixels
+from deepbloom.data.transforms import Preprocessing, resize
+
+SMALL = Preprocessing(size=8)
+DAY = 86_400
+
+
+@pytest.fixture(scope="module")
+def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return outcome(train(settings(pictures, tmp_path_factory.mktemp("whole") / "run")))
+
+
+def test_eight_processes_that_need_one_cache_make_it_once(pictures: Path, tmp_path: Path, tally: Callable) -> None:
+    source = ImageFolder.create(pictures)
+    indices = np.arange(len(source))
+    right = np.stack([resize(source.read(int(index)), SMALL) for index in indices])
+    made = tmp_path / "made"
+    made.mkdir()
+    honest = pixel_cache._write
+
+    def work() -> None:
+        def write(*arguments: object) -> None:
+            (made / str(os.getpid())).touch()
+            honest(*arguments)
+
+        pixel_cache._write = write
+        pixels = open_pixels(source, SMALL, str(tmp_path / "cache"), 1, progress=False)
+        assert np.array_equal(pixels.read(indices), right)
+
+    children = [Child(work, tmp_path / f"output{number}") for number in range(8)]
+    assert [child.wait() for child in children] == [0] * 8
+    assert len(list(made.iterdir())) == 1
+    assert len(list((tmp_path / "cache").glob("*.pixels"))) == 1
+    tally("processes at once", 8)
+
+
+def test_eight_starts_of_one_run_give_one_result(pictures: Path, whole: dict, tmp_path: Path, tally: Callable) -> None:
+    """One trains; the others stop with a message, or find it complete."""
+    config = settings(pictures, tmp_path / "run")
+    children = [Child(lambda: train(config), tmp_path / f"output{number}") for number in range(8)]
+    codes = [child.wait(120) for child in children]
+    assert set(codes) <= {0, 2}
+    assert 0 in codes
+    for code, child in zip(codes, children, strict=True):
+        assert "Traceback" not in child.said()
+        assert code == 0 or "Another process is training" in child.said()
+    assert outcome(tmp_path / "run") == whole
+    tally("processes at once", 8)
+
+
+def test_without_the_lock_two_would_train_in_one_folder(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    folder = run_dir.make_folder(tmp_path / "run")
+    with run_dir.exclusive(folder):
+        held = Child(lambda: train(settings(pictures, folder, epochs=1)), tmp_path / "held")
+        assert held.wait() == 2
+        monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+        assert Child(lambda: train(settings(pictures, folder, epochs=1)), tmp_path / "free").wait() == 0
+
+
+def test_where_the_holder_is_killed_another_takes_over(
+    pictures: Path, whole: dict, tmp_path: Path, tally: Callable
+) -> None:
+    config = settings(pictures, tmp_path / "run")
+    reached = tmp_path / "reached"
+
+    def hang() -> None:
+        reached.touch()
+        time.sleep(60)
+
+    def work() -> None:
+        with at_step(hang, 5):
+            train(config)
+
+    holder = Child(work, tmp_path / "holder")
+    deadline = time.monotonic() + 60
+    while not reached.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    waiting = Child(lambda: train(config), tmp_path / "waiting")
+    assert waiting.wait() == 2
+    assert "Another process is training" in waiting.said()
+    os.kill(holder.pid, signal.SIGKILL)
+    assert holder.wait() == -signal.SIGKILL
+    train(config)
+    assert outcome(tmp_path / "run") == whole
+    tally("kills survived")
+
+
+@pytest.mark.parametrize("shift", [-DAY, DAY])
+def test_a_clock_moved_by_a_day_changes_nothing(shift: int, pictures: Path, whole: dict, tmp_path: Path) -> None:
+    """The clock jumps in the middle of a run, and the files of the run and the cache are dated a day off."""
+    config = settings(pictures, tmp_path / "run")
+    caches = cache_folder() / "pixels"
+    honest, honest_ns = time.time, time.time_ns
+
+    def jump() -> None:
+        time.time = lambda: honest() + shift
+        time.time_ns = lambda: honest_ns() + shift * 10**9
+        for path in (*(tmp_path / "run").iterdir(), *caches.iterdir()):
+            os.utime(path, (honest() + shift,) * 2)
+
+    def work() -> None:
+        with at_step(jump, 5), at_step(lambda: os.kill(os.getpid(), signal.SIGTERM), 9):
+            train(config)
+
+    assert Child(work, tmp_path / "output").wait() == 128 + signal.SIGTERM
+    train(config)
+    assert outcome(tmp_path / "run") == whole
