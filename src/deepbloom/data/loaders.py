@@ -100,6 +100,9 @@ class PictureBatches:
         self.pixels, self.indices, self.targets = pixels, indices, torch.from_numpy(targets)
         self.preprocessing, self.augment_config = preprocessing, augment_config
         self.seed, self.batch_size, self.device, self.views = seed, batch_size, device, views
+        # Augmentation follows from a picture's place in this part: no picture of another part can change it.
+        self._places = np.zeros(len(targets), np.int64)
+        self._places[indices] = np.arange(len(indices))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -114,7 +117,8 @@ class PictureBatches:
         uint8 = torch.from_numpy(self.pixels.read(indices))  # (B, S, S, 3)
         if self.device.type == "cuda":
             uint8 = uint8.pin_memory().to(self.device, non_blocking=True)
-        images = augment(uint8, torch.from_numpy(indices), view, self.seed, self.augment_config)
+        places = torch.from_numpy(self._places[indices])
+        images = augment(uint8, places, view, self.seed, self.augment_config)
         return normalize(images, self.preprocessing)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

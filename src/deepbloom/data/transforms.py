@@ -136,7 +136,7 @@ def augment(pixels: Tensor, image_indices: Tensor, epoch: int, seed: int, config
     ----------
     pixels : uint8 Tensor of shape (B, S, S, 3)
     image_indices : int64 Tensor of shape (B,)
-        The pictures' indices in their source.
+        The pictures' places in the part that is trained on.
 
     Returns
     -------
