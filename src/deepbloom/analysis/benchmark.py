@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from deepbloom.analysis.audits import Audit
 from deepbloom.analysis.compare import Model, Table, calibration_error
 from deepbloom.analysis.formatting import (
     format_bytes,
     format_count,
+    format_milliseconds,
     format_percent,
     format_rate,
     format_seconds,
@@ -48,7 +50,12 @@ def _best_epochs(model: Model) -> str:
     return f"{best[0]}" if min(best) == max(best) else f"{min(best)}–{max(best)}"
 
 
-def _seeds(model: Model) -> str:
+def _count_runs(model: Model) -> str:
+    seeds, folds = len(model.answers), len(model.runs) // len(model.answers)
+    return f"{seeds} × {folds} folds" if model.runs[0].metrics.folds else f"{seeds}"
+
+
+def _spread(model: Model) -> str:
     return "" if model.spread is None else f"± {100 * model.spread:.1f}"
 
 
@@ -68,9 +75,10 @@ COLUMNS = (
     ),
     Column(
         "Test accuracy",
-        "Share of the test pictures that are classified correctly, mean over seeds. In brackets, its 95 % interval: "
+        "Share of the test pictures that are classified correctly, mean over runs. In brackets, its 95 % interval: "
         "for a single run, how far other test pictures would move it (Wilson); for several seeds, how far other seeds "
-        "would move the mean on these pictures (Student's t).",
+        "would move the mean on these pictures (Student's t); for folds, how far other pictures would move the mean "
+        "(Student's t, widened because folds share training pictures: Nadeau and Bengio 2003).",
         lambda model: format_percent(model.accuracy),
         _interval,
     ),
@@ -100,6 +108,17 @@ COLUMNS = (
         lambda model: format_rate(model.mean(lambda run: run.metrics.images_per_second)),
     ),
     Column(
+        "Latency",
+        "Median time to classify one picture at a time, on the machine and with the threads of the run, right after "
+        "training. Compare it on equal machines only.",
+        lambda model: format_milliseconds(model.mean(lambda run: run.metrics.latency_ms)),
+    ),
+    Column(
+        "Size",
+        "Bytes of the weights file.",
+        lambda model: format_bytes(model.mean(lambda run: run.metrics.size_bytes)),
+    ),
+    Column(
         "Peak memory",
         "The most memory that the run held at once.",
         lambda model: format_bytes(model.mean(lambda run: run.metrics.peak_memory_bytes)),
@@ -118,10 +137,10 @@ COLUMNS = (
     ),
     Column(
         "Seeds",
-        "Runs that differ only in their random numbers, and below it the standard deviation of their accuracies, in "
-        "percentage points.",
-        lambda model: f"{len(model.runs)}",
-        _seeds,
+        "Runs that differ only in their random numbers (and times how many folds of the pictures), and below it the "
+        "standard deviation of the accuracies of all these runs, in percentage points.",
+        _count_runs,
+        _spread,
     ),
     Column("Remarks", "What the network is.", lambda model: shorten(model.runs[0].metrics.remarks, 160), is_text=True),
 )
@@ -155,6 +174,8 @@ def _raw_values(run: CompleteRun) -> dict[str, object]:
         "dataset": metrics.dataset,
         "data_split_kind": metrics.data_split_kind,
         "seed": metrics.seed,
+        "folds": metrics.folds,
+        "fold": metrics.fold,
         "epochs": metrics.epochs,
         "best_epoch": metrics.best_epoch,
         "top1_accuracy": metrics.top1_accuracy,
@@ -171,6 +192,8 @@ def _raw_values(run: CompleteRun) -> dict[str, object]:
         "macs": metrics.macs,
         "train_seconds": metrics.train_seconds,
         "images_per_second": metrics.images_per_second,
+        "latency_ms": metrics.latency_ms,
+        "size_bytes": metrics.size_bytes,
         "peak_memory_bytes": metrics.peak_memory_bytes,
         "device": metrics.device,
         "device_name": metrics.device_name,
@@ -183,7 +206,20 @@ def _raw_values(run: CompleteRun) -> dict[str, object]:
         "deepbloom": versions.get("deepbloom"),
         "torch": versions.get("torch"),
         "git_commit": metrics.git_commit,
+        **_raw_audit(metrics.audit),
     } | dict(run.settings)
+
+
+def _raw_audit(audit: Audit | None) -> dict[str, object]:
+    if audit is None:
+        return {}
+    return {
+        "freeze_audit": audit.freeze_holds,
+        "split_audit": audit.split_holds,
+        "test_audit": audit.test_holds,
+        "near_duplicates_test": audit.near_test,
+        "top1_accuracy_without_near_duplicates": audit.accuracy_without,
+    }
 
 
 def _defuse(value: object) -> object:

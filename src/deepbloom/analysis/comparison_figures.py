@@ -60,7 +60,7 @@ class Cost:
 
 
 def plot_curves(curves: Mapping[str, Sequence[History]], path: Path) -> None:
-    """Draw loss and accuracy of several models together: a line per model, a band from lowest to highest seed.
+    """Draw loss and accuracy of several models together: a line per model, a band from lowest to highest run.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def plot_curves(curves: Mapping[str, Sequence[History]], path: Path) -> None:
             for axis in row:
                 label_epochs(axis, kind, longest)
         _legend_below(figure, axes[0, 0])
-        figure.suptitle("Learning curves (line: mean over seeds, band: lowest to highest seed)")
+        figure.suptitle("Learning curves (line: mean over runs, band: lowest to highest run)")
 
 
 def plot_accuracy(

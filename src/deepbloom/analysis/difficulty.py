@@ -58,7 +58,7 @@ def find_hard_classes(table: Table, limit: int = 10) -> list[HardClass]:
     confusions = np.stack([model.confusion(count) for model in table.models])  # (models, C, C)
     recalls = np.diagonal(confusions, axis1=1, axis2=2) / np.maximum(confusions.sum(axis=2), 1)  # (models, C)
     mistakes = confusions.sum(axis=0) * ~np.eye(count, dtype=bool)
-    pictures = np.bincount(table.models[0].runs[0].predictions.targets, minlength=count)
+    pictures = np.bincount(table.models[0].answers[0].targets, minlength=count)
     means = recalls.mean(axis=0)
     order = [int(i) for i in np.argsort(means, kind="stable") if pictures[i] and means[i] < 1]
     return [
@@ -76,7 +76,7 @@ def find_hard_classes(table: Table, limit: int = 10) -> list[HardClass]:
 def find_hard_pictures(table: Table, limit: int = 12) -> list[HardPicture]:
     """Return the pictures that models get wrong most often, each model counting once; then the surest mistakes."""
     errors = np.mean([1 - model.correct.mean(axis=0) for model in table.models], axis=0)  # (N,)
-    runs = [run.predictions for run in table.runs]
+    runs = [answers for model in table.models for answers in model.answers]
     wrong = np.stack([~run.correct for run in runs])  # (runs, N)
     confidences = np.stack([run.confidences for run in runs])
     wrong_runs = wrong.sum(axis=0)

@@ -32,6 +32,16 @@ def format_seconds(seconds: float | None) -> str:
     return f"{first} {large} {rest} {small}" if rest else f"{first} {large}"
 
 
+def format_milliseconds(milliseconds: float | None) -> str:
+    """Return a short time in three figures: ``0.84 ms``, ``12.3 ms``, ``1.2 s``; an en dash for None."""
+    if milliseconds is None:
+        return "–"
+    if milliseconds >= 999.5:
+        return f"{milliseconds / 1000:.1f} s"
+    digits = 2 if milliseconds < 9.995 else 1 if milliseconds < 99.95 else 0
+    return f"{milliseconds:.{digits}f} ms"
+
+
 def format_bytes(size: float | None) -> str:
     """Return a size in decimal units: ``912 B``, ``4.1 kB``, ``900 MB``, ``1.3 GB``; an en dash for None."""
     if size is None:

@@ -145,7 +145,7 @@ def _draw_confusion(table: Table, model: Model, path: Path) -> Illustration:
         if mistakes.any()
         else ""
     )
-    seeds = f" of its {len(model.runs)} seeds" if len(model.runs) > 1 else ""
+    seeds = f" of its {len(model.runs)} runs" if len(model.runs) > 1 else ""
     return Illustration(
         path,
         f"Confusion matrix of {shorten(model.label, 80)}: {np.trace(matrix)} of {matrix.sum()} answers{seeds} are on "

@@ -115,6 +115,22 @@ class Fields:
             raise self._fail(name, value, "a list of texts")
         return tuple(value)
 
+    def names(self, name: str) -> tuple[str, ...]:
+        """Return a list of texts, which may be empty."""
+        value = self.get(name)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self._fail(name, value, "a list of texts")
+        return tuple(value)
+
+    def pairs(self, name: str) -> tuple[tuple[str, str], ...]:
+        """Return a list of pairs of texts."""
+        value = self.get(name)
+        if not isinstance(value, list) or not all(
+            isinstance(pair, list) and len(pair) == 2 and all(isinstance(item, str) for item in pair) for pair in value
+        ):
+            raise self._fail(name, value, "a list of pairs of texts")
+        return tuple((first, second) for first, second in value)
+
     def number(self, name: str, high: float = 1e300) -> float:
         """Return a number in [0, high]."""
         value = self.get(name)

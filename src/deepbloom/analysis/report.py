@@ -11,15 +11,19 @@ from markupsafe import Markup, escape
 
 from deepbloom import run_dir
 from deepbloom.analysis import illustrations
+from deepbloom.analysis.audits import describe_audits, list_without_twins
 from deepbloom.analysis.benchmark import COLUMNS, list_raw_values
 from deepbloom.analysis.compare import MAX_COMPARED, Comparison, Table, explain_separation, make_tables
 from deepbloom.analysis.difficulty import find_hard_classes, find_hard_pictures
 from deepbloom.analysis.formatting import format_p_value, format_percent, format_points, shorten
+from deepbloom.analysis.heatmaps import find_heatmaps
 from deepbloom.analysis.runs import CompleteRun, find_runs
 from deepbloom.errors import RunError
 
 MAX_ILLUSTRATED = 4
 """Tables that get figures, the largest first."""
+MAX_ROWS = 60
+"""Models of a table that the page shows at once; the rest unfolds."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def write_report(runs_folder: Path, output_dir: Path) -> ReportPaths:
     content = {
         "sections": [_describe(number, table, paths.figures) for number, table in enumerate(tables, 1)],
         "columns": COLUMNS,
+        "max_rows": MAX_ROWS,
         "separation": explain_separation(tables),
         "runs": runs,
         "unused": [run for run in runs if not isinstance(run, CompleteRun)],
@@ -100,10 +105,13 @@ def _describe(number: int, table: Table, figures: Path) -> dict[str, object]:
         "finding": _state_finding(table),
         "notes": _list_notes(table),
         "methods": _describe_methods(table),
-        "several_seeds": any(len(model.runs) > 1 for model in compared),
+        "several_seeds": any(len(model.answers) > 1 for model in compared),
         "left_out": len(table.models) - len(compared),
         "hard_classes": find_hard_classes(table),
         "hard_pictures": find_hard_pictures(table),
+        "audits": describe_audits(table),
+        "without_twins": list_without_twins(table)[:MAX_ROWS],
+        "heatmaps": find_heatmaps(table) if number <= MAX_ILLUSTRATED else [],
         "pictures": (
             illustrations.draw(number, table, figures)
             if number <= MAX_ILLUSTRATED
@@ -130,13 +138,19 @@ def _state_finding(table: Table) -> str:
 
 def _describe_methods(table: Table) -> list[str]:
     """Say how the pairs of this table were compared: only the methods that were used."""
-    seeds = [len(c.first.runs) + len(c.second.runs) for c in table.comparisons]
+    seeds = [len(c.first.answers) + len(c.second.answers) for c in table.comparisons]
     methods = []
     if any(count == 2 for count in seeds):
+        what = "Two models of one seed" if table.folds else "Two single runs"
         methods.append(
-            "Two single runs are compared picture by picture: the interval is a paired bootstrap over the test "
-            "pictures (10 000 draws), p is McNemar's exact test. The finding is about these two trained networks; "
-            "another seed may change it."
+            f"{what} are compared picture by picture: the interval is a paired bootstrap over the test pictures "
+            "(10 000 draws), p is McNemar's exact test. The finding is about these trained networks; another seed may "
+            "change it."
+        )
+    if table.folds:
+        methods.append(
+            "The answers of all folds are taken together: each picture was answered by the one network of its model "
+            "that did not train on it."
         )
     if any(count > 2 for count in seeds):
         methods.append(

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from deepbloom import run_dir
+from deepbloom.analysis.audits import Audit, read_audit
 from deepbloom.analysis.parsing import Fields, load_json, load_yaml, read_columns, to_numbers
 from deepbloom.errors import RunError
 
 RUN_FILES = (run_dir.CONFIG, run_dir.METRICS, run_dir.HISTORY, run_dir.LAST, run_dir.FAILED)
 HISTORY_COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
-NO_SETTING = run_dir.NOT_IDENTITY | {"seed", "data.root", "data.allow_missing"}
-"""Settings that tell runs of one model apart no more than the seed does; the fingerprints say which data were used."""
+NO_SETTING = run_dir.NOT_IDENTITY | {"seed", "data.root", "data.allow_missing", "data.split.fold"}
+"""Settings that tell runs of one model apart no more than seed and fold do; fingerprints say which data were used."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Metrics:
     peak_memory_bytes: int | None
     dataset_fingerprint: str
     split_fingerprint: str
+    folds: int
+    fold: int
+    latency_ms: float | None
+    size_bytes: int | None
+    audit: Audit | None
     versions: tuple[tuple[str, str], ...]
     git_commit: str | None
 
@@ -226,6 +232,11 @@ def _read_metrics(path: Path) -> Metrics:
         peak_memory_bytes=fields.integer("peak_memory_bytes") if fields.has("peak_memory_bytes") else None,
         dataset_fingerprint=fields.text("dataset_fingerprint"),
         split_fingerprint=fields.text("split_fingerprint"),
+        folds=fields.integer("folds") if fields.has("folds") else 0,
+        fold=fields.integer("fold") if fields.has("fold") else 0,
+        latency_ms=fields.number("latency_ms") if fields.has("latency_ms") else None,
+        size_bytes=fields.integer("size_bytes") if fields.has("size_bytes") else None,
+        audit=read_audit(fields),
         versions=tuple((str(k), str(v)) for k, v in versions.items()) if isinstance(versions, dict) else (),
         git_commit=fields.text("git_commit", "") or None,
     )

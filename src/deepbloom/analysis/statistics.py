@@ -63,6 +63,28 @@ def seed_interval(accuracies: ArrayLike, confidence: float = 0.95) -> tuple[floa
     return float(max(0.0, values.mean() - half)), float(min(1.0, values.mean() + half))
 
 
+def fold_interval(accuracies: ArrayLike, folds: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the interval of the mean accuracy over folds, cut to [0, 1].
+
+    The corrected t of Nadeau and Bengio (2003, https://doi.org/10.1023/A:1024068626366):
+    mean ± t √(s² (1/J + n_test/n_train)), with J - 1 degrees of freedom. The second term is there because folds share
+    most of their training pictures, so their accuracies vary less than those of independent trainings would.
+
+    Parameters
+    ----------
+    accuracies : array of float in [0, 1], shape (J,), J at least 2
+        One per fold that was tested.
+    folds : int
+        Into how many the pictures were divided: n_test/n_train = 1 / (folds - 1).
+    """
+    values = np.asarray(accuracies, dtype=np.float64)
+    if values.ndim != 1 or len(values) < 2 or folds < len(values):
+        raise ValueError(f"An interval over {folds} folds needs at least 2 accuracies, got shape {values.shape}.")
+    scale = np.sqrt(values.var(ddof=1) * (1 / len(values) + 1 / (folds - 1)))
+    half = special.stdtrit(len(values) - 1, 0.5 + confidence / 2) * scale
+    return float(max(0.0, values.mean() - half)), float(min(1.0, values.mean() + half))
+
+
 def mcnemar_exact(first: ArrayLike, second: ArrayLike) -> float:
     """Return the two-sided p value that two classifiers are equally accurate (McNemar 1947, exact binomial form).
 

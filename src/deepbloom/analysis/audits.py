@@ -1,0 +1,215 @@
+"""What runs prove about themselves: frozen parts stayed, the parts of the split are apart, the test was made once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deepbloom.analysis.formatting import format_percent, shorten
+from deepbloom.analysis.parsing import Fields
+
+if TYPE_CHECKING:
+    from deepbloom.analysis.compare import Table
+    from deepbloom.analysis.runs import CompleteRun
+
+MAX_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The ``audit`` block of metrics.json.
+
+    Attributes
+    ----------
+    frozen : int
+        Weights and buffers that had to stay.
+    changed : tuple of str
+        Those that did not.
+    declared, in_optimizer : int
+        Numbers that may train, and that the optimizer held.
+    stray : tuple of str
+        Parameters that the optimizer held and should not, or the reverse.
+    in_two_parts, near_test, near_val : int
+        Pictures in two parts; test and validation pictures with a near-duplicate where they must not have one.
+    examples : tuple of pairs of str
+        Such pictures.
+    accuracy_without, count_without : float or None, int
+        Test accuracy without the test pictures that have a near-duplicate, and how many are left.
+    times_tested : int
+    read_early : bool
+        Whether a test picture was read before the test.
+    """
+
+    frozen: int
+    changed: tuple[str, ...]
+    declared: int
+    in_optimizer: int
+    stray: tuple[str, ...]
+    in_two_parts: int
+    near_test: int
+    near_val: int
+    examples: tuple[tuple[str, str], ...]
+    accuracy_without: float | None
+    count_without: int
+    times_tested: int
+    read_early: bool
+
+    @property
+    def freeze_holds(self) -> bool:
+        return not self.changed and not self.stray and self.declared == self.in_optimizer
+
+    @property
+    def split_holds(self) -> bool:
+        return self.in_two_parts == 0
+
+    @property
+    def test_holds(self) -> bool:
+        return not self.read_early
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One audit over all runs of a table.
+
+    Attributes
+    ----------
+    name : str
+    verdict : str
+        ``passed``, ``failed`` or ``look``: passed, with something that the reader should know.
+    text : str
+    """
+
+    name: str
+    verdict: str
+    text: str
+
+
+def read_audit(fields: Fields) -> Audit | None:
+    """Return the ``audit`` block, or None where a run has none. Raises `RunError` where it is damaged."""
+    if not fields.has("audit"):
+        return None
+    without = "audit.split.test_without"
+    return Audit(
+        frozen=fields.integer("audit.freeze.frozen"),
+        changed=fields.names("audit.freeze.changed"),
+        declared=fields.integer("audit.freeze.declared"),
+        in_optimizer=fields.integer("audit.freeze.in_optimizer"),
+        stray=fields.names("audit.freeze.undeclared") + fields.names("audit.freeze.missing"),
+        in_two_parts=fields.integer("audit.split.in_two_parts"),
+        near_test=fields.integer("audit.split.near_duplicates.test"),
+        near_val=fields.integer("audit.split.near_duplicates.val"),
+        examples=fields.pairs("audit.split.examples"),
+        accuracy_without=fields.number(f"{without}.top1_accuracy", 1)
+        if fields.has(f"{without}.top1_accuracy")
+        else None,
+        count_without=fields.integer(f"{without}.count"),
+        times_tested=fields.integer("audit.test.times_tested", 1),
+        read_early=fields.get("audit.test.read_before_testing") is not False,
+    )
+
+
+def describe_audits(table: "Table") -> list[Finding]:
+    """Say what the audits of a table's runs found; nothing where no run has one."""
+    audited = [(run, run.metrics.audit) for run in table.runs if run.metrics.audit]
+    if not audited:
+        return []
+    findings = [_describe_freeze(audited), _describe_split(table, audited), _describe_test(audited)]
+    silent = len(table.runs) - len(audited)
+    if silent:
+        findings.append(Finding("Not audited", "look", f"{_runs(silent)} {_have(silent)} no audit in metrics.json."))
+    return findings
+
+
+def _describe_freeze(audited: "Sequence[tuple[CompleteRun, Audit]]") -> Finding:
+    bad = [(run, audit) for run, audit in audited if not audit.freeze_holds]
+    if bad:
+        run, audit = bad[0]
+        what = (*audit.changed, *audit.stray)[:MAX_NAMED]
+        return Finding(
+            "Freeze",
+            "failed",
+            f"In {len(bad)} of {_runs(len(audited))} something moved that was declared frozen, or the optimizer held "
+            f"other parameters than declared: in {shorten(run.name)}, "
+            f"{', '.join(map(shorten, what)) or 'another number of them'}.",
+        )
+    frozen = sum(audit.frozen > 0 for _, audit in audited)
+    stayed = (
+        f"In {frozen} with frozen parts, every frozen weight and buffer ends as it began, bit for bit. "
+        if frozen
+        else "No run freezes anything. "
+    )
+    return Finding(
+        "Freeze",
+        "passed",
+        f"{_runs(len(audited))}. {stayed}The optimizer held exactly the parameters that were declared to train.",
+    )
+
+
+def _describe_split(table: "Table", audited: "Sequence[tuple[CompleteRun, Audit]]") -> Finding:
+    audits = [audit for _, audit in audited]
+    doubled = max(audit.in_two_parts for audit in audits)
+    if doubled:
+        return Finding("Split", "failed", f"{doubled} pictures are in two parts, so the test is not a test.")
+    near = max(audit.near_test for audit in audits)
+    if not near:
+        return Finding(
+            "Split",
+            "passed",
+            "No picture is in two parts, and no test picture has a near-duplicate in training or validation "
+            "(a difference hash finds copies, other sizes, recompressed and mirrored pictures)." + _say_val(audits),
+        )
+    first, second = next((audit.examples[0] for audit in audits if audit.examples), ("?", "?"))
+    where = " of each fold" if table.folds else ""
+    return Finding(
+        "Split",
+        "look",
+        f"No picture is in two parts, but up to {near} test pictures{where} have a near-duplicate in training or "
+        f"validation, such as {shorten(first)} and {shorten(second)}. The table below gives the accuracy without them."
+        + _say_val(audits),
+    )
+
+
+def _say_val(audits: "Sequence[Audit]") -> str:
+    near = max(audit.near_val for audit in audits)
+    return f" {near} validation pictures have one in training." if near else ""
+
+
+def _describe_test(audited: "Sequence[tuple[CompleteRun, Audit]]") -> Finding:
+    early = [run for run, audit in audited if audit.read_early]
+    if early:
+        named = ", ".join(shorten(run.name) for run in early[:MAX_NAMED])
+        return Finding(
+            "Test",
+            "failed",
+            f"In {len(early)} of {_runs(len(audited))} a test picture was read before the test, so it may have "
+            f"influenced training: {named}.",
+        )
+    again = sum(audit.times_tested > 1 for _, audit in audited)
+    more = f" {_runs(again)} tested again, with the same weights, after a stop in the test." if again else ""
+    return Finding(
+        "Test", "passed", f"{_runs(len(audited))}. No test picture was read before the weights were chosen.{more}"
+    )
+
+
+def list_without_twins(table: "Table") -> list[tuple[str, str, str, int]]:
+    """Return model, accuracy, accuracy without test pictures that have a near-duplicate, and how many these are.
+
+    Empty where there are none; of several seeds or folds it is the mean.
+    """
+    rows = []
+    for model in table.models:
+        audits = [run.metrics.audit for run in model.runs if run.metrics.audit]
+        known = [audit.accuracy_without for audit in audits if audit.accuracy_without is not None]
+        if audits and len(known) == len(model.runs) and any(audit.near_test for audit in audits):
+            left_out = sum(audit.near_test for audit in audits)
+            rows.append(
+                (model.label, format_percent(model.accuracy), format_percent(sum(known) / len(known)), left_out)
+            )
+    return rows
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' * (count != 1)}"
+
+
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"
