@@ -5,6 +5,7 @@ The YAML files in ``conf/`` fill the same fields; a field's docstring stands bel
 
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, TypeVar, get_type_hints
+from urllib.parse import urlsplit
 
 from deepbloom.errors import ConfigError, unknown
 
@@ -13,6 +14,7 @@ T = TypeVar("T")
 DATA_NAMES = ("flowers102", "imagefolder", "synthetic")
 SPLIT_KINDS = ("auto", "stratified", "official")
 OPTIMIZERS = ("adam", "adamw", "sgd")
+LOGGERS = ("none", "tensorboard", "mlflow")
 SCHEDULERS = ("step", "one_cycle", "cosine", "constant")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -216,6 +218,24 @@ class TrainConfig:
 
 
 @dataclass
+class LoggerConfig:
+    """Where results are sent besides the run directory."""
+
+    name: str = "none"
+    """``none``, ``tensorboard`` (into the run directory) or ``mlflow``."""
+    tracking_uri: str | None = None
+    """Server or database (mlflow). None: what ``MLFLOW_TRACKING_URI`` says, else ``mlflow/runs.db`` beside the run."""
+
+    def __post_init__(self) -> None:
+        check_choice("logger", self.name, LOGGERS)
+        if self.tracking_uri and urlsplit(self.tracking_uri).password:
+            raise ConfigError(
+                "logger.tracking_uri holds a password, which a run's config.yaml would show. Leave it out, and set the "
+                "environment variable MLFLOW_TRACKING_URI instead."
+            )
+
+
+@dataclass
 class RunConfig:
     """One training run."""
 
@@ -229,6 +249,7 @@ class RunConfig:
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0, 2**32 - 1)

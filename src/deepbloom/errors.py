@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
 
 MAX_NAMED = 15
 """A message that lists more choices than this would bury its point."""
@@ -70,3 +71,11 @@ def unknown(what: str, value: object, choices: Iterable[str]) -> str:
     more = f", and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED + 1 else ""
     shown = known if not more else known[:MAX_NAMED]
     return f"Unknown {what} {str(value)!r}.{hint} Choices: {', '.join(shown)}{more}."
+
+
+def require_package(name: str, setting: str) -> None:
+    """Raise `ConfigError` unless the package that ``setting`` needs is installed; its extra bears its name."""
+    if find_spec(name) is None:
+        raise ConfigError(
+            f"{setting} needs the package {name}, which is not installed: pip install 'deepbloom[{name}]'."
+        )

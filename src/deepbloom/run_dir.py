@@ -33,7 +33,15 @@ PROVENANCE = "provenance.json"
 LOCK = ".lock"
 
 # Where a run is done, and how fast, does not make it another run.
-NOT_IDENTITY = {"output_dir", "train.num_workers", "train.resume", "train.checkpoint_seconds", "data.pixel_cache"}
+NOT_IDENTITY = {
+    "output_dir",
+    "train.num_workers",
+    "train.resume",
+    "train.checkpoint_seconds",
+    "data.pixel_cache",
+    "logger.name",
+    "logger.tracking_uri",
+}
 
 
 def write_bytes(path: Path, content: bytes, previous: Path | None = None) -> None:
@@ -136,11 +144,12 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def _flatten(content: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+def flatten(content: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Return nested settings under their dotted names."""
     flat: dict[str, object] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat
@@ -154,7 +163,7 @@ def run_hash(config: RunConfig) -> str:
     """
     identity = {
         key: float(value) if type(value) is int else value  # 20 and 20.0 are the same setting
-        for key, value in _flatten(asdict(config)).items()
+        for key, value in flatten(asdict(config)).items()
         if key not in NOT_IDENTITY
     }
     content = json.dumps({"settings": identity, "code": code_version()}, sort_keys=True)
@@ -254,12 +263,12 @@ def check_folder(folder: Path, config: RunConfig) -> str:
 
 def _check_same_settings(folder: Path, config: RunConfig) -> None:
     try:
-        stored = _flatten(load_settings((folder / CONFIG).read_text("utf-8")))
+        stored = flatten(load_settings((folder / CONFIG).read_text("utf-8")))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"{folder / CONFIG} cannot be read, so the run in it is left alone. Choose another output_dir."
         ) from error
-    wanted = _flatten(asdict(config))
+    wanted = flatten(asdict(config))
     differing = sorted(
         key for key in stored.keys() | wanted.keys() if key not in NOT_IDENTITY and stored.get(key) != wanted.get(key)
     )

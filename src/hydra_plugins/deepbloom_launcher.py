@@ -1,43 +1,166 @@
-"""Hydra's launcher for ``deepbloom train -m``: each job in a process of its own.
+"""Hydra's plugins for ``deepbloom train -m``: jobs fixed when they are submitted, each in a process of its own.
 
-Hydra finds it here by its own rules: a plugin must live in the namespace package ``hydra_plugins``.
+Hydra finds them here by its own rules: a plugin must live in the namespace package ``hydra_plugins``.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+import logging
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+log = logging.getLogger("deepbloom")
+
+
+class SubmittedJob:
+    """The task that launchers get: the job as it was submitted, whatever they have composed anew.
+
+    The joblib and submitit launchers read the YAML files again when a job starts, perhaps days later.
+    """
+
+    def __init__(self) -> None:
+        from deepbloom.commands.sweep import Submission
+
+        self.submission = Submission()
+
+    def __call__(self, _: DictConfig) -> Any:
+        return self.submission.run(HydraConfig.get().job.num)
+
 
 class ProcessLauncher(Launcher):
-    """Composes every job's config first, so that a mistake in one is found before any is begun; then runs them."""
+    """Runs the jobs in turn, on this machine."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context, self.config = hydra_context, config
+        self.task: Any = task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from deepbloom.commands.sweep import run_jobs
-
-        # Hydra's sweeper leaves its own settings there; a run's are in the run's folder.
-        Path(self.config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)
-        configs: list[Any] = []
-        for overrides in job_overrides:
-            job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(job):
-                del job["hydra"]
-            configs.append(OmegaConf.to_object(job))
-        run_jobs(configs)
-        return [JobReturn(status=JobStatus.COMPLETED) for _ in configs]
+        returns: list[JobReturn] = []
+        for number in range(initial_job_idx, initial_job_idx + len(job_overrides)):
+            result = self.task.submission.run(number)
+            returns.append(JobReturn(_return_value=result, status=JobStatus.COMPLETED))
+            if result.exit_code in (130, 143):  # stopped by the person: the rest is not wanted either
+                break
+        return returns
 
 
-ConfigStore.instance().store(
-    group="hydra/launcher",
-    name="process",
-    node={"_target_": "hydra_plugins.deepbloom_launcher.ProcessLauncher"},
-    provider="deepbloom",
-)
+class SubmittingSweeper(Sweeper):
+    """Composes every job's config before any is begun, so that a mistake in one is found then."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config, self.task = hydra_context, config, SubmittedJob()
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context,
+            task_function=self.task,  # type: ignore[arg-type]
+            config=config,
+        )
+
+    def launch(self, jobs: Sequence[Sequence[str]]) -> list[Any]:
+        """Run jobs, each given as its overrides; returns a `deepbloom.commands.sweep.JobResult` for each."""
+        from deepbloom.commands.sweep import result_from_folder, submit
+
+        submitted = self.task.submission.jobs
+        first, started = len(submitted), time.monotonic()
+        submitted += submit([self._compose(overrides) for overrides in jobs])
+        results: list[Any] = []
+        try:
+            for returned in self.launcher.launch(jobs, initial_job_idx=first):
+                results.append(returned.return_value)
+        except Exception as error:  # a job killed with its worker, a cluster that is gone: the folders know the rest
+            log.error("%s: %s", type(self.launcher).__name__, error)
+        seconds = time.monotonic() - started
+        return results + [result_from_folder(job, seconds) for job in submitted[first + len(results) :]]
+
+    def _compose(self, overrides: Sequence[str]) -> Any:
+        job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(job):
+            del job["hydra"]
+        return OmegaConf.to_object(job)
+
+    def parse(self, arguments: list[str]) -> list[Override]:
+        return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
+
+
+class GridSweeper(SubmittingSweeper):
+    """Every combination of the values that are given."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        from deepbloom.commands.sweep import conclude
+
+        conclude(self.launch(BasicSweeper.split_arguments(self.parse(arguments), None)[0]))
+
+
+class OptunaSweeper(SubmittingSweeper):
+    """A search for the best accuracy on the validation part; see `deepbloom.commands.search`.
+
+    Parameters
+    ----------
+    storage : str
+        URL of the database that keeps the study.
+    study_name : str
+    n_trials : int
+        Trials of the whole study, those of earlier starts included.
+    n_jobs : int
+        Trials that are launched together.
+    seed : int
+        Of the first suggestion.
+    """
+
+    def __init__(self, storage: str, study_name: str, n_trials: int, n_jobs: int, seed: int) -> None:
+        self.storage, self.study_name = storage, study_name
+        self.limits = {"n_trials": n_trials, "n_jobs": n_jobs, "seed": seed}
+
+    def sweep(self, arguments: list[str]) -> None:
+        from deepbloom.commands import search
+        from deepbloom.errors import ConfigError
+
+        overrides = self.parse(arguments)
+        searched = {override.get_key_element(): override for override in overrides if override.is_sweep_override()}
+        fixed = [argument for argument in arguments if argument.split("=")[0] not in searched]
+        if not searched:
+            raise ConfigError("A search needs a range, such as 'optimizer.lr=tag(log,interval(1e-4,1e-2))'.")
+        study = search.open_study(self.storage, self.study_name, sorted(arguments))
+        space = {key: distribution(override) for key, override in searched.items()}
+
+        def launch(trials: Sequence[Mapping[str, object]]) -> list[Any]:
+            return self.launch([[*fixed, *(f"{key}={value}" for key, value in trial.items())] for trial in trials])
+
+        search.search(study, space, launch, **self.limits)
+
+
+def distribution(override: Override) -> Any:
+    """Return Optuna's distribution for a list of choices, a ``range`` (without its end) or an ``interval``."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        kind: Any = IntDistribution if isinstance(value.start, int) else FloatDistribution
+        return kind(value.start, value.end, log="log" in value.tags)
+    if isinstance(value, RangeSweep) and isinstance(value.start, int):
+        numbers = list(value.range())
+        return IntDistribution(int(numbers[0]), int(numbers[-1]), step=int(value.step), log="log" in value.tags)
+    return CategoricalDistribution(list(override.sweep_string_iterator()))
+
+
+PROCESS = {"_target_": f"{__name__}.ProcessLauncher"}
+GRID = {"_target_": f"{__name__}.GridSweeper"}
+OPTUNA = {
+    "_target_": f"{__name__}.OptunaSweeper",
+    "storage": "sqlite:///outputs/search.db",
+    "study_name": "search",
+    "n_trials": 20,
+    "n_jobs": 1,
+    "seed": 0,
+}
+for group, name, node in (("launcher", "process", PROCESS), ("sweeper", "grid", GRID), ("sweeper", "optuna", OPTUNA)):
+    ConfigStore.instance().store(group=f"hydra/{group}", name=name, node=node, provider="deepbloom")

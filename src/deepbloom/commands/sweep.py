@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from deepbloom import run_dir
@@ -45,7 +45,7 @@ class JobResult:
     def outcome(self) -> str:
         """In one or two words."""
         if self.exit_code is None:
-            return "not started"
+            return "still running" if self.folder.is_dir() and run_dir.is_running(self.folder) else "not started"
         if self.exit_code == 0 and self.seconds == 0:
             return "done before"
         return OUTCOMES.get(self.exit_code, f"failed ({self.exit_code})")
@@ -73,28 +73,6 @@ class SweepError(DeepBloomError):
         self.exit_code = exit_code
 
 
-def run_jobs(configs: Sequence[RunConfig]) -> None:
-    """Run the jobs in turn and print a table of what became of them.
-
-    Each process gets its whole config through a pipe, so that editing a file changes no job that is waiting; where the
-    code itself has changed since the first job, the rest is refused.
-
-    Raises
-    ------
-    SweepError
-        At least one job was not done.
-    """
-    jobs = submit(configs)
-    results = []
-    for number, config in enumerate(jobs, start=1):
-        log.info("job %d of %d: %s", number, len(jobs), config.output_dir)
-        results.append(run_job(config))
-        if results[-1].exit_code in (130, 143):  # stopped by the person: the rest is not wanted either
-            break
-    results += [JobResult(Path(str(config.output_dir))) for config in jobs[len(results) :]]
-    conclude(results)
-
-
 def submit(configs: Sequence[RunConfig]) -> list[RunConfig]:
     """Give every job its folder, and with it a name that settings and code of this moment decide.
 
@@ -109,6 +87,53 @@ def submit(configs: Sequence[RunConfig]) -> list[RunConfig]:
             "Several jobs have the same output_dir. Leave it out, or use output_dir='FOLDER/${model.name}'."
         )
     return [replace(config, output_dir=str(run_dir.claim_folder(config))) for config in configs]
+
+
+@dataclass
+class Submission:
+    """The jobs of a sweep as they were submitted, for a launcher to carry to another process or machine.
+
+    Attributes
+    ----------
+    jobs : list of RunConfig
+        What `submit` returned.
+    folder, cache : str
+        Where the command was given, and its ``DEEPBLOOM_CACHE``: paths mean the same wherever a job runs.
+    """
+
+    jobs: list[RunConfig] = field(default_factory=list)
+    folder: str = field(default_factory=os.getcwd)
+    cache: str = field(default_factory=lambda: os.environ.get("DEEPBLOOM_CACHE", ""))
+
+    def run(self, number: int) -> JobResult:
+        """Run one job in a process of its own.
+
+        Raises
+        ------
+        RunError
+            The folder of the submission is not on this machine.
+        """
+        try:
+            os.chdir(self.folder)
+        except OSError as error:
+            raise RunError(
+                f"{self.folder}, where the sweep was started, is not on this machine: {error.strerror}. "
+                "Start it in a folder that all machines share."
+            ) from error
+        if self.cache:
+            os.environ["DEEPBLOOM_CACHE"] = self.cache
+        config = self.jobs[number]
+        log.info("job %d of %d: %s", number + 1, len(self.jobs), config.output_dir)
+        return run_job(config)
+
+
+def result_from_folder(config: RunConfig, seconds: float) -> JobResult:
+    """Return what the run's folder says of a job that its launcher has lost."""
+    folder = Path(str(config.output_dir))
+    state = run_dir.read_state(folder)
+    if state == "empty" or run_dir.is_running(folder):
+        return JobResult(folder)
+    return JobResult(folder, {"complete": 0, "failed": 1}.get(state, 137), seconds)
 
 
 def run_job(config: RunConfig) -> JobResult:

@@ -39,6 +39,7 @@ from deepbloom.models.registry import ModelSpec, create_model, get_spec
 from deepbloom.provenance import code_version, collect_versions, git_commit
 from deepbloom.reproducibility import seed_everything
 from deepbloom.signals import StopRequest
+from deepbloom.tracking import Tracking, check_logger
 
 log = logging.getLogger("deepbloom")
 
@@ -72,8 +73,11 @@ def train(config: RunConfig) -> Path:
         Settings, data, weights or the folder do not allow the run, or it diverged or was stopped.
     """
     get_spec(config.model.name)
+    check_logger(config.logger)
     folder, state = run_dir.open_run(config)
+    tracking = Tracking(config.logger, folder)
     if state == "complete":
+        tracking.close("complete")
         log.info("%s is complete already. For another run, change a setting or add train.resume=never.", folder)
         return folder
     with run_dir.exclusive(folder), StopRequest() as stop, logging_redirect_tqdm(), ExitStack() as log_file:
@@ -85,19 +89,22 @@ def train(config: RunConfig) -> Path:
         run_dir.write_config(folder, config)
         try:
             with _disk_faults(folder):
-                _train(config, folder, stop)
+                _train(config, folder, stop, tracking)
         except Interrupted as error:
             log.debug("%s", error)
+            tracking.close("partial")
             raise
         except Exception as error:
             _record_failure(folder, error)
+            tracking.close("failed")
             if state == "empty" and not run_dir.holds_state(folder) and getattr(error, "exit_code", 1) == 2:
                 run_dir.discard(folder)
             raise
+        tracking.close("complete")
     return folder
 
 
-def _train(config: RunConfig, folder: Path, stop: StopRequest) -> None:
+def _train(config: RunConfig, folder: Path, stop: StopRequest, tracking: Tracking) -> None:
     device = choose_device(config.train.device)
     use_cores(config.train.num_threads)
     workers = available_cores() if config.train.num_workers < 0 else config.train.num_workers
@@ -151,6 +158,7 @@ def _train(config: RunConfig, folder: Path, stop: StopRequest) -> None:
     if saved:
         log.info("going on in epoch %d after step %d", progress.epoch, progress.step)
     job = _prepare_job(config, model, replace(data, pixels=watched), folder, device, stop, header, progress)
+    job = replace(job, on_epoch=tracking.update)
     state = run_loop(job, progress, saved[1:] if saved else None)
 
     model.load_state_dict(model.state_dict() | state.best)

@@ -40,3 +40,5 @@ class Job:
     folder: Path
     device: torch.device
     stop: StopRequest
+    on_epoch: Callable[[], None] = lambda: None
+    """Called when an epoch's row is in the history."""

@@ -196,6 +196,7 @@ def _validate(state: State) -> None:
         " *" if progress.best_epoch == progress.epoch else "  ",
         row["images_per_second"],
     )
+    job.on_epoch()
     progress.epoch, progress.step = progress.epoch + 1, 0
     progress.loss_sum, progress.correct, progress.count, progress.seconds = 0.0, 0, 0, 0.0
 
