@@ -1,0 +1,109 @@
+"""The same sweep gives the same table, exit code and runs, whichever launcher carries its jobs."""
+
+import importlib.util
+import os
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra.core.utils import JobReturn, JobStatus
+
+from deepbloom.commands import sweep as commands_sweep
+from deepbloom.commands.sweep import JobResult, Submission
+from deepbloom.config import RunConfig
+from hydra_plugins.deepbloom_launcher import GridSweeper, SubmittedJob
+
+LAUNCHERS = {
+    "joblib": ["hydra.launcher.n_jobs=2"],
+    "submitit_local": [],
+    "ray": ["+hydra.launcher.ray.init.num_cpus=2"],
+}
+
+
+def sweep(folder: Path, pictures: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run two jobs, the second of which is refused."""
+    folder.mkdir(parents=True, exist_ok=True)
+    small = ("model=scratch_cnn", "data=imagefolder", f"data.root={pictures}", "train.epochs=1", "train.num_threads=1")
+    command = [sys.executable, "-m", "deepbloom", "train", "-m", *small, "train.batch_size=9,999", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280)
+
+
+def table(text: str) -> list[tuple[str, ...]]:
+    """Return the table without what differs between any two sweeps: seconds."""
+    lines = [line for line in text.splitlines() if line.startswith(("done", "refused", "killed", "failed"))]
+    return [tuple(re.sub(r" \d+ s ", " ", line).split()) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def expected(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, list[tuple[str, ...]]]:
+    done = sweep(tmp_path_factory.mktemp("process"), pictures)
+    assert done.returncode == 2, done.stderr
+    return done.returncode, table(done.stdout)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_every_launcher_ends_in_the_same_table_and_exit_code(
+    name: str, expected: tuple, pictures: Path, tmp_path: Path
+) -> None:
+    plugin = f"hydra_{name.removesuffix('_local')}_launcher"
+    if importlib.util.find_spec(f"hydra_plugins.{plugin}") is None:
+        pytest.skip(f"{plugin} is not installed")
+    done = sweep(tmp_path, pictures, f"hydra/launcher={name}", *LAUNCHERS[name])
+    assert [row[0] for row in expected[1]] == ["done", "refused"]
+    assert (done.returncode, table(done.stdout)) == expected, done.stderr
+    again = sweep(tmp_path, pictures, f"hydra/launcher={name}", *LAUNCHERS[name])
+    assert again.stdout.startswith("done before"), again.stderr
+
+
+class Gone:
+    """A launcher whose cluster goes away when the first job has been reported."""
+
+    def __init__(self, returned: JobReturn) -> None:
+        self.returned = returned
+
+    def launch(self, jobs: list[list[str]], initial_job_idx: int) -> Iterator[JobReturn]:
+        yield self.returned
+        raise ConnectionError("the cluster is gone")
+
+
+def test_what_a_launcher_lost_is_read_from_the_runs_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = {"a": "metrics.json", "b": "metrics.json", "c": "last.ckpt", "d": "failed.txt", "e": None}
+    for name, file in files.items():
+        (tmp_path / name).mkdir()
+        if file:
+            (tmp_path / name / file).touch()
+    sweeper = GridSweeper()
+    sweeper.task = SubmittedJob()
+    sweeper.launcher = Gone(JobReturn(_return_value=JobResult(tmp_path / "a", 0, 1.0), status=JobStatus.COMPLETED))
+    monkeypatch.setattr(sweeper, "_compose", lambda overrides: RunConfig(output_dir=str(tmp_path / overrides[0])))
+    monkeypatch.setattr("deepbloom.run_dir.claim_folder", lambda config: Path(config.output_dir))
+    results = sweeper.launch([[name] for name in files])
+    assert [result.outcome for result in results] == ["done", "done", "killed", "failed (1)", "not started"]
+    assert "the cluster is gone" in caplog.text
+
+
+def test_a_job_is_the_one_that_was_submitted_and_runs_where_the_sweep_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is carried to another process as bytes; the folder and environment it finds there are others."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEEPBLOOM_CACHE", str(tmp_path / "cache"))
+    carried = pickle.dumps(Submission([RunConfig(seed=seed, output_dir=f"outputs/{seed}") for seed in (0, 1)]))
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("DEEPBLOOM_CACHE", "/elsewhere")
+    seen = []
+
+    def note(config: RunConfig) -> JobResult:
+        seen.append((config.seed, config.output_dir, os.getcwd(), os.environ["DEEPBLOOM_CACHE"]))
+        return JobResult(Path("x"), 0)
+
+    monkeypatch.setattr(commands_sweep, "run_job", note)
+    pickle.loads(carried).run(1)
+    assert seen == [(1, "outputs/1", str(tmp_path), str(tmp_path / "cache"))]
