@@ -45,13 +45,8 @@ class ProcessLauncher(Launcher):
         self.task: Any = task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        returns: list[JobReturn] = []
-        for number in range(initial_job_idx, initial_job_idx + len(job_overrides)):
-            result = self.task.submission.run(number)
-            returns.append(JobReturn(_return_value=result, status=JobStatus.COMPLETED))
-            if result.exit_code in (130, 143):  # stopped by the person: the rest is not wanted either
-                break
-        return returns
+        results = self.task.submission.run_in_turn(initial_job_idx, len(job_overrides))
+        return [JobReturn(_return_value=result, status=JobStatus.COMPLETED) for result in results]
 
 
 class SubmittingSweeper(Sweeper):

@@ -89,6 +89,19 @@ def submit(configs: Sequence[RunConfig]) -> list[RunConfig]:
     return [replace(config, output_dir=str(run_dir.claim_folder(config))) for config in configs]
 
 
+def run_jobs(configs: Sequence[RunConfig]) -> None:
+    """Run the jobs in turn and print a table of what became of them.
+
+    Raises
+    ------
+    SweepError
+        At least one job was not done.
+    """
+    submission = Submission(submit(configs))
+    results = submission.run_in_turn(0, len(configs))
+    conclude(results + [JobResult(Path(str(config.output_dir))) for config in submission.jobs[len(results) :]])
+
+
 @dataclass
 class Submission:
     """The jobs of a sweep as they were submitted, for a launcher to carry to another process or machine.
@@ -125,6 +138,15 @@ class Submission:
         config = self.jobs[number]
         log.info("job %d of %d: %s", number + 1, len(self.jobs), config.output_dir)
         return run_job(config)
+
+    def run_in_turn(self, first: int, count: int) -> list[JobResult]:
+        """Run ``count`` jobs; fewer where a person stops one, for then the rest is not wanted either."""
+        results: list[JobResult] = []
+        for number in range(first, first + count):
+            results.append(self.run(number))
+            if results[-1].exit_code in (130, 143):
+                break
+        return results
 
 
 def result_from_folder(config: RunConfig, seconds: float) -> JobResult:
