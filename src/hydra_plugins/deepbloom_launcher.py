@@ -52,6 +52,10 @@ class ProcessLauncher(Launcher):
 class SubmittingSweeper(Sweeper):
     """Composes every job's config before any is begun, so that a mistake in one is found then."""
 
+    hydra_context: Any
+    config: Any
+    launcher: Any
+
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config, self.task = hydra_context, config, SubmittedJob()
         self.launcher = Plugins.instance().instantiate_launcher(
