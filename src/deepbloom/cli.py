@@ -1,6 +1,7 @@
 """The command line: a command's name leads to one function, an error to an exit code. Imports nothing heavy."""
 
 import errno
+import io
 import logging
 import os
 import re
@@ -30,6 +31,8 @@ PATH_KEYS = ("ckpt", "image", "output_dir", "runs", "data.root", "data.pixel_cac
 
 def main() -> None:
     """Run ``deepbloom`` and leave with its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files and classes may hold any bytes
     sys.exit(guarded(lambda: dispatch(sys.argv[1:])))
 
 

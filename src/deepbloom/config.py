@@ -388,6 +388,8 @@ def from_dict(cls: type[T], content: dict[str, Any]) -> T:
     """
     known = get_type_hints(cls)
     values: dict[str, Any] = {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{str(content)[:60]!r} is no group of settings.")
     for key, value in content.items():
         if key not in known:
             raise ConfigError(unknown("setting", key, known))
@@ -398,6 +400,8 @@ def from_dict(cls: type[T], content: dict[str, Any]) -> T:
             values[key] = float(value)
         elif kind in (bool, int, float, str) and type(value) is not kind:
             raise ConfigError(f"{key}={value!r} must be of type {kind.__name__}.")
+        elif kind == (str | None) and not isinstance(value, str | None):
+            raise ConfigError(f"{key}={value!r} must be a text.")
         else:
             values[key] = value
     return cls(**values)

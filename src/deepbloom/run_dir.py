@@ -112,7 +112,8 @@ def load_settings(text: str) -> dict:
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write ``content`` as indented JSON, atomically."""
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a name that is no UTF-8 becomes JSON's own escape
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:

@@ -29,7 +29,8 @@ def run(config: EvalConfig) -> None:
     device = choose_device(config.device)
     trained = read_model(config.ckpt)
     # The last bits of the scores depend on the number of threads: take that of the run where it is there.
-    use_cores(min(int(trained.header.get("num_threads", available_cores())), available_cores()))
+    threads = trained.header.get("num_threads")
+    use_cores(min(threads, available_cores()) if type(threads) is int and threads > 0 else available_cores())
     header, model = trained.header, trained.network.to(device).to(memory_format=torch.channels_last)
     data = prepare(_data_config(header, config), trained.preprocessing, available_cores())
     _check_same_data(config.ckpt, header, trained.classes, data)
@@ -58,9 +59,12 @@ def run(config: EvalConfig) -> None:
 
 def _data_config(header: dict, config: EvalConfig) -> DataConfig:
     """Return the settings of the run's data, with those given now in their place."""
-    merged = dict(header["data"])
     given = {key: value for key, value in config.data.items() if value is not None}
-    merged["split"] = merged["split"] | given.pop("split", {})
+    try:
+        merged = dict(header["data"])
+        merged["split"] = dict(merged["split"]) | given.pop("split", {})
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{config.ckpt} does not say with which data it was trained.") from error
     return from_dict(DataConfig, merged | given)
 
 
@@ -70,12 +74,12 @@ def _check_same_data(ckpt: str, header: dict, classes: tuple[str, ...], data: Pr
             f"{ckpt} tells {len(classes)} classes apart, and these data have {len(data.source.class_names)} "
             "or others. Give the data that it was trained on: data=NAME data.root=PATH."
         )
-    if data.source.fingerprint != header["dataset_fingerprint"]:
+    if data.source.fingerprint != header.get("dataset_fingerprint"):
         raise CheckpointError(
             f"{ckpt} was trained and tested with other pictures than these. To name pictures of your own use deepbloom "
             f"predict; to measure again, give the data of the run: {header['data']}."
         )
-    if data.split_fingerprint != header["split_fingerprint"]:
+    if data.split_fingerprint != header.get("split_fingerprint"):
         raise CheckpointError(
             f"{ckpt} was trained with another split of the pictures, so some of these test pictures may have trained "
             "it and the result would mean nothing. Give the same pictures, and leave out data.split.* and "

@@ -7,6 +7,7 @@ there, ``segmim/segmim_#####.jpg``: Oxford's segmentations, in which the backgro
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import tarfile
 import urllib.request
@@ -32,6 +33,9 @@ MD5 = {
 PARTS = {"train": "trnid", "val": "valid", "test": "tstid"}
 TIMEOUT_SECONDS = 5
 CHUNK_BYTES = 1 << 20
+MEMBER = re.compile(r"jpg/image_\d{5}\.jpg")
+MAX_UNPACKED_BYTES = 1_000_000_000
+"""Oxford's pictures take a third of it."""
 BACKGROUND = (0, 0, 254)
 BACKGROUND_TOLERANCE = 32
 """Largest difference per channel; JPEG blurs the edge between flower and background."""
@@ -142,6 +146,20 @@ def _holds_pictures(folder: Path) -> bool:
     return any((folder / "jpg").glob("image_*.jpg"))
 
 
+class _PicturesOnly:
+    """Lets pictures in ``jpg/`` out of an archive, up to `MAX_UNPACKED_BYTES` in all."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def __call__(self, member: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
+        self.total += member.size
+        known = (member.isdir() and member.name == "jpg") or (member.isreg() and MEMBER.fullmatch(member.name))
+        if not known or self.total > MAX_UNPACKED_BYTES:
+            raise tarfile.ReadError(f"{member.name!r} does not belong there, or it is too large")
+        return tarfile.data_filter(member, place)
+
+
 def _extract(folder: Path) -> None:
     """Unpack the archive beside its place and rename the folder, so that a stopped extraction leaves no half of it."""
     temporary = folder / ".extracting"
@@ -151,7 +169,7 @@ def _extract(folder: Path) -> None:
                 return
             try:
                 with tarfile.open(folder / ARCHIVE, "r:gz") as archive:
-                    archive.extractall(temporary, filter="data")
+                    archive.extractall(temporary, filter=_PicturesOnly())
                 os.replace(temporary / "jpg", folder / "jpg")
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
