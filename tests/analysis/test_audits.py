@@ -77,10 +77,10 @@ def test_near_duplicates_are_shown_with_the_accuracy_without_them(make_run, tmp_
     make_run("run", num_images=40, audit=audit)
     report = write_report(tmp_path / "runs", tmp_path / "report")
     text = report.markdown.read_text(encoding="utf-8")
-    assert "up to 2 test pictures have a near-duplicate in training or validation, such as a.jpg and b.jpg" in text
+    assert "2 test pictures have a near-duplicate in training or validation, such as a.jpg and b.jpg" in text
     assert "| 62.5 % | 2 |" in text
     page = report.html.read_text(encoding="utf-8")
-    assert 'class="look"' in page
+    assert 'class="remark"' in page
     assert "Accuracy without near-duplicates" in page
 
 
@@ -88,7 +88,7 @@ def test_a_run_without_audits_is_no_fault_but_is_said(make_run, tmp_path):
     make_run("old", num_images=40)
     assert describe_audits(table_of(tmp_path / "runs")) == []
     make_run("new", seed=1, num_images=40, audit=CLEAN)
-    assert verdicts(table_of(tmp_path / "runs"))["Not audited"] == "look"
+    assert verdicts(table_of(tmp_path / "runs"))["Not audited"] == "remark"
 
 
 def test_a_damaged_audit_makes_the_run_unreadable(make_run, tmp_path):

@@ -74,7 +74,7 @@ class Finding:
     ----------
     name : str
     verdict : str
-        ``passed``, ``failed`` or ``look``: passed, with something that the reader should know.
+        ``passed``, ``failed`` or ``remark``: passed, with something that the reader should know.
     text : str
     """
 
@@ -115,7 +115,7 @@ def describe_audits(table: "Table") -> list[Finding]:
     findings = [_describe_freeze(audited), _describe_split(table, audited), _describe_test(audited)]
     silent = len(table.runs) - len(audited)
     if silent:
-        findings.append(Finding("Not audited", "look", f"{_runs(silent)} {_have(silent)} no audit in metrics.json."))
+        findings.append(Finding("Not audited", "remark", f"{_runs(silent)} {_have(silent)} no audit in metrics.json."))
     return findings
 
 
@@ -150,6 +150,7 @@ def _describe_split(table: "Table", audited: "Sequence[tuple[CompleteRun, Audit]
     if doubled:
         return Finding("Split", "failed", f"{doubled} pictures are in two parts, so the test is not a test.")
     near = max(audit.near_test for audit in audits)
+    count = f"{near}" if near == min(audit.near_test for audit in audits) else f"up to {near}"
     if not near:
         return Finding(
             "Split",
@@ -161,8 +162,8 @@ def _describe_split(table: "Table", audited: "Sequence[tuple[CompleteRun, Audit]
     where = " of each fold" if table.folds else ""
     return Finding(
         "Split",
-        "look",
-        f"No picture is in two parts, but up to {near} test pictures{where} have a near-duplicate in training or "
+        "remark",
+        f"No picture is in two parts, but {count} test pictures{where} have a near-duplicate in training or "
         f"validation, such as {shorten(first)} and {shorten(second)}. The table below gives the accuracy without them."
         + _say_val(audits),
     )
@@ -170,7 +171,8 @@ def _describe_split(table: "Table", audited: "Sequence[tuple[CompleteRun, Audit]
 
 def _say_val(audits: "Sequence[Audit]") -> str:
     near = max(audit.near_val for audit in audits)
-    return f" {near} validation pictures have one in training." if near else ""
+    pictures = "picture has" if near == 1 else "pictures have"
+    return f" {near} validation {pictures} one in training." if near else ""
 
 
 def _describe_test(audited: "Sequence[tuple[CompleteRun, Audit]]") -> Finding:

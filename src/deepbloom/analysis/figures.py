@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
 from deepbloom.analysis.canvas import (
@@ -85,16 +86,18 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path, t
     on_diagonal = np.eye(count, dtype=bool)
     with _square_figure(path, names) as (axis, bars):
         norm = PowerNorm(0.5, 0, 1)  # the square root keeps single mistakes visible
-        for colors, hidden, name, bar_axis in zip(
-            (RIGHT, WRONG), (~on_diagonal, on_diagonal), ("right", "wrong"), bars, strict=True
+        pixels = np.empty((count, count, 4))
+        for colors, shown, name, bar_axis in zip(
+            (RIGHT, WRONG), (on_diagonal, ~on_diagonal), ("right", "wrong"), bars, strict=True
         ):
-            shades = LinearSegmentedColormap.from_list(name, colors)
-            image = axis.imshow(np.ma.masked_where(hidden, shares), cmap=shades, norm=norm)
-            bar = bar_axis.figure.colorbar(image, cax=bar_axis, ticks=[0, 0.05, 0.2, 0.5, 1])
+            shades = ScalarMappable(norm, LinearSegmentedColormap.from_list(name, colors))
+            pixels[shown] = shades.to_rgba(shares[shown])
+            bar = bar_axis.figure.colorbar(shades, cax=bar_axis, ticks=[0, 0.05, 0.2, 0.5, 1])
             bar_axis.set_title(name, fontsize=9)
             bar_axis.yaxis.set_major_formatter(PERCENT)
             bar_axis.tick_params(labelsize=8)
             bar.outline.set_visible(False)
+        axis.imshow(pixels, interpolation="nearest")
         if count <= 20:
             _write_cells(axis, matrix, shares)
         else:

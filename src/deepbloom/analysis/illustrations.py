@@ -16,6 +16,8 @@ TOPICS = ("accuracy", "curves", "cost", "calibration", "confusion")
 MAX_CONFUSIONS = 8
 """Models whose confusion matrices are all drawn; of more, the `BEST_CONFUSIONS` most accurate."""
 BEST_CONFUSIONS = 3
+MANY_CLASSES = 40
+"""Of so many classes or more, and so many models that only the best are drawn, one is: each takes a second."""
 MAX_BARS = 30
 
 
@@ -46,7 +48,8 @@ class Illustration:
 
 def draw(number: int, table: Table, folder: Path) -> dict[str, list[Illustration]]:
     """Draw a table's figures into ``folder`` and return them by topic (`TOPICS`); their names begin with ``number``."""
-    confused = table.models if len(table.models) <= MAX_CONFUSIONS else table.models[:BEST_CONFUSIONS]
+    best = 1 if len(table.class_names) >= MANY_CLASSES else BEST_CONFUSIONS
+    confused = table.models if len(table.models) <= MAX_CONFUSIONS else table.models[:best]
     return {
         "accuracy": [_draw_accuracy(table, folder / f"{number}_accuracy.png")],
         "curves": [_draw_curves(table, folder / f"{number}_curves.png")] if any(r.history for r in table.runs) else [],

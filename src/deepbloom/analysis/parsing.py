@@ -66,9 +66,9 @@ def read_columns(path: Path, columns: tuple[str, ...]) -> dict[str, tuple[str, .
             raise RunError(f"{path}: column {column!r} is missing.")
     if len(rows) < 2:
         raise RunError(f"{path} holds no rows.")
-    for number, row in enumerate(rows[1:], start=1):
-        if len(row) != len(header):
-            raise RunError(f"{path}: row {number} has {len(row)} values for {len(header)} columns.")
+    if {*map(len, rows)} != {len(header)}:
+        number, row = next((n, row) for n, row in enumerate(rows) if len(row) != len(header))
+        raise RunError(f"{path}: row {number} has {len(row)} values for {len(header)} columns.")
     by_name = dict(zip(header, zip(*rows[1:], strict=True), strict=True))
     return {column: by_name[column] for column in columns}
 

@@ -1,9 +1,9 @@
 """Run directories as typed values. Reads metrics.json, config.yaml, history.csv and predictions.csv, nothing else."""
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -275,7 +275,7 @@ def _read_predictions(path: Path, metrics: Metrics) -> Predictions:
             raise RunError(f"{path}: column {column!r} holds a class that {run_dir.METRICS} does not list.")
     if not ((confidences >= 0) & (confidences <= 1)).all():
         raise RunError(f"{path}: column 'confidence' must hold numbers in [0, 1].")
-    image_ids = [sys.intern(name) for name in table["image_id"]]
+    image_ids, order = _sort(table["image_id"])
     if len(set(image_ids)) < len(image_ids):
         raise RunError(f"{path}: column 'image_id' names a picture twice.")
     accuracy = (targets == answers).mean()
@@ -284,5 +284,11 @@ def _read_predictions(path: Path, metrics: Metrics) -> Predictions:
             f"{path} gives {accuracy:.4f} on {len(targets)} pictures, but {run_dir.METRICS} says "
             f"{metrics.top1_accuracy:.4f} on {metrics.count}: one of them was changed."
         )
-    order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
-    return Predictions(tuple(image_ids[i] for i in order), targets[order], answers[order], confidences[order])
+    return Predictions(image_ids, targets[order], answers[order], confidences[order])
+
+
+@lru_cache(maxsize=32)
+def _sort(names: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the names sorted, and their places; runs of one split share the result."""
+    order = sorted(range(len(names)), key=names.__getitem__)
+    return tuple(names[i] for i in order), np.array(order)
