@@ -92,7 +92,8 @@ def summarize(path: Path, name: str) -> Summary:
         if state == "complete":
             return _summarize_complete(path, name)
         history = _read_history(path / run_dir.HISTORY)
-        epochs = load_yaml(path / run_dir.CONFIG).get("train.epochs", "?")
+        config = path / run_dir.CONFIG
+        epochs = "?" if state == "failed" and not config.exists() else load_yaml(config).get("train.epochs", "?")
     except RunError as error:
         return Summary("damaged", name, remark=str(error))
     epoch = f"{len(history)}/{epochs}"
