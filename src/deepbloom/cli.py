@@ -26,7 +26,8 @@ COMMANDS = {
 }
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
 """Nobody's bug: errors of the system that a person can do something about."""
-PATH_KEYS = ("ckpt", "image", "output_dir", "runs", "data.root", "data.pixel_cache", "model.weights")
+PATH_KEYS = ("ckpt", "image", "output_dir", "runs", "masks", "data.root", "data.pixel_cache", "model.weights")
+NAME_KEYS = ("target", "contrast")
 
 
 def main() -> None:
@@ -95,12 +96,12 @@ def _task(command: str) -> Callable[[object], object]:
 
 
 def quote_path(argument: str) -> str:
-    """Quote the value of a path key, so that names with blanks, brackets, commas or accents need no quoting by hand.
+    """Quote the value of a key of paths or class names: blanks, brackets, commas and accents need no quoting by hand.
 
     Lists, quoted values and interpolations are left as they are.
     """
     key, sign, value = argument.partition("=")
-    if not sign or key not in PATH_KEYS or not value or value[0] in "'\"[" or "${" in value:
+    if not sign or key not in PATH_KEYS + NAME_KEYS or not value or value[0] in "'\"[" or "${" in value:
         return argument
     value = os.path.expanduser(value)
     if re.fullmatch(r"[\w./:-]+", value, flags=re.ASCII):

@@ -307,20 +307,26 @@ class PredictConfig:
 class GradcamConfig:
     """``deepbloom gradcam``: show where the network looks."""
 
-    ckpt: str = ""
-    """A run directory or its ``model.safetensors``."""
+    ckpt: Any = ""
+    """A run directory or its ``model.safetensors``; several, ``[a,b]``, are shown side by side."""
     image: Any = ""
     """A picture, a folder, a pattern such as ``'photos/*.jpg'``, or a list ``[a.jpg,b.jpg]``."""
     output_dir: str = "outputs/gradcam"
-    """Where ``PICTURE_METHOD.png`` goes."""
-    method: str = "gradcam"
-    """How activations and gradients become a map: see the choices below."""
+    """Where ``PICTURE_METHOD.png`` goes; of several methods also ``PICTURE_comparison.png``, with all side by side."""
+    method: Any = "gradcam"
+    """How activations and gradients become a map: see the choices below; ``[gradcam,layercam]`` or ``all``."""
     target: str = "predicted"
-    """The class to explain: ``predicted``, a class name, or its index."""
-    layer: str = "default"
-    """The layer to look at: ``default`` (the last convolutional one) or a module path such as ``layer3``."""
+    """The class to explain: ``predicted``, ``top3`` (each of the three best), a class name, or its index."""
+    contrast: str | None = None
+    """A class name or index: explain why the target and not this one, by the difference of their logits."""
+    layer: Any = "default"
+    """The layer to look at: ``default`` (the last convolutional one) or a module path such as ``layer3``; of several,
+    ``[layer3,layer4]``, the mean of the maps is shown."""
     save_raw: bool = False
-    """Also write the map as ``.npy``: float32 in [0, 1], of the size of the network's input."""
+    """Also write ``.npy``: float32 in [0, 1], of the size of the network's input; of several checkpoints or classes one
+    array, a map for each in the order of the figure."""
+    page: bool = False
+    """Also write ``heatmaps.html``: all figures in one page that needs no other file."""
     batch_size: int = 16
     """Pictures per pass."""
     device: str = "auto"

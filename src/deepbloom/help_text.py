@@ -29,6 +29,8 @@ EXAMPLES = {
     "gradcam": (
         "deepbloom gradcam ckpt=outputs/RUN image=flower.jpg",
         "deepbloom gradcam ckpt=outputs/RUN image=photos target=rose method=hirescam",
+        "deepbloom gradcam ckpt=outputs/RUN image=flower.jpg target=rose contrast=tulip",
+        "deepbloom gradcam ckpt=[outputs/RUN,outputs/OTHER] image=photos method=[gradcam,layercam] page=true",
     ),
     "runs": ("deepbloom runs", "deepbloom runs runs=outputs/sweep"),
     "report": ("deepbloom report runs=outputs output_dir=outputs/report",),
@@ -93,7 +95,7 @@ def command(name: str, summary: str) -> str:
         for key, default, text in keys:
             lines.append(f"  {key}={default}")
             lines += textwrap.wrap(text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    if name == "gradcam":
+    if name in ("gradcam", "explain"):
         lines += ["", "Methods: gradcam, gradcam++, hirescam, layercam, xgradcam, eigencam, scorecam, ablationcam"]
     lines += ["", "--cfg job shows the settings without running. " + _MULTIRUN.get(name, "")]
     return "\n".join(lines).rstrip()

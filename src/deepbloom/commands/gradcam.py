@@ -2,79 +2,160 @@
 
 import io
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
 from deepbloom import run_dir
-from deepbloom.commands.outputs import softmax
+from deepbloom.analysis.illustrations import Illustration
+from deepbloom.analysis.page import Section, write_page
+from deepbloom.commands.networks import Network, Target, explain, read_methods, read_networks, read_targets
 from deepbloom.commands.pictures import Readable, find_pictures, read_batches, stack_inputs
-from deepbloom.config import GradcamConfig, check_choice
+from deepbloom.config import GradcamConfig
+from deepbloom.data.transforms import preprocess
 from deepbloom.device import choose_device, use_cores
-from deepbloom.engine.checkpoint import read_model
-from deepbloom.errors import ConfigError, unknown
-from deepbloom.explain.cam import METHODS, class_activation_maps
-from deepbloom.explain.figures import draw_heatmap
-from deepbloom.models.registry import get_spec
+from deepbloom.explain.cam import METHODS
+from deepbloom.explain.figures import Tile, draw_gallery, draw_heatmap
+
+PAGE = "heatmaps.html"
+PAGE_PICTURES = 50
+"""A page of more would be too large for a browser."""
+COLUMNS = 5
+READING = (
+    "Bright places hold the evidence for the class that is named. Each map has its own scale, from 0 to its maximum, "
+    "so that brightness cannot be compared between maps. A heatmap shows where a network looks, not whether it is "
+    "right to look there; deepbloom explain measures how far it can be believed."
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One map of one picture.
+
+    Attributes
+    ----------
+    heatmap : ndarray of float32, shape (S, S), in [0, 1]
+    network : str
+        The network's label.
+    method : str
+    explained : str
+        The class, and the one that it is compared with.
+    confidence : float
+        The class's probability.
+    """
+
+    heatmap: np.ndarray
+    network: str
+    method: str
+    explained: str
+    confidence: float
 
 
 def run(config: GradcamConfig) -> None:
-    """Write ``PICTURE_METHOD.png`` for every picture, and with ``save_raw`` the map as ``.npy``.
+    """Write ``PICTURE_METHOD.png`` for every picture and method; on request the maps, and a page of all figures.
 
     Raises
     ------
     DeepBloomError
-        The checkpoint, the method, the target, the layer or the folder cannot be used, or no picture can be read.
+        A checkpoint, a method, the target, a layer or the folder cannot be used, or no picture can be read.
     """
-    check_choice("method", config.method, tuple(METHODS))
+    methods = read_methods(config.method)
     device = choose_device(config.device)
     use_cores()
-    trained = read_model(config.ckpt)
-    model, classes = trained.network.to(device).to(memory_format=torch.channels_last), trained.classes
-    target = find_target(config.target, classes)
-    layer = get_spec(trained.header["model"]).target_layer if config.layer == "default" else config.layer
+    networks = read_networks(config.ckpt, config.layer, device)
+    targets = [read_targets(config.target, config.contrast, network.classes) for network in networks]
     paths = find_pictures(config.image)
     folder = run_dir.make_folder(Path(config.output_dir))
 
     names = Counter[str]()
-    for pictures in read_batches(paths, trained.preprocessing, config.batch_size):
+    sections: list[Section] = []
+    for pictures in read_batches(paths, networks[0].preprocessing, config.batch_size):
         readable = [picture for picture in pictures if isinstance(picture, Readable)]
         if not readable:
             continue
-        maps = class_activation_maps(model, stack_inputs(readable, device), [layer], target, config.method)
-        probabilities = softmax(maps.logits.cpu().numpy())
-        for picture, heatmap, scores in zip(readable, maps.maps.cpu().numpy(), probabilities, strict=True):
-            shown = int(scores.argmax()) if target is None else target
-            stem = f"{picture.path.stem}_{config.method}"
-            names[stem] += 1
-            if names[stem] > 1:  # the same name in another folder
-                stem = f"{stem}_{names[stem]}"
-            figure = draw_heatmap(picture.picture, heatmap, classes[shown], float(scores[shown]))
-            image = io.BytesIO()
-            figure.savefig(image, format="png")
-            run_dir.write_bytes(folder / f"{stem}.png", image.getvalue())
-            if config.save_raw:
-                raw = io.BytesIO()
-                np.save(raw, heatmap.astype(np.float32))
-                run_dir.write_bytes(folder / f"{stem}.npy", raw.getvalue())
-            print(f"{folder / f'{stem}.png'}  {classes[shown]}  {scores[shown]:.2%}")
+        panels: list[list[Panel]] = [[] for _ in readable]
+        for method in methods:
+            for network, wanted in zip(networks, targets, strict=True):
+                _explain_batch(panels, network, _inputs(readable, network, networks[0], device), method, wanted)
+        for picture, explained in zip(readable, panels, strict=True):
+            names[picture.path.stem] += 1
+            repeat = f"_{names[picture.path.stem]}" if names[picture.path.stem] > 1 else ""  # from another folder
+            figures = _write_figures(folder, picture, repeat, methods, explained, config.save_raw)
+            if len(sections) < PAGE_PICTURES:
+                sections.append(Section(picture.path.name, figures=tuple(figures)))
+    if config.page:
+        left_out = sum(names.values()) - len(sections)
+        more = f" {left_out:,} more pictures lie in the folder beside this page." if left_out else ""
+        write_page(folder / PAGE, "Where the network looks", READING + more, sections)
+        print(folder / PAGE)
 
 
-def find_target(target: str, classes: tuple[str, ...]) -> int | None:
-    """Return the index of a class given by name or index; None for ``predicted``.
+def _inputs(pictures: Sequence[Readable], network: Network, first: Network, device: torch.device) -> torch.Tensor:
+    if network.preprocessing == first.preprocessing:
+        return stack_inputs(pictures, device)
+    inputs = torch.stack([preprocess(picture.picture, network.preprocessing) for picture in pictures])
+    return inputs.to(device).contiguous(memory_format=torch.channels_last)
 
-    Raises
-    ------
-    ConfigError
-        The network has no such class.
-    """
-    if target in classes:
-        return classes.index(target)
-    if target == "predicted":
-        return None
-    if target.isdecimal():
-        if int(target) < len(classes):
-            return int(target)
-        raise ConfigError(f"target={target}: the network has classes 0 to {len(classes) - 1}.")
-    raise ConfigError(unknown("target", target, [*classes, "predicted"]))
+
+def _explain_batch(
+    panels: Sequence[list[Panel]], network: Network, inputs: torch.Tensor, method: str, targets: Sequence[Target]
+) -> None:
+    """Append to each picture's panels one for each target."""
+    for explained in explain(network, inputs, method, targets):
+        for number, target in enumerate(explained.targets):
+            name = network.classes[target]
+            if explained.against is not None:
+                name += f" rather than {network.classes[explained.against]}"
+            confidence = float(explained.probabilities[number, target])
+            panels[number].append(Panel(explained.maps[number].numpy(), network.label, method, name, confidence))
+
+
+def _write_figures(
+    folder: Path, picture: Readable, repeat: str, methods: Sequence[str], panels: Sequence[Panel], save_raw: bool
+) -> list[Illustration]:
+    """Write a figure for each method, print what each shows, and return those for the page."""
+    figures = []
+    for method in methods:
+        chosen = [panel for panel in panels if panel.method == method]
+        path = folder / f"{picture.path.stem}_{method}{repeat}.png"
+        figures.append(_write_figure(_draw(picture.picture, chosen), path, picture, chosen))
+        if save_raw:
+            maps = np.stack([panel.heatmap for panel in chosen]).astype(np.float32)
+            raw = io.BytesIO()
+            np.save(raw, maps if len(maps) > 1 else maps[0])
+            run_dir.write_bytes(path.with_suffix(".npy"), raw.getvalue())
+        print(f"{path}  {_say(chosen)}")
+    if len(methods) == 1:
+        return figures
+    path = folder / f"{picture.path.stem}_comparison{repeat}.png"
+    print(path)
+    return [_write_figure(_draw(picture.picture, panels), path, picture, panels)]
+
+
+def _draw(picture: Image.Image, panels: Sequence[Panel]) -> Figure:
+    if len(panels) == 1:
+        return draw_heatmap(picture, panels[0].heatmap, panels[0].explained, panels[0].confidence)
+    several_methods = len({panel.method for panel in panels}) > 1
+    several_networks = len({panel.network for panel in panels}) > 1
+    tiles = [Tile(picture, None, "picture")]
+    for panel in panels:
+        names = [METHODS[panel.method].title] * several_methods + [panel.network] * several_networks
+        answer = f"{panel.explained} · {100 * panel.confidence:.1f} %"
+        tiles.append(Tile(picture, panel.heatmap, " · ".join(names) or answer, answer if names else ""))
+    return draw_gallery(tiles, columns=COLUMNS)
+
+
+def _write_figure(figure: Figure, path: Path, picture: Readable, panels: Sequence[Panel]) -> Illustration:
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    run_dir.write_bytes(path, image.getvalue())
+    return Illustration(path, f"Heatmaps of {picture.path.name}: {_say(panels)}.", "")
+
+
+def _say(panels: Sequence[Panel]) -> str:
+    return ", ".join(dict.fromkeys(f"{panel.explained}  {panel.confidence:.2%}" for panel in panels))

@@ -23,7 +23,7 @@ CPU_BATCH = 8  # pictures at a time: activations of more fall out of the process
 PREDICTED = -1
 NAMES_SHOWN = 12
 
-Targets = int | Tensor | tuple[int | Tensor, int | Tensor] | None
+Targets = int | Tensor | tuple[int | Tensor | None, int | Tensor | None] | None
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def class_activation_maps(
         Module paths, as in ``model.named_modules()``, whose output has shape (B, K, h, w). Of several layers the mean
         of the maps is taken, each scaled to [0, 1] first.
     targets : int, Tensor of int64 of shape (B,), a pair of these, or None
-        The class to explain; None is the predicted one. A pair (a, b) explains the difference of the logits of a and
-        b: why this and not that.
+        The class to explain; None is the predicted one, in a pair too. A pair (a, b) explains the difference of the
+        logits of a and b: why this and not that.
     method : str
         A name in `METHODS`.
 
@@ -281,11 +281,11 @@ def _hooked(hooks: Sequence[tuple[nn.Module, Callable]]) -> Iterator[None]:
 def _read_targets(targets: Targets, inputs: Tensor) -> Tensor:
     """Return the wanted classes, shape (B, 1) or (B, 2), int64; `PREDICTED` where the network shall say."""
     columns = []
-    for target in targets if isinstance(targets, tuple) else (PREDICTED if targets is None else targets,):
-        column = torch.as_tensor(target, device=inputs.device)
+    for target in targets if isinstance(targets, tuple) else (targets,):
+        column = torch.as_tensor(PREDICTED if target is None else target, device=inputs.device)
         if column.is_floating_point() or column.dtype == torch.bool or column.shape not in ((), inputs.shape[:1]):
             raise ConfigError(f"A target is one class index, or one for each of {len(inputs)} pictures, not {target}.")
-        if targets is not None and column.min() < 0:
+        if target is not None and column.min() < 0:
             raise ConfigError(f"Class {int(column.min())}: classes count from 0.")
         columns.append(column.long().expand(len(inputs)))
     if len(columns) > 2:

@@ -1,0 +1,141 @@
+"""``deepbloom gradcam`` with several targets, layers, methods and checkpoints."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepbloom.commands.gradcam import PAGE
+from deepbloom.commands.networks import Target, explain, read_methods, read_networks, read_targets
+from deepbloom.errors import ConfigError
+from deepbloom.explain.cam import METHODS, class_activation_maps
+
+Run = Callable[..., tuple[int, str, str]]
+
+CLASSES = ("azure", "black-eyed susan", "colt's foot", "top2", "7")
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_target_is_a_class_by_name_or_index_the_predicted_one_or_each_of_the_best() -> None:
+    assert read_targets("predicted", None, CLASSES) == [Target()]
+    assert read_targets("black-eyed susan", None, CLASSES) == [Target(1)]
+    assert read_targets("2", None, CLASSES) == [Target(2)]
+    assert read_targets("top3", None, CLASSES) == [Target(rank=0), Target(rank=1), Target(rank=2)]
+    assert len(read_targets("top9", None, CLASSES)) == 5
+    assert read_targets("azure", "black-eyed susan", CLASSES) == [Target(0, against=1)]
+    assert read_targets("predicted", "colt's foot", CLASSES) == [Target(against=2)]
+
+
+def test_a_class_whose_name_is_a_word_or_a_number_comes_first() -> None:
+    assert read_targets("top2", None, CLASSES) == [Target(3)]
+    assert read_targets("7", None, CLASSES) == [Target(4)]
+
+
+@pytest.mark.parametrize(
+    ("target", "contrast", "words"),
+    [
+        ("azur", None, "Did you mean 'azure'"),
+        ("5", None, "classes 0 to 4"),
+        ("top0", None, "Unknown target"),
+        ("azure", "black-eyed", "Unknown contrast 'black-eyed'.*black-eyed susan"),
+        ("azure", "0", "compared with itself"),
+    ],
+)
+def test_what_is_no_target_is_named(target: str, contrast: str | None, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_targets(target, contrast, CLASSES)
+
+
+def test_methods_are_one_several_or_all() -> None:
+    assert read_methods("layercam") == ["layercam"]
+    assert read_methods(["layercam", "gradcam", "layercam"]) == ["layercam", "gradcam"]
+    assert read_methods("all") == list(METHODS)
+    with pytest.raises(ConfigError, match="Did you mean 'layercam'"):
+        read_methods(["gradcam", "layercamm"])
+
+
+def test_the_best_classes_are_explained_in_order_each_by_its_own_map(trained_run: Path) -> None:
+    (network,) = read_networks(trained_run, "default", torch.device("cpu"))
+    inputs = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    explained = explain(network, inputs, "gradcam", [Target(rank=rank) for rank in range(3)])
+    order = explained[0].probabilities.argsort(dim=1, descending=True)
+    assert [one.targets for one in explained] == order.T.tolist()
+    for one in explained:
+        expected = class_activation_maps(network.model, inputs, "block3", torch.tensor(one.targets)).maps
+        assert torch.equal(one.maps, expected)
+    assert not torch.allclose(explained[0].maps, explained[2].maps, atol=0.1)
+
+
+def test_the_predicted_class_is_explained_against_another(trained_run: Path) -> None:
+    (network,) = read_networks(trained_run, ["block2", "default"], torch.device("cpu"))
+    inputs = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    predicted = explain(network, inputs, "gradcam", [Target()])[0].targets
+    other = next(index for index in range(3) if index not in predicted)
+    (explained,) = explain(network, inputs, "gradcam", [Target(against=other)])
+    pair = (torch.tensor(predicted), other)
+    assert torch.equal(explained.maps, class_activation_maps(network.model, inputs, ["block2", "block3"], pair).maps)
+    assert explained.targets == predicted
+    assert explained.against == other
+
+
+def test_several_methods_and_checkpoints_are_shown_side_by_side(
+    deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path
+) -> None:
+    code, out, err = deepbloom(
+        "gradcam",
+        f"ckpt=[{trained_run},{trained_run / 'model.safetensors'}]",
+        f"image={pictures / 'lime' / '00.png'}",
+        "method=[gradcam,layercam]",
+        "target=top2",
+        "layer=[block2,block3]",
+        "save_raw=true",
+        "page=true",
+        f"output_dir={tmp_path}",
+    )
+    assert code == 0, err
+    assert names_in(tmp_path) == {
+        "00_gradcam.png",
+        "00_gradcam.npy",
+        "00_layercam.png",
+        "00_layercam.npy",
+        "00_comparison.png",
+        PAGE,
+    }
+    maps = np.load(tmp_path / "00_gradcam.npy")
+    assert (maps.shape, maps.dtype) == ((4, 224, 224), np.float32)
+    assert np.array_equal(maps[:2], maps[2:])  # the same checkpoint twice
+    assert not np.array_equal(maps[0], maps[1])
+    sizes = [Image.open(tmp_path / f"00_{name}.png").size for name in ("gradcam", "comparison")]
+    assert sizes[1][1] > sizes[0][1]
+    page = (tmp_path / PAGE).read_text()
+    assert page.count("<img ") == 1
+    assert "http" not in page.replace("http-equiv", "")
+    assert "00_comparison.png" in out
+
+
+def test_a_contrast_is_named_in_the_figure_and_changes_the_map(
+    deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path
+) -> None:
+    arguments = ("gradcam", f"ckpt={trained_run}", f"image={pictures / 'lime' / '00.png'}", "save_raw=true")
+    code, out, _ = deepbloom(*arguments, "target=lime", "contrast=azure", f"output_dir={tmp_path / 'pair'}")
+    assert code == 0
+    assert "lime rather than azure" in out
+    deepbloom(*arguments, "target=lime", f"output_dir={tmp_path / 'alone'}")
+    pair, alone = (np.load(tmp_path / name / "00_gradcam.npy") for name in ("pair", "alone"))
+    assert pair.shape == alone.shape == (224, 224)
+    assert np.abs(pair - alone).max() > 0.005
+
+
+def test_class_names_need_no_quotes(deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path) -> None:
+    for name in ("colt's foot", "black-eyed susan", "rose, red"):
+        code, _, err = deepbloom(
+            "gradcam", f"ckpt={trained_run}", f"image={pictures / 'lime'}", f"target={name}", f"output_dir={tmp_path}"
+        )
+        assert code == 2
+        assert f"Unknown target {name!r}" in err
