@@ -19,6 +19,7 @@ COMMANDS = {
     "eval": "Measure a trained network on its test part again.",
     "predict": "Name the flowers in pictures.",
     "gradcam": "Show where a network looks, as a heatmap over the picture.",
+    "explain": "Measure on the test part how far heatmaps can be believed.",
     "runs": "List runs and their state: complete, running, partial, failed or damaged.",
     "report": "Compare runs: a table, curves and figures.",
     "data": "Show what pictures there are, how they are split, and whether they can be read.",

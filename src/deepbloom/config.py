@@ -340,6 +340,38 @@ class GradcamConfig:
 
 
 @dataclass
+class ExplainConfig:
+    """``deepbloom explain``: measure on the test part how far heatmaps can be believed."""
+
+    ckpt: str = ""
+    """A run directory or its ``model.safetensors``."""
+    output_dir: str | None = None
+    """Where explain.json, explain.csv, explain.html, figures/ and heatmaps/ go. None: ``explain/`` in the run
+    directory; for a model file ``outputs/explain-NAME``."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Settings of the data that differ from those of the run, e.g. ``data.root=PATH``."""
+    images: int = 25
+    """Test pictures that are measured; 0 takes all. The same for every run of a split."""
+    method: Any = "gradcam"
+    """How maps are made: see the choices below; several, ``[gradcam,layercam]``, or ``all``."""
+    layer: Any = "default"
+    """The layer to look at, as in ``deepbloom gradcam``."""
+    masks: str = "auto"
+    """Where the flower is: ``auto`` (if the pictures come with masks), ``download`` (Oxford's for Flowers102, 194 MB,
+    made by a program), ``off``, or a folder with a white-on-black picture named like each picture."""
+    seed: int = 0
+    """Chooses the pictures, the random maps and the random weights."""
+    device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda``."""
+
+    def __post_init__(self) -> None:
+        _check_given("explain", "ckpt", self.ckpt, "RUN_OR_FILE")
+        check_range("images", self.images, 0)
+        check_range("seed", self.seed, 0, 2**32 - 1)
+        check_choice("device", self.device, DEVICES)
+
+
+@dataclass
 class InspectConfig:
     """``deepbloom data``: what is there, how it is split, and whether it can be read."""
 
@@ -376,6 +408,7 @@ COMMANDS = {
     "eval": EvalConfig,
     "predict": PredictConfig,
     "gradcam": GradcamConfig,
+    "explain": ExplainConfig,
     "runs": RunsConfig,
     "report": ReportConfig,
     "data": InspectConfig,

@@ -32,6 +32,10 @@ EXAMPLES = {
         "deepbloom gradcam ckpt=outputs/RUN image=flower.jpg target=rose contrast=tulip",
         "deepbloom gradcam ckpt=[outputs/RUN,outputs/OTHER] image=photos method=[gradcam,layercam] page=true",
     ),
+    "explain": (
+        "deepbloom explain ckpt=outputs/RUN",
+        "deepbloom explain ckpt=outputs/RUN masks=download images=100 method=[gradcam,layercam]",
+    ),
     "runs": ("deepbloom runs", "deepbloom runs runs=outputs/sweep"),
     "report": ("deepbloom report runs=outputs output_dir=outputs/report",),
     "data": ("deepbloom data", "deepbloom data data=imagefolder data.root=photos"),

@@ -53,7 +53,7 @@ def run(command: str, arguments: list[str], task: Callable[[object], object]) ->
         except Exception as error:  # raised below: Hydra would print lines of its own around it
             failures.append(error)
 
-    if command == "eval":  # its data settings start empty: what is given is added to them
+    if command in ("eval", "explain"):  # their data settings start empty: what is given is added to them
         arguments = [f"++{argument}" if argument.startswith("data.") else argument for argument in arguments]
     sys.argv = [f"deepbloom {command}", *arguments]
     try:

@@ -17,6 +17,7 @@ from scipy.io import savemat
 from deepbloom.config import SplitConfig
 from deepbloom.data import flowers102
 from deepbloom.data.flowers102 import Flowers102
+from deepbloom.data.masks import find_masks
 from deepbloom.data.split import make_split
 from deepbloom.errors import DataError
 
@@ -243,3 +244,53 @@ def test_the_real_lists_give_oxfords_numbers():
 
 def _classes_there(whole: Flowers102) -> list[int]:
     return [int(target) for path, target in zip(whole.paths, whole.targets, strict=True) if path.exists()]
+
+
+def segmentation() -> bytes:
+    pixels = np.full((16, 20, 3), (0, 0, 254), np.uint8)
+    pixels[:, :10] = (200, 40, 90)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "JPEG", quality=95)
+    return content.getvalue()
+
+
+def pack_segmentations(path: Path, names: list[str]) -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(segmentation())
+            archive.addfile(member, io.BytesIO(segmentation()))
+
+
+def test_segmentations_are_fetched_once_and_only_on_request(root, oxford, server, monkeypatch):
+    pack_segmentations(oxford / flowers102.SEGMENTATIONS, ["segmim/segmim_00002.jpg"])
+    digest = hashlib.md5((oxford / flowers102.SEGMENTATIONS).read_bytes()).hexdigest()
+    monkeypatch.setattr(flowers102, "SEGMENTATIONS_MD5", digest)
+    source = Flowers102.create(root)
+    assert source.mask(1) is None
+    assert server == []
+    masks = find_masks(source, "download")
+    assert "not drawn by hand" in masks.origin
+    mask = masks.read(1)
+    assert mask[:, :8].all()
+    assert not mask[:, 12:].any()
+    assert masks.read(0) is None
+    find_masks(source, "download")
+    assert server == [f"/{flowers102.SEGMENTATIONS}"]
+
+
+def test_segmentations_of_another_checksum_are_refused(root, oxford, server):
+    pack_segmentations(oxford / flowers102.SEGMENTATIONS, ["segmim/segmim_00002.jpg"])
+    with pytest.raises(DataError, match="another MD5"):
+        find_masks(Flowers102.create(root), "download")
+    assert not (root / "flowers-102" / "segmim").exists()
+
+
+def test_segmentations_cannot_be_unpacked_elsewhere(root, oxford, server, monkeypatch):
+    pack_segmentations(oxford / flowers102.SEGMENTATIONS, ["segmim/segmim_00001.jpg", "../../escaped.jpg"])
+    digest = hashlib.md5((oxford / flowers102.SEGMENTATIONS).read_bytes()).hexdigest()
+    monkeypatch.setattr(flowers102, "SEGMENTATIONS_MD5", digest)
+    with pytest.raises(DataError, match="Cannot unpack"):
+        find_masks(Flowers102.create(root), "download")
+    assert not list(root.parent.rglob("escaped.jpg"))
+    assert not (root / "flowers-102" / "segmim").exists()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from deepbloom.analysis.audits import Audit
 from deepbloom.analysis.compare import Model, Table, calibration_error
+from deepbloom.analysis.explanations import raw_explanation
 from deepbloom.analysis.formatting import (
     format_bytes,
     format_count,
@@ -207,6 +208,7 @@ def _raw_values(run: CompleteRun) -> dict[str, object]:
         "torch": versions.get("torch"),
         "git_commit": metrics.git_commit,
         **_raw_audit(metrics.audit),
+        **raw_explanation(run),
     } | dict(run.settings)
 
 

@@ -15,6 +15,7 @@ from deepbloom.analysis.audits import describe_audits, list_without_twins
 from deepbloom.analysis.benchmark import COLUMNS, list_raw_values
 from deepbloom.analysis.compare import MAX_COMPARED, Comparison, Table, explain_separation, make_tables
 from deepbloom.analysis.difficulty import find_hard_classes, find_hard_pictures
+from deepbloom.analysis.explanation_columns import explanation_columns
 from deepbloom.analysis.formatting import format_p_value, format_percent, format_points, shorten
 from deepbloom.analysis.heatmaps import find_heatmaps
 from deepbloom.analysis.runs import CompleteRun, find_runs
@@ -80,8 +81,8 @@ def write_report(runs_folder: Path, output_dir: Path) -> ReportPaths:
     )
     content = {
         "sections": [_describe(number, table, paths.figures) for number, table in enumerate(tables, 1)],
-        "columns": COLUMNS,
         "max_rows": MAX_ROWS,
+        "columns": (*COLUMNS[:-1], *explanation_columns([m for table in tables for m in table.models]), COLUMNS[-1]),
         "separation": explain_separation(tables),
         "runs": runs,
         "unused": [run for run in runs if not isinstance(run, CompleteRun)],

@@ -85,6 +85,26 @@ def fold_interval(accuracies: ArrayLike, folds: int, confidence: float = 0.95) -
     return float(max(0.0, values.mean() - half)), float(min(1.0, values.mean() + half))
 
 
+def bootstrap_mean(
+    values: ArrayLike, num_samples: int = 10_000, seed: int = 0, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the percentile interval of a mean when the pictures are drawn anew; of one picture, its value twice.
+
+    Parameters
+    ----------
+    values : array of float, shape (N,), N at least 1
+        One per picture; differences of two measures of the same picture give a paired interval.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"A mean needs values of shape (N,), N at least 1, got {values.shape}.")
+    rng = np.random.default_rng(seed)
+    means = [values[rng.integers(len(values), size=(100, len(values)))].mean(axis=1) for _ in range(num_samples // 100)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return float(low), float(high)
+
+
 def mcnemar_exact(first: ArrayLike, second: ArrayLike) -> float:
     """Return the two-sided p value that two classifiers are equally accurate (McNemar 1947, exact binomial form).
 

@@ -1,7 +1,8 @@
 """Oxford Flowers102 (Nilsback and Zisserman 2008), in the folder layout of torchvision.
 
-``flowers-102/`` holds ``jpg/image_#####.jpg``, ``imagelabels.mat``, ``setid.mat`` and, where the person has put it
-there, ``segmim/segmim_#####.jpg``: Oxford's segmentations, in which the background is blue.
+``flowers-102/`` holds ``jpg/image_#####.jpg``, ``imagelabels.mat``, ``setid.mat`` and, where `fetch_segmentations` or
+the person has put it there, ``segmim/segmim_#####.jpg``: Oxford's segmentations, in which the background is blue. They
+were made by a program (Nilsback and Zisserman 2007), not drawn by hand, and are wrong in places.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import re
 import shutil
 import tarfile
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,10 +32,14 @@ MD5 = {
     "imagelabels.mat": "e0620be6f572b9609742df49c70aed4d",
     "setid.mat": "a5357ecc9cb78c4bef273ce3793fc85c",
 }
+SEGMENTATIONS = "102segmentations.tgz"
+SEGMENTATIONS_MD5 = "51375996b6c4f367a4b9f4492d7ecef5"
+"""As public code that extends torchvision's loader by the segmentations gives it; neither Oxford nor torchvision states
+one."""
 PARTS = {"train": "trnid", "val": "valid", "test": "tstid"}
 TIMEOUT_SECONDS = 5
 CHUNK_BYTES = 1 << 20
-MEMBER = re.compile(r"jpg/image_\d{5}\.jpg")
+MEMBER = re.compile(r"(jpg/image|segmim/segmim)_\d{5}\.jpg")
 MAX_UNPACKED_BYTES = 1_000_000_000
 """Oxford's pictures take a third of it."""
 BACKGROUND = (0, 0, 254)
@@ -67,7 +73,7 @@ class Flowers102(FileSource):
             _provide(folder, name)
         if not _holds_pictures(folder):
             _provide(folder, ARCHIVE)
-            _extract(folder)
+            _extract(folder, ARCHIVE, "jpg", _holds_pictures)
         return _leave_out_absent(_read_lists(cls, folder), folder, allow_missing)
 
     def mask(self, index: int) -> np.ndarray | None:
@@ -78,6 +84,20 @@ class Flowers102(FileSource):
         picture = read_picture(segmentation).resize(self.read(index).size, Image.Resampling.NEAREST)
         difference = np.abs(np.asarray(picture, dtype=np.int16) - np.array(BACKGROUND, dtype=np.int16))
         return difference.max(axis=2) > BACKGROUND_TOLERANCE
+
+
+def fetch_segmentations(source: Flowers102) -> None:
+    """Put Oxford's segmentations (194 MB) beside the pictures, where they are not there yet.
+
+    Raises
+    ------
+    DataError
+        They cannot be downloaded or unpacked, or the archive is not Oxford's.
+    """
+    folder = source.paths[0].parent.parent
+    if not _holds_segmentations(folder):
+        _provide(folder, SEGMENTATIONS)
+        _extract(folder, SEGMENTATIONS, "segmim", _holds_segmentations)
 
 
 def _find_folder(root: str | Path | None) -> Path:
@@ -112,15 +132,21 @@ def _provide(folder: Path, name: str) -> None:
             with locked_folder(folder):
                 if not path.exists():
                     _download(name, path)
-        if _md5(path) == MD5[name]:
+        if _md5(path) == _expected_md5(name):
             return
     except (OSError, http.client.HTTPException) as error:
         raise DataError(
             f"Flowers102 is not complete in {folder}, and {URL}{name} cannot be put there: {error}. "
-            f"Put {', '.join(MD5)} from {URL} into that folder yourself, name another by data.root=FOLDER, "
-            "or use data=synthetic."
+            f"Put {', '.join(MD5) if name in MD5 else name} from {URL} into that folder yourself, name another by "
+            "data.root=FOLDER, or use data=synthetic."
         ) from error
-    raise DataError(f"{path} is not Oxford's file (its MD5 is not {MD5[name]}). Delete it; it is downloaded again.")
+    raise DataError(
+        f"{path} is not Oxford's file (its MD5 is not {_expected_md5(name)}). Delete it; it is downloaded again."
+    )
+
+
+def _expected_md5(name: str) -> str:
+    return SEGMENTATIONS_MD5 if name == SEGMENTATIONS else MD5[name]
 
 
 def _download(name: str, path: Path) -> None:
@@ -135,7 +161,7 @@ def _download(name: str, path: Path) -> None:
                     digest.update(chunk)
                     bar.update(len(chunk))
             os.fsync(file.fileno())
-        if digest.hexdigest() != MD5[name]:
+        if digest.hexdigest() != _expected_md5(name):
             raise OSError("what was sent is not Oxford's file (another MD5)")
         os.replace(temporary, path)
     finally:
@@ -146,36 +172,40 @@ def _holds_pictures(folder: Path) -> bool:
     return any((folder / "jpg").glob("image_*.jpg"))
 
 
-class _PicturesOnly:
-    """Lets pictures in ``jpg/`` out of an archive, up to `MAX_UNPACKED_BYTES` in all."""
+def _holds_segmentations(folder: Path) -> bool:
+    return any((folder / "segmim").glob("segmim_*.jpg"))
 
-    def __init__(self) -> None:
-        self.total = 0
+
+class _PicturesOnly:
+    """Lets pictures in one folder out of an archive, up to `MAX_UNPACKED_BYTES` in all."""
+
+    def __init__(self, inside: str) -> None:
+        self.inside, self.total = inside, 0
 
     def __call__(self, member: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
         self.total += member.size
-        known = (member.isdir() and member.name == "jpg") or (member.isreg() and MEMBER.fullmatch(member.name))
-        if not known or self.total > MAX_UNPACKED_BYTES:
+        known = (member.isdir() and member.name == self.inside) or (member.isreg() and MEMBER.fullmatch(member.name))
+        if not known or member.name.split("/")[0] != self.inside or self.total > MAX_UNPACKED_BYTES:
             raise tarfile.ReadError(f"{member.name!r} does not belong there, or it is too large")
         return tarfile.data_filter(member, place)
 
 
-def _extract(folder: Path) -> None:
+def _extract(folder: Path, archive: str, inside: str, is_done: Callable[[Path], bool]) -> None:
     """Unpack the archive beside its place and rename the folder, so that a stopped extraction leaves no half of it."""
     temporary = folder / ".extracting"
     try:
         with locked_folder(folder):
-            if _holds_pictures(folder):  # another process was faster
+            if is_done(folder):  # another process was faster
                 return
             try:
-                with tarfile.open(folder / ARCHIVE, "r:gz") as archive:
-                    archive.extractall(temporary, filter=_PicturesOnly())
-                os.replace(temporary / "jpg", folder / "jpg")
+                with tarfile.open(folder / archive, "r:gz") as file:
+                    file.extractall(temporary, filter=_PicturesOnly(inside))
+                os.replace(temporary / inside, folder / inside)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     except (OSError, tarfile.TarError, EOFError) as error:
         raise DataError(
-            f"Cannot unpack {folder / ARCHIVE}: {error}. Free space or delete the file, then start again."
+            f"Cannot unpack {folder / archive}: {error}. Free space or delete the file, then start again."
         ) from error
 
 

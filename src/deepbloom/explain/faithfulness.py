@@ -18,6 +18,7 @@ from deepbloom.errors import ConfigError
 from deepbloom.explain.cam import CPU_BATCH, left_as_found, scale_maps
 
 ROAD_FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SWEEPS = 10
 BLUR_RADIUS, BLUR_SIGMA = 5, 5.0  # pixels; as published for pictures of 224 pixels
 NEIGHBOURS = (((0, 1), 1 / 6), ((1, 0), 1 / 6), ((1, 1), 1 / 12), ((1, -1), 1 / 12))  # and their opposites
 
@@ -131,7 +132,8 @@ def road_curves(
     """Return ROAD's two curves: the answer after the most, or the least, relevant pixels were replaced.
 
     Rong et al. 2022, https://arxiv.org/abs/2202.00449. Replaced pixels are interpolated from their surroundings, so
-    that neither a hole's shape nor its colour gives the class away (see `impute`).
+    that neither a hole's shape nor its colour gives the class away. Departure: `impute_quickly` in the place of
+    `impute`.
 
     Parameters
     ----------
@@ -156,7 +158,7 @@ def road_curves(
         for index, rank in enumerate(_rank(maps, seed).cpu()):
             generator = torch.Generator().manual_seed(seed + index)
             for curve, order in zip(curves, (rank, 1 - rank), strict=True):
-                filled = [impute(inputs[index].cpu(), order < share, generator) for share in shares]
+                filled = [impute_quickly(inputs[index].cpu(), order < share, generator) for share in shares]
                 curve.append(_probabilities(model, torch.stack(filled).to(inputs.device), targets[index]))
     most, least = torch.stack(curves[0]), torch.stack(curves[1])
     return RoadCurves(shares, most, least, least.mean(1) - most.mean(1))
@@ -228,6 +230,26 @@ def impute(picture: Tensor, missing: Tensor, generator: torch.Generator, noise: 
     drawn = noise * torch.randn(len(known), count, generator=generator)
     filled[:, missing] = (torch.from_numpy(solution.T) + drawn).to(picture.dtype)
     return filled
+
+
+def impute_quickly(picture: Tensor, missing: Tensor, generator: torch.Generator, noise: float = 0.01) -> Tensor:
+    """Return nearly what `impute` returns, several times faster; parameters as there.
+
+    The system is solved at half the resolution, where a block counts as missing if all of its pixels are; the error,
+    which is largest at the rim of the hole, is smoothed away by `SWEEPS` steps of Jacobi's method at full resolution.
+    """
+    known = (~missing).to(picture.dtype)[None]  # (1, H, W)
+    shares = F.avg_pool2d(known, 2, ceil_mode=True)
+    coarse = F.avg_pool2d(picture * known, 2, ceil_mode=True) / shares.clamp(min=0.25)
+    solved = impute(coarse, shares[0] == 0, generator, noise=0)
+    filled = F.interpolate(solved[None], missing.shape, mode="bilinear", align_corners=False)[0]
+    filled = torch.where(missing, filled, picture)
+    kernel = picture.new_tensor([[1 / 12, 1 / 6, 1 / 12], [1 / 6, 0, 1 / 6], [1 / 12, 1 / 6, 1 / 12]])[None, None]
+    inside = F.conv2d(torch.ones_like(known), kernel, padding=1)  # below 1 at the border of the picture
+    for _ in range(SWEEPS):
+        means = F.conv2d(filled[:, None], kernel, padding=1)[:, 0] / inside
+        filled = torch.where(missing, means, picture)
+    return torch.where(missing, filled + noise * torch.randn(picture.shape, generator=generator), picture)
 
 
 def random_maps(count: int, size: tuple[int, int], seed: int = 0, grid: int = 7) -> Tensor:

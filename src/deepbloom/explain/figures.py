@@ -129,19 +129,19 @@ def draw_comparison(
         See `overlay`.
     """
     captions = list(captions) or [""] * len(heatmaps)
-    tiles = [Tile(picture, None, "picture")]
+    tiles: list[Tile | None] = [Tile(picture, None, "picture")]
     for (name, heatmap), caption in zip(heatmaps.items(), captions, strict=True):
         tiles.append(Tile(picture, heatmap, name, caption))
     return _lay_out(tiles, columns, TILE_SIDE, TILE_DPI, title, opacity)
 
 
-def draw_gallery(tiles: Sequence[Tile], title: str = "", columns: int = 4, opacity: float = OPACITY) -> Figure:
+def draw_gallery(tiles: Sequence[Tile | None], title: str = "", columns: int = 4, opacity: float = OPACITY) -> Figure:
     """Return a figure of many pictures under their heatmaps, in rows.
 
     Parameters
     ----------
-    tiles : sequence of Tile
-        At least one.
+    tiles : sequence of Tile or None
+        At least one; None leaves its place empty.
     title : str
         Of the figure.
     columns : int
@@ -154,22 +154,25 @@ def draw_gallery(tiles: Sequence[Tile], title: str = "", columns: int = 4, opaci
     ConfigError
         There is no tile.
     """
-    if not tiles:
+    if not any(tiles):
         raise ConfigError("A gallery needs at least one picture.")
     return _lay_out(tiles, columns, TILE_SIDE, TILE_DPI, title, opacity)
 
 
-def _lay_out(tiles: Sequence[Tile], columns: int, side: float, dpi: float, title: str, opacity: float) -> Figure:
+def _lay_out(tiles: Sequence[Tile | None], columns: int, side: float, dpi: float, title: str, opacity: float) -> Figure:
     """Place tiles in rows, each picture's longer side at most ``side``, with a colour scale at the right; in inches."""
     columns = min(columns, len(tiles))
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
-    cell = max(_fit(tile.picture, side)[0] for tile in tiles)
+    cell = max(_fit(tile.picture, side)[0] for tile in tiles if tile)
     grid = columns * (cell + GAP) - GAP
     width = max(2 * MARGIN + grid + BAR_GAP + BAR_WIDTH + BAR_LABELS, SMALLEST_WIDTH)
     heading = _wrap(title, width - 2 * MARGIN, 13, lines=3)
-    texts = [[(_wrap(tile.title, cell, 10), _wrap(tile.caption, cell, 9)) for tile in row] for row in rows]
+    texts = [
+        [(_wrap(tile.title, cell, 10), _wrap(tile.caption, cell, 9)) if tile else ([], []) for tile in row]
+        for row in rows
+    ]
     heads = [LINE * max(len(name) + len(caption) for name, caption in row) for row in texts]
-    heights = [max(_fit(tile.picture, side)[1] for tile in row) for row in rows]
+    heights = [max((_fit(tile.picture, side)[1] for tile in row if tile), default=0) for row in rows]
     above = MARGIN + HEADING_LINE * len(heading) + (HEADING_GAP if heading else 0)
     page = _Page(width, above + sum(heads) + sum(heights) + GAP * (len(rows) - 1) + MARGIN, dpi)
     page.write(heading, MARGIN, MARGIN, 13, INK, HEADING_LINE)
@@ -177,6 +180,8 @@ def _lay_out(tiles: Sequence[Tile], columns: int, side: float, dpi: float, title
     for row, written, head, height in zip(rows, texts, heads, heights, strict=True):
         above += head
         for column, (tile, (name, caption)) in enumerate(zip(row, written, strict=True)):
+            if tile is None:
+                continue
             left = MARGIN + column * (cell + GAP)
             start = above - LINE * (len(name) + len(caption))
             page.write(name, left, start, 10, WARNING if tile.wrong else INK, LINE)

@@ -71,6 +71,15 @@ def randomization_test(
     return RandomizationTest(tuple(layers), torch.stack(rows))
 
 
+def randomized_copy(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Return a copy of a network with all weights drawn anew: what its maps show, it has not learned."""
+    broken = copy.deepcopy(model)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        _draw_anew(broken, "")
+    return broken
+
+
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
     """Return Spearman's correlation of each pair of maps, shape (B, H, W): float32 of shape (B,), in [-1, 1]."""
     ranks = [torch.from_numpy(rankdata(maps.flatten(1).cpu().numpy(), axis=1)).double() for maps in (first, second)]

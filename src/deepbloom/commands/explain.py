@@ -1,0 +1,139 @@
+"""``deepbloom explain``: measure on the test part how far heatmaps can be believed."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from deepbloom import run_dir
+from deepbloom.analysis import explanation_page, explanations
+from deepbloom.analysis.explanations import Interval
+from deepbloom.commands import gallery, study
+from deepbloom.commands.networks import Network, place_network, read_methods
+from deepbloom.commands.trained_data import prepare_trained_data
+from deepbloom.config import ExplainConfig
+from deepbloom.data.loaders import evaluation_batches
+from deepbloom.data.masks import find_masks
+from deepbloom.data.prepared import PreparedData
+from deepbloom.device import choose_device, device_name, use_cores
+from deepbloom.engine.checkpoint import find_model_file, read_model
+from deepbloom.engine.evaluate import predict_logits
+from deepbloom.explain.cam import METHODS
+from deepbloom.explain.measures import MEASURES
+
+log = logging.getLogger("deepbloom")
+
+COLUMNS = ("image_id", "class_name", "explained", "confidence", "map", *MEASURES, "area_share")
+TITLES = {name: method.title for name, method in METHODS.items()}
+
+
+def run(config: ExplainConfig) -> None:
+    """Write explain.json, explain.csv, explain.html, figures/ and heatmaps/, and print the means and the findings.
+
+    Raises
+    ------
+    DeepBloomError
+        The checkpoint, the data, the masks, a method, a layer or the folder cannot be used.
+    """
+    started = time.perf_counter()
+    methods, device = read_methods(config.method), choose_device(config.device)
+    use_cores()
+    trained = read_model(config.ckpt)
+    model_name = str(trained.header["model"])
+    network = place_network(trained, model_name, config.layer, device)
+    data = prepare_trained_data(config.ckpt, trained, config.data)
+    masks = find_masks(data.source, config.masks)
+    folder = run_dir.make_folder(_find_folder(config))
+    figures = run_dir.make_folder(folder / "figures")
+
+    indices = study.choose_pictures(data, data.split.test, config.images, config.seed)
+    sample = study.draw_sample(network, data, indices, methods, config.seed)
+    values, curves = study.measure(network, data, sample, config.seed)
+    located = study.locate(network, data, masks, sample, methods, config.seed, values)
+    randomized = study.randomize(network, model_name, sample, methods[0], config.seed)
+    batches = evaluation_batches(data.pixels, data.split.test, data.source.targets, network.preprocessing, 64)
+    logits, _ = predict_logits(network.model, batches, device)
+
+    summary = explanations.summarize(values)
+    differences = explanations.compare_with_controls(values)
+    content: dict[str, Any] = {
+        "model": model_name,
+        "checkpoint": str(find_model_file(config.ckpt).resolve()),
+        "methods": methods,
+        "layers": list(network.layers),
+        "target": "predicted",
+        "images": len(indices),
+        "seed": config.seed,
+        "measures": _plain(summary),
+        "differences": {method: _plain(controls) for method, controls in differences.items()},
+        "findings": explanations.state_findings(differences, TITLES),
+        "curves": {
+            kind: {name: part.mean(0).tolist() for name, part in found.items()} for kind, found in curves.items()
+        },
+        "masks": asdict(located),
+        "randomization": {
+            "method": methods[0],
+            "layers": list(randomized.layers),
+            "rank_correlation": randomized.rank_correlation.tolist(),
+        },
+        "heatmaps": gallery.write_heatmaps(folder / "heatmaps", network, data, logits, methods[0]),
+        "dataset_fingerprint": data.source.fingerprint,
+        "split_fingerprint": data.split_fingerprint,
+        "device_name": device_name(device),
+        "num_threads": torch.get_num_threads(),
+        "versions": run_dir.collect_versions(),
+    }
+    galleries = gallery.write_galleries(figures, network, data, logits, methods[0])
+    content["seconds"] = round(time.perf_counter() - started, 1)
+    _write_rows(folder / explanations.TABLE, data, network, sample, values)
+    run_dir.write_json(folder / explanations.RESULTS, content)
+    page = explanation_page.write(folder, content, summary, TITLES, galleries)
+    _print(summary, content)
+    print(page)
+
+
+def _find_folder(config: ExplainConfig) -> Path:
+    if config.output_dir:
+        return Path(config.output_dir)
+    given = Path(config.ckpt)
+    return given / explanations.FOLDER if given.is_dir() else Path(f"outputs/explain-{given.resolve().parent.name}")
+
+
+def _plain(summary: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, dict[str, float]]]:
+    return {kind: {name: asdict(found) for name, found in columns.items()} for kind, columns in summary.items()}
+
+
+def _write_rows(
+    path: Path, data: PreparedData, network: Network, sample: study.Sample, values: dict[str, study.Columns]
+) -> None:
+    """Write a row for every picture and kind of map."""
+    rows = []
+    for kind, columns in values.items():
+        for number, index in enumerate(sample.indices):
+            row: dict[str, object] = {
+                "image_id": data.source.image_ids[index],
+                "class_name": network.classes[data.source.targets[index]],
+                "explained": network.classes[int(sample.targets[number])],
+                "confidence": f"{sample.confidences[number]:.6f}",
+                "map": kind,
+            }
+            measured = {name: column[number] for name, column in columns.items()}
+            rows.append(row | {name: f"{value:.6f}" for name, value in measured.items() if np.isfinite(value)})
+    run_dir.write_csv(path, COLUMNS, rows)
+
+
+def _print(summary: Mapping[str, Mapping[str, Interval]], content: Mapping[str, Any]) -> None:
+    width = max(len(measure.title) for measure in MEASURES.values())
+    print(f"{'':<{width}}  " + "  ".join(f"{kind:>14}" for kind in summary))
+    for name, measure in MEASURES.items():
+        cells = [f"{found.mean:14.3f}" if (found := summary[kind].get(name)) else " " * 14 for kind in summary]
+        if any(cell.strip() for cell in cells):
+            print(f"{measure.title:<{width}}  " + "  ".join(cells))
+    print(f"\n{content['images']} test pictures, {content['seconds']:.0f} s")
+    for finding in content["findings"]:
+        print(finding)

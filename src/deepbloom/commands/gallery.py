@@ -1,0 +1,130 @@
+"""Heatmaps of test pictures for people: a fixed small sample, and the most confident answers of every class."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from deepbloom import run_dir
+from deepbloom.analysis.illustrations import Illustration
+from deepbloom.commands.networks import Network
+from deepbloom.commands.outputs import softmax
+from deepbloom.commands.study import choose_pictures, read_inputs
+from deepbloom.data.prepared import PreparedData
+from deepbloom.explain.cam import class_activation_maps
+from deepbloom.explain.figures import Tile, draw_gallery, overlay
+
+SAMPLE = 8
+SAMPLE_SIDE = 320
+"""Longest side in pixels of a heatmap of the sample."""
+ANSWERS = 2
+"""Right and wrong answers of each class, the most confident ones."""
+CLASSES_PER_FIGURE = 8
+
+
+def write_heatmaps(
+    folder: Path, network: Network, data: PreparedData, logits: np.ndarray, method: str
+) -> list[dict[str, object]]:
+    """Write ``IMAGE_ID.png``, a picture under its heatmap, for test pictures that the split alone chooses.
+
+    Runs of one split therefore have the same pictures, and can be shown side by side.
+
+    Returns
+    -------
+    list of dict
+        ``image_id``, ``file`` (below ``folder``), ``class_name``, ``prediction`` and ``confidence`` of each.
+    """
+    chosen = choose_pictures(data, data.split.test, SAMPLE, data.split_fingerprint)
+    maps = class_activation_maps(network.model, read_inputs(network, data, chosen), network.layers, None, method).maps
+    places = np.searchsorted(data.split.test, chosen)
+    probabilities = softmax(logits)[places]
+    entries: list[dict[str, object]] = []
+    for index, heatmap, scores in zip(chosen, maps.cpu().numpy(), probabilities, strict=True):
+        name = f"{data.source.image_ids[index]}.png"
+        run_dir.make_folder((folder / name).parent)
+        run_dir.write_bytes(folder / name, _encode(overlay(_shrink(data.source.read(int(index))), heatmap)))
+        entries.append(
+            {
+                "image_id": data.source.image_ids[index],
+                "file": name,
+                "class_name": network.classes[data.source.targets[index]],
+                "prediction": network.classes[scores.argmax()],
+                "confidence": round(float(scores.max()), 6),
+            }
+        )
+    return entries
+
+
+def write_galleries(
+    folder: Path, network: Network, data: PreparedData, logits: np.ndarray, method: str
+) -> list[Illustration]:
+    """Write ``gallery_N.png``: for every class the most confident right answers, and the most confident wrong ones."""
+    probabilities = softmax(logits)
+    targets = data.source.targets[data.split.test]
+    present = [number for number in range(len(network.classes)) if (targets == number).any()]
+    figures = []
+    for number, start in enumerate(range(0, len(present), CLASSES_PER_FIGURE), 1):
+        shown = present[start : start + CLASSES_PER_FIGURE]
+        rows = [row for target in shown for row in _choose_answers(probabilities, targets, target)]
+        tiles = _draw_tiles(network, data, probabilities, rows, method)
+        figure = draw_gallery(tiles, columns=2 * ANSWERS)
+        path = folder / f"gallery_{number}.png"
+        run_dir.write_bytes(path, _encode(figure))
+        names = f"{network.classes[shown[0]]} to {network.classes[shown[-1]]}"
+        figures.append(
+            Illustration(
+                path,
+                f"Heatmaps of the most confident right and wrong answers, classes {names}.",
+                f"{names}, a row each. Left, the right answers that the network is surest of; right, framed, the wrong "
+                "ones. Above each: the answer and its probability, and where it is wrong the true class.",
+            )
+        )
+    return figures
+
+
+def _choose_answers(probabilities: np.ndarray, targets: np.ndarray, target: int) -> list[int | None]:
+    """Return places in the test part, right answers first, each side filled up with None."""
+    own = np.flatnonzero(targets == target)
+    answers, confidences = probabilities[own].argmax(1), probabilities[own].max(1)
+    row: list[int | None] = []
+    for wanted in (answers == target, answers != target):
+        best = [int(place) for place in own[wanted][np.argsort(-confidences[wanted], kind="stable")][:ANSWERS]]
+        row += [*best, *[None] * (ANSWERS - len(best))]
+    return row
+
+
+def _draw_tiles(
+    network: Network, data: PreparedData, probabilities: np.ndarray, places: Sequence[int | None], method: str
+) -> list[Tile | None]:
+    known = [place for place in places if place is not None]
+    indices = data.split.test[known]
+    maps = class_activation_maps(network.model, read_inputs(network, data, indices), network.layers, None, method).maps
+    drawn = {}
+    for place, index, heatmap in zip(known, indices, maps.cpu().numpy(), strict=True):
+        answer, target = int(probabilities[place].argmax()), int(data.source.targets[index])
+        drawn[place] = Tile(
+            _shrink(data.source.read(int(index))),
+            heatmap,
+            f"{network.classes[answer]} · {100 * probabilities[place, answer]:.0f} %",
+            "" if answer == target else f"is {network.classes[target]}",
+            wrong=answer != target,
+        )
+    return [None if place is None else drawn[place] for place in places]
+
+
+def _shrink(picture: Image.Image) -> Image.Image:
+    small = picture.copy()
+    small.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
+    return small
+
+
+def _encode(drawing: Figure | Image.Image) -> bytes:
+    content = io.BytesIO()
+    if isinstance(drawing, Figure):
+        drawing.savefig(content, format="png")
+    else:
+        drawing.save(content, "PNG")
+    return content.getvalue()

@@ -1,0 +1,57 @@
+"""The data that a network was trained and tested with, found again."""
+
+from typing import Any
+
+from deepbloom.config import DataConfig, from_dict
+from deepbloom.data.prepared import PreparedData, prepare
+from deepbloom.device import available_cores
+from deepbloom.engine.checkpoint import Trained
+from deepbloom.errors import CheckpointError
+
+
+def prepare_trained_data(ckpt: str, trained: Trained, changes: dict[str, Any]) -> PreparedData:
+    """Return the data of a checkpoint's run, with its split.
+
+    Parameters
+    ----------
+    ckpt : str
+        What the person gave; named in messages.
+    trained : Trained
+    changes : dict
+        Settings of the data that differ from those of the run.
+
+    Raises
+    ------
+    CheckpointError
+        The data, their split or their classes are not those that the network was trained with.
+    DataError
+        Pictures are absent or unreadable.
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    try:
+        merged = dict(trained.header["data"])
+        merged["split"] = dict(merged["split"]) | given.pop("split", {})
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{ckpt} does not say with which data it was trained.") from error
+    data = prepare(from_dict(DataConfig, merged | given), trained.preprocessing, available_cores())
+    _check_same_data(ckpt, trained.header, trained.classes, data)
+    return data
+
+
+def _check_same_data(ckpt: str, header: dict, classes: tuple[str, ...], data: PreparedData) -> None:
+    if data.source.class_names != classes:
+        raise CheckpointError(
+            f"{ckpt} tells {len(classes)} classes apart, and these data have {len(data.source.class_names)} "
+            "or others. Give the data that it was trained on: data=NAME data.root=PATH."
+        )
+    if data.source.fingerprint != header.get("dataset_fingerprint"):
+        raise CheckpointError(
+            f"{ckpt} was trained and tested with other pictures than these. To name pictures of your own use deepbloom "
+            f"predict; to measure again, give the data of the run: {header['data']}."
+        )
+    if data.split_fingerprint != header.get("split_fingerprint"):
+        raise CheckpointError(
+            f"{ckpt} was trained with another split of the pictures, so some of these test pictures may have trained "
+            "it and the result would mean nothing. Give the same pictures, and leave out data.split.* and "
+            f"data.allow_missing. It was trained with {header['data']['split']}."
+        )

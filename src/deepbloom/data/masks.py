@@ -1,0 +1,100 @@
+"""Where the flower is: segmentations that come with the pictures, or a folder of one's own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from deepbloom.data.flowers102 import Flowers102, fetch_segmentations
+from deepbloom.data.source import ImageSource
+from deepbloom.data.transforms import read_picture
+from deepbloom.errors import ConfigError, DataError
+
+AUTO, DOWNLOAD, OFF = "auto", "download", "off"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+WHITE = 128
+ORIGINS = {
+    "synthetic": "drawn with the pictures: exact",
+    "flowers102": "Oxford's segmentations: made by a program, not drawn by hand, and wrong in places",
+}
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Segmentations of the pictures of a source.
+
+    Attributes
+    ----------
+    read : callable
+        From a picture's index to its segmentation, bool of shape (H, W), True on the flower; None where there is none.
+    origin : str
+        Where they come from and what they are worth; empty where there are none at all.
+    """
+
+    read: Callable[[int], np.ndarray | None]
+    origin: str
+
+
+def find_masks(source: ImageSource, choice: str) -> Masks:
+    """Return the segmentations of a source.
+
+    Parameters
+    ----------
+    source : ImageSource
+    choice : str
+        ``auto``: those that come with the pictures, if any; ``download``: Oxford's for Flowers102, fetched if need be;
+        ``off``: none; else a folder with a file for each picture: the picture's name with any picture suffix, the
+        flower white, the rest black.
+
+    Raises
+    ------
+    ConfigError
+        There is nothing to download for these pictures.
+    DataError
+        The download fails, or the folder is absent or holds no mask of these pictures.
+    """
+    if choice == OFF:
+        return Masks(lambda index: None, "")
+    if choice == DOWNLOAD:
+        if not isinstance(source, Flowers102):
+            raise ConfigError(
+                f"masks=download is for data=flowers102; data={source.name} has none to fetch. Use masks=auto or "
+                "masks=FOLDER."
+            )
+        fetch_segmentations(source)
+    if choice in (AUTO, DOWNLOAD):
+        there = any(source.mask(index) is not None for index in range(min(len(source), 3)))
+        return Masks(source.mask, ORIGINS.get(source.name, "") if there else "")
+    return _find_files(source, Path(choice).expanduser())
+
+
+def _find_files(source: ImageSource, folder: Path) -> Masks:
+    if not folder.is_dir():
+        raise DataError(f"masks={folder} is not a folder. Give auto, download, off or a folder of masks.")
+    found = {
+        file.relative_to(folder).with_suffix("").as_posix(): file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in SUFFIXES
+    }
+    paths = {
+        index: found[name] for index, image_id in enumerate(source.image_ids) if (name := _stem(image_id)) in found
+    }
+    if not paths:
+        raise DataError(
+            f"masks={folder} holds no mask of these pictures. A mask is named like its picture, for example "
+            f"{_stem(source.image_ids[0])}.png."
+        )
+    return Masks(
+        lambda index: _read_white(paths[index]) if index in paths else None,
+        f"{len(paths):,} of {len(source):,} pictures have one in {folder}",
+    )
+
+
+def _stem(image_id: str) -> str:
+    path = PurePosixPath(image_id)
+    return path.with_suffix("").as_posix() if path.suffix.lower() in SUFFIXES else image_id
+
+
+def _read_white(path: Path) -> np.ndarray:
+    return np.asarray(read_picture(path).convert("L"), dtype=np.uint8) >= WHITE

@@ -1,0 +1,59 @@
+"""Where the flower is: masks that come with the pictures, Oxford's archive, and a folder of one's own."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepbloom.data.imagefolder import ImageFolder
+from deepbloom.data.masks import find_masks
+from deepbloom.data.synthetic import SyntheticFlowers
+from deepbloom.errors import ConfigError, DataError
+
+
+def draw_half(path: Path, size: tuple[int, int] = (20, 10)) -> None:
+    """A mask, white in its left half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((size[1], size[0]), np.uint8)
+    pixels[:, : size[0] // 2] = 255
+    Image.fromarray(pixels).save(path)
+
+
+def test_drawn_flowers_come_with_exact_masks() -> None:
+    source = SyntheticFlowers.create(2, 3)
+    masks = find_masks(source, "auto")
+    assert np.array_equal(masks.read(4), source.mask(4))
+    assert "exact" in masks.origin
+
+
+def test_masks_can_be_left_out_and_pictures_may_have_none(pictures: Path) -> None:
+    assert find_masks(SyntheticFlowers.create(2, 3), "off").read(0) is None
+    masks = find_masks(ImageFolder.create(pictures), "auto")
+    assert masks.read(0) is None
+    assert masks.origin == ""
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_a_folder_of_masks_is_read_by_the_pictures_names(pictures: Path, tmp_path: Path, suffix: str) -> None:
+    source = ImageFolder.create(pictures)
+    index = source.image_ids.index("lime/03.png")
+    draw_half(tmp_path / "lime" / f"03{suffix}")
+    masks = find_masks(source, str(tmp_path))
+    mask = masks.read(index)
+    assert mask is not None
+    assert mask.dtype == bool
+    assert mask[:, :8].all()
+    assert not mask[:, 12:].any()
+    assert masks.read(0) is None
+    assert masks.origin.startswith("1 of 36 pictures")
+
+
+def test_what_is_no_folder_of_masks_is_named(pictures: Path, tmp_path: Path) -> None:
+    source = ImageFolder.create(pictures)
+    with pytest.raises(DataError, match="is not a folder"):
+        find_masks(source, str(tmp_path / "absent"))
+    with pytest.raises(DataError, match=r"azure/00\.png"):
+        find_masks(source, str(tmp_path))
+    with pytest.raises(ConfigError, match="masks=download is for data=flowers102"):
+        find_masks(source, "download")
