@@ -25,6 +25,7 @@ from deepbloom.engine.checkpoint import find_model_file, read_model
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.explain.cam import METHODS
 from deepbloom.explain.measures import MEASURES
+from deepbloom.provenance import collect_versions
 
 log = logging.getLogger("deepbloom")
 
@@ -86,7 +87,7 @@ def run(config: ExplainConfig) -> None:
         "split_fingerprint": data.split_fingerprint,
         "device_name": device_name(device),
         "num_threads": torch.get_num_threads(),
-        "versions": run_dir.collect_versions(),
+        "versions": collect_versions(),
     }
     galleries = gallery.write_galleries(figures, network, data, logits, methods[0])
     content["seconds"] = round(time.perf_counter() - started, 1)
