@@ -97,7 +97,7 @@ def test_the_page_stands_alone_and_shows_every_figure(explained: Path) -> None:
     assert figures == {"measures.png", "curves.png", "randomization.png", "gallery_1.png"}
     assert page.count("<img ") == len(figures)
     assert 'src="http' not in page
-    for word in ("random weights", "Insertion", "ROAD", "azure"):
+    for word in ("random weights", "insertion", "ROAD", "azure"):
         assert word in page
 
 

@@ -83,7 +83,7 @@ def _describe_measures(
         "Measures",
         paragraphs=(*content["findings"], _say_masks(content["masks"])),
         tables=(PageTable(headings, rows, caption),),
-        meanings=tuple((MEASURES[name].title.capitalize(), MEASURES[name].meaning) for name in names),
+        meanings=tuple((MEASURES[name].title, MEASURES[name].meaning) for name in names),
         figures=(
             Illustration(
                 drawn / "measures.png",

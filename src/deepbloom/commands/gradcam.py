@@ -140,14 +140,18 @@ def _write_figures(
 def _draw(picture: Image.Image, panels: Sequence[Panel]) -> Figure:
     if len(panels) == 1:
         return draw_heatmap(picture, panels[0].heatmap, panels[0].explained, panels[0].confidence)
-    several_methods = len({panel.method for panel in panels}) > 1
+    methods = list(dict.fromkeys(panel.method for panel in panels))
     several_networks = len({panel.network for panel in panels}) > 1
-    tiles = [Tile(picture, None, "picture")]
-    for panel in panels:
-        names = [METHODS[panel.method].title] * several_methods + [panel.network] * several_networks
+    per_method = len(panels) // len(methods)
+    by_rows = len(methods) > 1 < per_method < COLUMNS  # a row for each method
+    tiles: list[Tile | None] = [Tile(picture, None, "picture")]
+    for number, panel in enumerate(panels):
+        if by_rows and number and number % per_method == 0:
+            tiles.append(None)
+        names = [METHODS[panel.method].title] * (len(methods) > 1) + [panel.network] * several_networks
         answer = f"{panel.explained} · {100 * panel.confidence:.1f} %"
         tiles.append(Tile(picture, panel.heatmap, " · ".join(names) or answer, answer if names else ""))
-    return draw_gallery(tiles, columns=COLUMNS)
+    return draw_gallery(tiles, columns=1 + per_method if by_rows else COLUMNS)
 
 
 def _write_figure(figure: Figure, path: Path, picture: Readable, panels: Sequence[Panel]) -> Illustration:
