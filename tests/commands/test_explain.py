@@ -12,6 +12,13 @@ from PIL import Image
 
 from deepbloom import cli
 from deepbloom.analysis.explanations import CONTROLS
+from deepbloom.commands.study import choose_pictures
+from deepbloom.config import SplitConfig
+from deepbloom.data.pixel_cache import DecodedPixels
+from deepbloom.data.prepared import PreparedData
+from deepbloom.data.split import make_split
+from deepbloom.data.synthetic import SyntheticFlowers
+from deepbloom.data.transforms import Preprocessing
 from deepbloom.explain.measures import MEASURES
 
 Run = Callable[..., tuple[int, str, str]]
@@ -72,9 +79,19 @@ def test_the_network_is_randomized_from_the_top(explained: Path) -> None:
     assert np.array(test["rank_correlation"]).shape == (5, 2)
 
 
-def test_heatmaps_of_a_split_are_always_of_the_same_pictures(
-    deepbloom: Run, explained: Path, tmp_path: Path, masks: Path
-) -> None:
+def test_pictures_are_chosen_by_name_and_seed_whatever_their_order() -> None:
+    source = SyntheticFlowers.create(2, 20)
+    data = PreparedData(source, make_split(source, SplitConfig()), DecodedPixels(source, Preprocessing(), 0))
+    test = data.split.test
+    chosen = choose_pictures(data, test, 4, 0)
+    assert len(set(chosen)) == 4
+    assert set(chosen) <= set(test)
+    assert np.array_equal(choose_pictures(data, test[::-1], 4, 0), chosen)
+    assert not np.array_equal(choose_pictures(data, test, 4, 1), chosen)
+    assert len(choose_pictures(data, test, 0, 0)) == len(test)
+
+
+def test_the_sample_of_heatmaps_is_under_its_pictures_names(explained: Path) -> None:
     folder = explained / "explain" / "heatmaps"
     entries = json.loads((explained / "explain" / "explain.json").read_text())["heatmaps"]
     assert {entry["file"] for entry in entries} == {f"{entry['image_id']}.png" for entry in entries}
@@ -83,10 +100,14 @@ def test_heatmaps_of_a_split_are_always_of_the_same_pictures(
     for entry in entries:
         assert entry["confidence"] == pytest.approx(float(answers[entry["image_id"]]["confidence"]), abs=1e-4)
         assert Image.open(folder / entry["file"]).size == (48, 40)
+
+
+@pytest.mark.long
+def test_heatmaps_of_a_split_are_always_of_the_same_pictures(deepbloom: Run, explained: Path, tmp_path: Path) -> None:
     code, _, _ = deepbloom("explain", f"ckpt={explained}", "images=1", "seed=5", "masks=off", f"output_dir={tmp_path}")
     assert code == 0
-    other = json.loads((tmp_path / "explain.json").read_text())
-    assert [entry["image_id"] for entry in other["heatmaps"]] == [entry["image_id"] for entry in entries]
+    first, other = (json.loads((f / "explain.json").read_text()) for f in (explained / "explain", tmp_path))
+    assert [entry["image_id"] for entry in first["heatmaps"]] == [entry["image_id"] for entry in other["heatmaps"]]
     assert "iou" not in other["measures"]["gradcam"]
     assert "no masks" in (tmp_path / "explain.html").read_text()
 

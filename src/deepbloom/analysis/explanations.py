@@ -21,6 +21,8 @@ CONTROLS = {
 }
 """Maps that know nothing of what the network has learned."""
 
+BOOTSTRAP = 2_000
+"""Draws for each interval."""
 Values = Mapping[str, Mapping[str, np.ndarray]]
 """By kind of map (a method or a control) and name of a measure: one value per picture, NaN where it cannot be."""
 
@@ -38,7 +40,7 @@ class Interval:
 def summarize(values: Values) -> dict[str, dict[str, Interval]]:
     """Return the mean of every measure of every kind of map; measures without a single value are left out."""
     return {
-        kind: {name: found for name, column in columns.items() if (found := _mean(column))}
+        kind: {name: found for name in MEASURES if name in columns and (found := _mean(columns[name]))}
         for kind, columns in values.items()
     }
 
@@ -89,7 +91,7 @@ def _mean(values: np.ndarray) -> Interval | None:
     known = values[np.isfinite(values)]
     if not len(known):
         return None
-    low, high = bootstrap_mean(known)
+    low, high = bootstrap_mean(known, BOOTSTRAP)
     return Interval(float(known.mean()), low, high, len(known))
 
 
