@@ -14,7 +14,7 @@ from deepbloom.config import check_choice
 from deepbloom.data.transforms import Preprocessing
 from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
 from deepbloom.errors import ConfigError, unknown
-from deepbloom.explain.cam import METHODS, class_activation_maps
+from deepbloom.explain.cam import METHODS, Targets, class_activation_maps
 from deepbloom.models.registry import get_spec
 
 DEFAULT_LAYER = "default"
@@ -143,7 +143,7 @@ def explain(network: Network, inputs: Tensor, method: str, targets: Sequence[Tar
         wanted: int | Tensor | None = target.index
         if target.rank:
             wanted = order[:, target.rank].to(inputs.device)
-        pair = wanted if target.against is None else (wanted, target.against)
+        pair: Targets = wanted if target.against is None else (wanted, target.against)
         maps = class_activation_maps(network.model, inputs, network.layers, pair, method)
         probabilities = maps.logits.cpu().double().softmax(1)
         order = maps.logits.argsort(dim=1, descending=True, stable=True)
