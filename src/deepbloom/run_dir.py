@@ -100,7 +100,7 @@ def load_settings(text: str) -> dict:
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
+        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
             raise ValueError("it has aliases")
         content = yaml.load(text, loader)
     except (yaml.YAMLError, RecursionError) as error:

@@ -56,27 +56,42 @@ def _flatten(content: Mapping[str, object], prefix: str = "") -> dict[str, str]:
 def read_columns(path: Path, columns: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Return the named columns of a CSV file that has at least one row, as text. Raises `RunError`."""
     text = read_text(path, "surrogateescape")
+    by_name = _split_plain(text) or _split_quoted(path, text)
+    for column in columns:
+        if column not in by_name:
+            raise RunError(f"{path}: column {column!r} is missing.")
+    if not by_name[columns[0]]:
+        raise RunError(f"{path} holds no rows.")
+    return {column: by_name[column] for column in columns}
+
+
+def _split_plain(text: str) -> dict[str, tuple[str, ...]]:
+    """Return the columns of a table in which nothing is quoted, several times faster than the csv module; else {}."""
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    commas = {line.count(",") for line in lines}
+    if '"' in text or len(commas) > 1 or text.count("\r") > text.count("\r\n"):
+        return {}
+    header, cells = lines[0].split(","), ",".join(lines).split(",")
+    return {name: tuple(cells[place + len(header) :: len(header)]) for place, name in enumerate(header)}
+
+
+def _split_quoted(path: Path, text: str) -> dict[str, tuple[str, ...]]:
     try:
         rows = list(csv.reader(io.StringIO(text, newline="")))
     except csv.Error as error:
         raise RunError(f"{path} is damaged: {error}.") from error
     header = rows[0] if rows else []
-    for column in columns:
-        if column not in header:
-            raise RunError(f"{path}: column {column!r} is missing.")
-    if len(rows) < 2:
-        raise RunError(f"{path} holds no rows.")
-    if {*map(len, rows)} != {len(header)}:
+    if {*map(len, rows)} - {len(header)}:
         number, row = next((n, row) for n, row in enumerate(rows) if len(row) != len(header))
         raise RunError(f"{path}: row {number} has {len(row)} values for {len(header)} columns.")
-    by_name = dict(zip(header, zip(*rows[1:], strict=True), strict=True))
-    return {column: by_name[column] for column in columns}
+    columns = zip(*rows[1:], strict=True) if len(rows) > 1 else [()] * len(header)
+    return dict(zip(header, columns, strict=True))
 
 
 def to_numbers(path: Path, column: str, texts: tuple[str, ...], kind: type) -> np.ndarray:
     """Return a column as an array of ``kind``. Raises `RunError`."""
     try:
-        return np.array(texts, dtype=kind)
+        return np.array([*map(float if kind is np.float64 else int, texts)], dtype=kind)
     except (ValueError, OverflowError) as error:
         raise RunError(f"{path}: column {column!r}: {error}.") from error
 
