@@ -46,6 +46,10 @@ class DivergedError(DeepBloomError):
     exit_code = 3
 
 
+class DistributedError(DeepBloomError):
+    """This process stopped since another one of its group could not go on."""
+
+
 class Interrupted(DeepBloomError):
     """Stopped by a signal after the state was saved.
 

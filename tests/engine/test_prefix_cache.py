@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from deepbloom.config import AugmentConfig
+from deepbloom.engine.distributed import Group
 from deepbloom.engine.prefix_cache import BUDGET_BYTES, Activations, changes_pictures, choose_views
 
 GB = 10**9
@@ -37,7 +38,7 @@ def test_the_validation_part_takes_its_room_first() -> None:
 @pytest.mark.parametrize("shape", [(6,), (3, 4, 5)])
 def test_activations_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    store = Activations(tmp_path, views=2, count=5, shape=shape, dtype=dtype)
+    store = Activations(Group().shared_file(tmp_path), views=2, count=5, shape=shape, dtype=dtype)
     written = torch.randn(2, 5, *shape).to(dtype)
     for view in range(2):
         store.write(view, 0, written[view, :3])
@@ -49,7 +50,7 @@ def test_activations_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype, s
 
 
 def test_the_activations_leave_nothing_behind(tmp_path: Path) -> None:
-    store = Activations(tmp_path, views=1, count=2, shape=(3,), dtype=torch.float32)
+    store = Activations(Group().shared_file(tmp_path), views=1, count=2, shape=(3,), dtype=torch.float32)
     assert store.size_bytes == 24
     assert list(tmp_path.iterdir()) == []
 

@@ -241,7 +241,8 @@ def test_divergence_stops_and_never_becomes_best(
     from deepbloom.engine import train as loop
 
     if when == "first step":
-        monkeypatch.setattr(loop, "training_loss", lambda *a: (torch.tensor(float("nan")), torch.zeros(8, 3)))
+        nan = torch.tensor(float("nan"))
+        monkeypatch.setattr(loop, "training_loss", lambda _, inputs, *__: (nan, torch.zeros(len(inputs), 3)))
     else:
         honest = loop.predict_logits
 

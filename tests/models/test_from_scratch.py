@@ -34,9 +34,9 @@ def test_a_residual_block_adds_its_input():
     assert torch.equal(block(x), x.clamp(min=0))
 
 
-def test_a_residual_block_that_changes_the_shape_projects_its_input():
-    block = ResidualBlock(4, 6, stride=2)
-    assert block(torch.randn(2, 4, 7, 7)).shape == (2, 6, 4, 4)
+def test_a_residual_block_that_changes_the_number_of_channels_projects_its_input():
+    block = ResidualBlock(4, 6)
+    assert block(torch.randn(2, 4, 7, 7)).shape == (2, 6, 7, 7)
     assert [layer.kernel_size for layer in layers(block.shortcut, nn.Conv2d)] == [(1, 1)]
 
 

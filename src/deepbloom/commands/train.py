@@ -4,7 +4,7 @@ import logging
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from deepbloom.data.split import split_kind
 from deepbloom.device import available_cores, choose_device, device_name, peak_memory_bytes, use_cores
 from deepbloom.engine import prefix_cache
 from deepbloom.engine.checkpoint import model_header
+from deepbloom.engine.distributed import Group, join
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.engine.freeze_audit import audit_freeze, combine, hash_frozen
 from deepbloom.engine.job import Batches, Job
@@ -74,46 +75,63 @@ def train(config: RunConfig) -> Path:
     """
     get_spec(config.model.name)
     check_logger(config.logger)
-    folder, state = run_dir.open_run(config)
-    tracking = Tracking(config.logger, folder)
-    if state == "complete":
-        tracking.close("complete")
-        log.info("%s is complete already. For another run, change a setting or add train.resume=never.", folder)
-        return folder
-    with run_dir.exclusive(folder), StopRequest() as stop, logging_redirect_tqdm(), ExitStack() as log_file:
-        if run_dir.check_folder(folder, config) == "complete":  # by another process, until this one held the folder
-            return folder
-        log_file.enter_context(_log_file(folder))
-        run_dir.remove_leftovers(folder)
-        (folder / run_dir.FAILED).unlink(missing_ok=True)
-        run_dir.write_config(folder, config)
-        try:
-            with _disk_faults(folder):
-                _train(config, folder, stop, tracking)
-        except Interrupted as error:
-            log.debug("%s", error)
-            tracking.close("partial")
-            raise
-        except Exception as error:
-            _record_failure(folder, error)
-            tracking.close("failed")
-            if state == "empty" and not run_dir.holds_state(folder) and getattr(error, "exit_code", 1) == 2:
-                run_dir.discard(folder)
-            raise
-        tracking.close("complete")
+    device = choose_device(config.train.device)
+    with join(device) as group, StopRequest() as stop:
+        folder, state = group.agree(partial(run_dir.open_run, config))
+        tracking = Tracking(config.logger if group.leader else "none", folder)
+        if state == "complete":
+            log.info("%s is complete already. For another run, change a setting or add train.resume=never.", folder)
+            tracking.close("complete")
+        elif group.leader:
+            with run_dir.exclusive(folder):
+                if run_dir.check_folder(folder, config) != "complete":  # by another process, until this one held it
+                    with _log_file(folder), _recorded(config, folder, state, tracking):
+                        _train(config, folder, device, group, stop, tracking)
+        else:
+            log.setLevel(logging.ERROR)
+            _train(config, folder, device, group, stop, tracking)
     return folder
 
 
-def _train(config: RunConfig, folder: Path, stop: StopRequest, tracking: Tracking) -> None:
-    device = choose_device(config.train.device)
-    use_cores(config.train.num_threads)
-    workers = available_cores() if config.train.num_workers < 0 else config.train.num_workers
+@contextmanager
+def _recorded(config: RunConfig, folder: Path, state: str, tracking: Tracking) -> Iterator[None]:
+    """Leave in the run's folder what is run there, and why it failed; nothing where it was refused at once."""
+    run_dir.remove_leftovers(folder)
+    (folder / run_dir.FAILED).unlink(missing_ok=True)
+    run_dir.write_config(folder, config)
+    try:
+        with _disk_faults(folder), logging_redirect_tqdm():
+            yield
+    except Interrupted as error:
+        log.debug("%s", error)
+        tracking.close("partial")
+        raise
+    except Exception as error:
+        _record_failure(folder, error)
+        tracking.close("failed")
+        if state == "empty" and not run_dir.holds_state(folder) and getattr(error, "exit_code", 1) == 2:
+            run_dir.discard(folder)
+        raise
+    tracking.close("complete")
+
+
+def _train(
+    config: RunConfig, folder: Path, device: torch.device, group: Group, stop: StopRequest, tracking: Tracking
+) -> None:
+    cores = max(1, available_cores() // group.local_size)
+    use_cores(config.train.num_threads or cores)
+    workers = cores if config.train.num_workers < 0 else config.train.num_workers
     spec = get_spec(config.model.name)
     data = prepare(config.data, spec.preprocessing, workers)
     if config.train.batch_size > len(data.split.train):
         raise ConfigError(
             f"train.batch_size={config.train.batch_size} is larger than the training part of "
             f"{len(data.split.train)} pictures. Choose a smaller one."
+        )
+    if config.train.batch_size < 2 * group.size:  # batches of an epoch differ in size by one
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size} is too small for {group.size} processes: give each two "
+            "pictures of a step at least."
         )
     seed_everything(config.seed, "weights")
     model = create_model(config.model.name, len(data.source.class_names), config.model.weights)
@@ -157,10 +175,12 @@ def _train(config: RunConfig, folder: Path, stop: StopRequest, tracking: Trackin
     progress = saved[0] if saved else Progress()
     if saved:
         log.info("going on in epoch %d after step %d", progress.epoch, progress.step)
-    job = _prepare_job(config, model, replace(data, pixels=watched), folder, device, stop, header, progress)
+    watched_data = replace(data, pixels=watched)
+    job = _prepare_job(config, model, watched_data, folder, device, group, stop, header, progress)
     job = replace(job, on_epoch=tracking.update)
     state = run_loop(job, progress, saved[1:] if saved else None)
-
+    if not group.leader:
+        return
     model.load_state_dict(model.state_dict() | state.best)
     audit = {"freeze": audit_freeze(frozen, model, state.optimizer, spec.trainable)}
     _test(config, model, data, watched, folder, progress, parameters, audit, device)
@@ -172,6 +192,7 @@ def _prepare_job(
     data: PreparedData,
     folder: Path,
     device: torch.device,
+    group: Group,
     stop: StopRequest,
     header: dict[str, Any],
     progress: Progress,
@@ -190,13 +211,16 @@ def _prepare_job(
         config.seed,
         config.train.batch_size,
         device,
+        share=group.share,
     )
     folder_of_activations = cache_folder() / "frozen_part"
     prefix, _ = split_model(model, spec)
     train_mode(model, spec.trainable)
     if "views" not in choices:
         head_only = spec.training_type == "frozen"
-        plan = prefix_cache.plan(prefix, pictures, len(split.val), config, folder_of_activations, head_only)
+        plan = group.agree(
+            lambda: prefix_cache.plan(prefix, pictures, len(split.val), config, folder_of_activations, head_only)
+        )
         choices |= {"views": plan.views, "prefix_precision": plan.precision}
     plan = prefix_cache.Plan(choices["views"], choices["prefix_precision"])
     batches: Batches = pictures
@@ -207,14 +231,14 @@ def _prepare_job(
     if plan.views:
         pictures.views = plan.views
         started = time.perf_counter()
-        batches, val = prefix_cache.compute(prefix, pictures, split.val, plan, folder_of_activations)
+        batches, val = prefix_cache.compute(prefix, pictures, split.val, plan, folder_of_activations, group)
         progress.prefix_seconds += time.perf_counter() - started
         val_targets = torch.from_numpy(data.source.targets[split.val])
         validation = partial(prefix_cache.validation_batches, val, val_targets, EVALUATION_BATCH)
         as_network = partial(_tail, spec)
     if "precision" not in choices:
-        choices["precision"] = _choose_precision(config, as_network(model), batches)
-    return Job(model, spec, config, batches, validation, as_network, header, folder, device, stop)
+        choices["precision"] = group.agree(lambda: _choose_precision(config, as_network(model), batches))
+    return Job(model, spec, config, batches, validation, as_network, header, folder, device, group, stop)
 
 
 def _whole(model: nn.Module) -> nn.Module:

@@ -83,6 +83,8 @@ class PictureBatches:
     views : int
         Where positive, epoch e shows each picture's augmented view (e - 1) mod ``views``, so that no more than this
         number of different views is ever seen; 0 draws a new view in every epoch.
+    share : slice
+        The part of each step's batch that this process takes.
     """
 
     def __init__(
@@ -96,10 +98,11 @@ class PictureBatches:
         batch_size: int,
         device: torch.device,
         views: int = 0,
+        share: slice = slice(None),
     ) -> None:
         self.pixels, self.indices, self.targets = pixels, indices, torch.from_numpy(targets)
         self.preprocessing, self.augment_config = preprocessing, augment_config
-        self.seed, self.batch_size, self.device, self.views = seed, batch_size, device, views
+        self.seed, self.batch_size, self.device, self.views, self.share = seed, batch_size, device, views, share
         # Augmentation follows from a picture's place in this part: no picture of another part can change it.
         self._places = np.zeros(len(targets), np.int64)
         self._places[indices] = np.arange(len(indices))
@@ -121,10 +124,14 @@ class PictureBatches:
         images = augment(uint8, places, view, self.seed, self.augment_config)
         return normalize(images, self.preprocessing)
 
+    def positions(self, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
+        """Yield what this process takes of the steps ``start``, ``start + 1``, ..., as positions in ``indices``."""
+        for positions in epoch_order(len(self.indices), self.batch_size, self.seed, epoch)[start:]:
+            yield positions[self.share]
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (inputs, targets) of the steps ``start``, ``start + 1``, ... of ``epoch`` (from 1)."""
-        order = epoch_order(len(self.indices), self.batch_size, self.seed, epoch)
-        for positions in order[start:]:
+        for positions in self.positions(epoch, start):
             indices = self.indices[positions]
             targets = self.targets[indices].to(self.device, non_blocking=True)
             yield self.inputs(indices, self.view(epoch)), targets

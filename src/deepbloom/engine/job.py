@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deepbloom.config import RunConfig
+from deepbloom.engine.distributed import Group
 from deepbloom.models.registry import ModelSpec
 from deepbloom.signals import StopRequest
 
@@ -39,6 +40,7 @@ class Job:
     """Header of the model file that is written."""
     folder: Path
     device: torch.device
+    group: Group
     stop: StopRequest
     on_epoch: Callable[[], None] = lambda: None
     """Called when an epoch's row is in the history."""

@@ -7,10 +7,10 @@ is chosen, the prefix is run once over each view, and training reads its activat
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from deepbloom.config import AugmentConfig, RunConfig
-from deepbloom.data.loaders import PictureBatches, epoch_order, evaluation_batches
+from deepbloom.data.loaders import PictureBatches, evaluation_batches
+from deepbloom.engine.distributed import Group
 from deepbloom.engine.precision import DTYPES, autocast, choose_inference_precision
 
 log = logging.getLogger("deepbloom")
@@ -66,11 +67,11 @@ def choose_views(wanted: int, epochs: int, augmented: bool, bytes_per_view: int,
 
 
 class Activations:
-    """Outputs of the prefix in one temporary file, memory-mapped; the file goes when the object or process does.
+    """Outputs of the prefix in one file, memory-mapped; a temporary file goes when the object or process does.
 
     Parameters
     ----------
-    folder : Path
+    file : file open for reading and writing
     views, count : int
     shape : tuple of int
         Of one output, without the batch: (C, H, W) or (F,).
@@ -78,10 +79,8 @@ class Activations:
         float32, bfloat16 or float16.
     """
 
-    def __init__(self, folder: Path, views: int, count: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Unlinked while open: no other run can see it, and no crash can leave it behind.
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as this object)
+    def __init__(self, file: IO[bytes], views: int, count: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        self._file = file  # stays open as long as this object lives
         self._channels_last = len(shape) == 3
         stored = (shape[1], shape[2], shape[0]) if self._channels_last else shape
         width = torch.empty((), dtype=dtype).element_size()
@@ -117,8 +116,7 @@ class ActivationBatches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (activations in float32, targets) of the steps ``start``, ``start + 1``, ... of ``epoch`` (from 1)."""
         pictures = self.pictures
-        order = epoch_order(len(pictures.indices), pictures.batch_size, pictures.seed, epoch)
-        for positions in order[start:]:
+        for positions in pictures.positions(epoch, start):
             targets = pictures.targets[pictures.indices[positions]]
             inputs = self.train.read(pictures.view(epoch), positions)
             yield (
@@ -177,9 +175,11 @@ def plan(
 
 @torch.inference_mode()
 def compute(
-    prefix: nn.Module, pictures: PictureBatches, val_indices: np.ndarray, plan: Plan, folder: Path
+    prefix: nn.Module, pictures: PictureBatches, val_indices: np.ndarray, plan: Plan, folder: Path, group: Group
 ) -> tuple[ActivationBatches, Activations]:
     """Run the prefix over every view of the training part, and over the validation part without augmentation.
+
+    The processes of a machine divide the work and share what they store.
 
     Returns
     -------
@@ -189,13 +189,13 @@ def compute(
     """
     shape = tuple(prefix(pictures.inputs(pictures.indices[:1], view=0)).shape[1:])
     count, dtype = len(pictures.indices), DTYPES[plan.precision]
-    train = Activations(folder, plan.views, count, shape, dtype)
-    val = Activations(folder, 1, len(val_indices), shape, dtype)
-    total = plan.views * count + len(val_indices)
+    train = Activations(group.shared_file(folder), plan.views, count, shape, dtype)
+    val = Activations(group.shared_file(folder), 1, len(val_indices), shape, dtype)
+    total = plan.views * count // group.local_size + len(val_indices)
     bar = tqdm(total=total, desc="frozen part", unit="picture", disable=None, leave=False)
     with bar, autocast(pictures.device, plan.precision):
         for view in range(plan.views):
-            for start in range(0, count, pictures.batch_size):
+            for start in range(0, count, pictures.batch_size)[group.local_rank :: group.local_size]:
                 inputs = pictures.inputs(pictures.indices[start : start + pictures.batch_size], view)
                 train.write(view, start, prefix(inputs))
                 bar.update(len(inputs))
@@ -207,6 +207,7 @@ def compute(
             val.write(0, start, prefix(inputs.to(pictures.device)))
             start += len(inputs)
             bar.update(len(inputs))
+    group.wait()
     return ActivationBatches(pictures, train), val
 
 

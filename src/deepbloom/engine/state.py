@@ -96,7 +96,12 @@ class State:
         return time.monotonic() - self._saved_at >= self.job.config.train.checkpoint_seconds
 
     def save(self) -> None:
-        """Write everything that is needed to go on, then the best weights as a model file where they are new."""
+        """Write everything that is needed to go on, then the best weights as a model file where they are new.
+
+        In a group, the leader does.
+        """
+        if not self.job.group.leader:
+            return
         names = {parameter: name for name, parameter in self.job.model.named_parameters()}
         parts = {
             "model": self.job.model.state_dict(),

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -104,8 +105,9 @@ def train(job: Job, progress: Progress, saved: tuple[dict[str, Tensor], dict[str
     if saved is not None:
         state.restore(saved[0])
         state.scaler.load_state_dict(saved[1])
-    network = job.as_network(model)
+    group, network = job.group, _network(job)
     steps = job.batches.steps_per_epoch
+    group.wait()  # until all have read the state that is written anew now
     state.save()  # what was chosen for this run is kept from here on, and a folder that cannot be written shows now
     job.stop.deferred = True  # from here on a signal stops the loop at its next safe point
 
@@ -118,48 +120,70 @@ def train(job: Job, progress: Progress, saved: tuple[dict[str, Tensor], dict[str
             for inputs, targets in prefetch(job.batches.epoch(epoch, start=progress.step)):
                 step = (epoch - 1) * steps + progress.step
                 set_lr(state.optimizer, lr_factor(step, steps, config.train.epochs, config.scheduler))
-                seed_everything(config.seed, "step", epoch, progress.step)  # dropout
+                seed_everything(config.seed, "step", epoch, progress.step, group.rank)  # dropout
                 stream = generator(config.seed, "mix", epoch, progress.step)
                 loss, logits = training_loss(network, inputs, targets, config, stream, progress.choices["precision"])
-                loss_value = loss.item()
-                if not math.isfinite(loss_value):
-                    _stop_diverged(state, loss_value)
+                hits = (logits.argmax(1) == targets).sum().item()
+                loss_sum, correct, count, stop = group.sum(
+                    loss.item() * len(targets), hits, len(targets), job.stop.requested
+                )
+                if not math.isfinite(loss_sum):
+                    _stop_diverged(state, loss_sum)
 
                 state.optimizer.zero_grad(set_to_none=True)
-                state.scaler.scale(loss).backward()
+                share = len(targets) * group.size / count  # gradients are averaged over processes, not pictures
+                state.scaler.scale(loss * share).backward()
                 state.scaler.step(state.optimizer)
                 state.scaler.update()
                 state.average(step)
 
                 progress.step += 1
-                progress.loss_sum += loss_value * len(targets)
-                progress.correct += int((logits.argmax(1) == targets).sum())
-                progress.count += len(targets)
+                progress.loss_sum += loss_sum
+                progress.correct += int(correct)
+                progress.count += int(count)
                 now = time.perf_counter()
                 progress.seconds, mark = progress.seconds + now - mark, now
                 bar.update()
-                if job.stop.requested or state.due():
-                    state.save()
-                    job.stop.check(_stopped_message(state))
+                if stop or state.due():
+                    _save(state, stop)
                     mark = time.perf_counter()
 
         _validate(state)
-        if job.stop.requested or state.due():
-            state.save()
-            job.stop.check(_stopped_message(state))
+        stop = group.sum(job.stop.requested)[0]
+        if stop or state.due():
+            _save(state, stop)
 
     state.save()
     job.stop.deferred = False
     return state
 
 
+def _network(job: Job) -> nn.Module:
+    """Return what is trained, as it is called in training."""
+    network = job.group.wrap(job.as_network(job.model))
+    if job.config.train.compile:
+        network.compile(mode="reduce-overhead" if job.device.type == "cuda" else "default")
+    return network
+
+
+def _save(state: State, stop: float) -> None:
+    """Save, and leave if a signal came to this process or another of its group."""
+    state.save()
+    if stop:
+        state.job.stop.signal_number = state.job.stop.signal_number or signal.SIGTERM
+    state.job.stop.check(_stopped_message(state))
+
+
 def _validate(state: State) -> None:
-    """End the epoch under way: validate, keep the weights if they are the best, add the history row."""
+    """End the epoch under way: validate, keep the weights if they are the best, add the history row.
+
+    In a group each process does so by itself, which takes no longer than waiting for one of them.
+    """
     job, progress = state.job, state.progress
 
     def stoppable() -> Iterator[tuple[Tensor, Tensor]]:
         for batch in job.validation():
-            if job.stop.requested:  # nothing is lost: validation starts again when the run goes on
+            if job.stop.requested and job.group.size == 1:  # nothing is lost: it begins again when the run goes on
                 state.save()
                 job.stop.check(_stopped_message(state))
             yield batch
@@ -184,7 +208,8 @@ def _validate(state: State) -> None:
         "images_per_second": progress.count / progress.seconds,
     }
     progress.history.append(row)
-    run_dir.write_csv(job.folder / run_dir.HISTORY, HISTORY_COLUMNS, progress.history)
+    if job.group.leader:
+        run_dir.write_csv(job.folder / run_dir.HISTORY, HISTORY_COLUMNS, progress.history)
     log.info(
         "epoch %3d/%d  train loss %.3f accuracy %.3f  val loss %.3f accuracy %.3f%s  %.0f images/s",
         progress.epoch,

@@ -1,0 +1,193 @@
+"""Whole training runs from cold, DeepBloom beside what people use instead, on the same pictures, cores and batch size.
+
+    python benchmarks/training_speed.py --folder PICTURES --pictures 640 --output benchmarks/training_speed.json
+
+``PICTURES`` holds a folder of pictures per class. DeepBloom's run is timed whole, from the start of the process, with
+empty caches, to its last file: decoding, the frozen part, every epoch with validation, the test. Each alternative is
+timed from the start of its process over a few steps, and the rest of its epochs over the same training pictures is
+added at that pace: they are all alike, and it neither validates nor tests. They take turns, and each turn gives one
+ratio. Weights are random: speed does not depend on them.
+"""
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import platform
+import random
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from deepbloom.device import available_cores, device_name, use_cores
+from deepbloom.engine.precision import autocast
+from deepbloom.models.freezing import split_model, train_mode
+from deepbloom.models.registry import create_model, get_spec
+
+MODELS = (
+    "resnet18_frozen",
+    "resnet18_partial",
+    "efficientnet_b0_partial",
+    "efficientnet_lite0_partial",
+    "mini_resnet",
+    "scratch_cnn",
+)
+WAYS = ("plain", "lightning", "timm")
+BATCH, MIN_PER_CLASS = 32, 10
+
+
+def choose_pictures(folder: Path, count: int, target: Path) -> int:
+    """Link about ``count`` pictures, the same number of each class, into ``target``; return how many there are."""
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    classes = random.Random(0).sample(classes, max(1, min(len(classes), count // MIN_PER_CLASS)))
+    linked = 0
+    for entry in classes:
+        (target / entry.name).mkdir(parents=True)
+        for picture in sorted(entry.iterdir())[: max(MIN_PER_CLASS, count // len(classes))]:
+            (target / entry.name / picture.name).symlink_to(picture.resolve())
+            linked += 1
+    return linked
+
+
+def timed(command: list[str], cache: Path) -> tuple[float, str]:
+    """Run a command with ``cache`` as DeepBloom's cache folder; return its seconds and output."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"DEEPBLOOM_CACHE": str(cache)},
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return time.perf_counter() - started, done.stdout
+
+
+def run_deepbloom(model: str, folder: Path, epochs: int, work: Path) -> dict[str, Any]:
+    """Train from cold; return the seconds of the whole run, and what the run says of itself."""
+    run, cache = work / "run", work / "cache"
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.rmtree(cache, ignore_errors=True)
+    command = ["-m", "deepbloom", "train", f"model={model}", "model.weights=none", "data=imagefolder"]
+    command += [f"data.root={folder}", f"train.epochs={epochs}", f"train.batch_size={BATCH}", f"output_dir={run}"]
+    seconds, _ = timed(command, cache)
+    metrics = json.loads((run / "metrics.json").read_text())
+    with open(run / "history.csv", newline="") as file:
+        rates = [float(row["images_per_second"]) for row in csv.DictReader(file)]
+    return {
+        "seconds": seconds,
+        "training_pictures": int(re.search(r"(\d+) train,", (run / "train.log").read_text())[1]),
+        "training_seconds": metrics["train_seconds"],
+        "images_per_second": statistics.median(rates),
+        "precision": metrics["precision"],
+        "views": metrics["prefix_cache_views"],
+    }
+
+
+def run_alternative(way: str, model: str, folder: Path, pictures: int, epochs: int, steps: int, work: Path) -> float:
+    """Return the seconds that a whole run of the alternative takes: its start as measured, its steps multiplied."""
+    script = Path(__file__).with_name("alternatives.py")
+    command = [str(script), way, "--folder", str(folder), "--model", model, "--steps", str(steps)]
+    seconds, output = timed(command, work / "cache")
+    step = json.loads(output.splitlines()[-1])["step_seconds"]
+    return seconds + (epochs * pictures / BATCH - steps - 1) * step
+
+
+def limits(model: str, precision: str, classes: int) -> dict[str, float]:
+    """Return how fast this machine trains on tensors in memory, and its matrix product at the same precision.
+
+    Of a network with a frozen part, only the rest is trained, as in a run.
+    """
+    use_cores()
+    device, spec = torch.device("cpu"), get_spec(model)
+    network = create_model(model, classes).to(memory_format=torch.channels_last)
+    train_mode(network, spec.trainable)
+    prefix, tail = split_model(network, spec)
+    with torch.no_grad():
+        inputs = prefix(torch.randn(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last)).clone()
+    targets = torch.randint(classes, (BATCH,))
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], 1e-3, fused=True)
+
+    def step() -> None:
+        with autocast(device, precision):
+            logits = tail(inputs)
+        loss = torch.nn.functional.cross_entropy(logits.float(), targets, label_smoothing=0.1)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    step()
+    with FlopCounterMode(display=False) as counter:
+        step()
+    seconds = _seconds_each(step)
+    matrix = torch.randn(2048, 2048, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    product = 2 * 2048**3 / _seconds_each(lambda: matrix @ matrix)
+    flops = counter.get_total_flops() / seconds
+    return {"in_memory_images_per_second": BATCH / seconds, "flops": flops, "matrix_product_flops": product}
+
+
+def _seconds_each(work: Callable[[], object], at_least: float = 3.0) -> float:
+    """Run ``work`` again and again; return the median of its seconds."""
+    work()
+    ends = [time.perf_counter()]
+    while ends[-1] - ends[0] < at_least or len(ends) < 4:
+        work()
+        ends.append(time.perf_counter())
+    return statistics.median(after - before for before, after in itertools.pairwise(ends))
+
+
+def measure(model: str, folder: Path, args: argparse.Namespace, work: Path) -> dict[str, object]:
+    """Run DeepBloom and the alternatives in turn."""
+    turns = []
+    for turn in range(args.repeats):
+        own = run_deepbloom(model, folder, args.epochs, work)
+        others = {
+            way: run_alternative(way, model, folder, own["training_pictures"], args.epochs, args.steps, work)
+            for way in args.ways
+        }
+        limit = limits(model, str(own["precision"]), sum(1 for _ in folder.iterdir()))
+        turns.append({"deepbloom": own, "limit": limit, **others})
+        ratios = ", ".join(f"{way} {seconds / own['seconds']:.1f}x" for way, seconds in others.items())
+        print(f"{model}, turn {turn + 1}: {own['seconds']:.0f} s; {ratios}", file=sys.stderr, flush=True)
+    return {"model": model, "turns": turns}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, required=True, help="a folder of pictures per class")
+    parser.add_argument("--pictures", type=int, default=640)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--steps", type=int, default=6, help="timed steps of each alternative")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("training_speed.json"))
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        pictures = choose_pictures(args.folder, args.pictures, work / "pictures")
+        machine = {
+            "processor": device_name(torch.device("cpu")),
+            "cores": available_cores(),
+            "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        }
+        results: list[dict[str, object]] = []
+        for model in args.models:
+            results.append(measure(model, work / "pictures", args, work))
+            content = {"machine": machine, "pictures": pictures, "epochs": args.epochs, "results": results}
+            args.output.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Several processes that train one network together, started by ``torchrun``. One process alone is a group of one.
+
+Every step's batch is divided among the processes, and their gradients are averaged by torch's DistributedDataParallel.
+So the pictures of a step, and their order, are those of a single process. The leader (rank 0) alone writes.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from deepbloom.errors import DeepBloomError, DistributedError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of a run."""
+
+    rank: int = 0
+    """Number of this process, from 0."""
+    size: int = 1
+    local_rank: int = 0
+    """Number of this process on its machine."""
+    local_size: int = 1
+
+    @property
+    def leader(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def share(self) -> slice:
+        """What this process takes of a step's batch: every ``size``-th picture."""
+        return slice(self.rank, None, self.size)
+
+    def agree(self, choose: Callable[[], T]) -> T:
+        """Return what ``choose`` returns in the leader, in every process.
+
+        Raises
+        ------
+        DeepBloomError
+            ``choose`` raised it in the leader; the others raise `DistributedError`.
+        """
+        if self.size == 1:
+            return choose()
+        error = None
+        answer: list[Any] = [None, False]
+        if self.leader:
+            try:
+                answer = [choose(), True]
+            except DeepBloomError as caught:
+                error = caught
+        distributed.broadcast_object_list(answer)
+        if error is not None:
+            raise error
+        if not answer[1]:
+            raise DistributedError("Stopped, since the leading process could not go on; it says why.")
+        return answer[0]
+
+    def sum(self, *values: float) -> list[float]:
+        """Return the sum over all processes of each value."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=_reduce_device())
+        distributed.all_reduce(total)
+        return total.tolist()
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """Return ``network`` with gradients averaged over the processes; buffers follow the leader's."""
+        return network if self.size == 1 else DistributedDataParallel(network)
+
+    def shared_file(self, folder: Path) -> IO[bytes]:
+        """Return a new file open for reading and writing, the same in all processes of a machine.
+
+        It has no name any more: no other run can see it, and no crash can leave it behind.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.size == 1:
+            return tempfile.TemporaryFile(dir=folder)
+        own = tempfile.NamedTemporaryFile(dir=folder, delete=False) if self.local_rank == 0 else None  # noqa: SIM115
+        names: list[str | None] = [None] * self.size
+        distributed.all_gather_object(names, own.name if own else None)
+        name = names[self.rank - self.local_rank]
+        assert name is not None
+        file = open(name, "r+b")  # noqa: SIM115 (the caller's)
+        self.wait()
+        if own:
+            own.close()
+            os.unlink(own.name)
+        return file
+
+
+@contextmanager
+def join(device: torch.device) -> Iterator[Group]:
+    """Join the processes that ``torchrun`` started, and leave them at the end; alone without torchrun."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Group()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # what "cuda" then means in this process
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Group(
+            distributed.get_rank(),
+            distributed.get_world_size(),
+            int(os.environ["LOCAL_RANK"]),
+            int(os.environ["LOCAL_WORLD_SIZE"]),
+        )
+    finally:
+        distributed.destroy_process_group()
+
+
+def _reduce_device() -> str:
+    return "cuda" if distributed.get_backend() == "nccl" else "cpu"
