@@ -17,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from deepbloom import metrics, run_dir
 from deepbloom.analysis.figures import plot_confusion, plot_history
 from deepbloom.commands import outputs
-from deepbloom.config import RunConfig
+from deepbloom.config import LoggerConfig, RunConfig
 from deepbloom.cost import count_macs, measure_latency_ms
 from deepbloom.data.audit import WatchedPixels, audit_split
 from deepbloom.data.cache_folder import cache_folder
@@ -78,7 +78,7 @@ def train(config: RunConfig) -> Path:
     device = choose_device(config.train.device)
     with join(device) as group, StopRequest() as stop:
         folder, state = group.agree(partial(run_dir.open_run, config))
-        tracking = Tracking(config.logger if group.leader else "none", folder)
+        tracking = Tracking(config.logger if group.leader else LoggerConfig(), folder)
         if state == "complete":
             log.info("%s is complete already. For another run, change a setting or add train.resume=never.", folder)
             tracking.close("complete")
