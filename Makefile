@@ -1,14 +1,17 @@
 # make quickstart   train, explain and compare on drawn flowers, in minutes
 # make test         style, types and all quick tests
 # make test-long    the tests of faults in full: kills, full disks, damaged files, attacks, leaks
+# make test-oldest  the tests of the command line with the oldest hydra and omegaconf that are allowed
+# make lock         requirements-dev.lock: the exact versions of today, for pip-audit
 # make bench        the speed of heatmaps, side by side with the grad-cam package
 # Each installs what it needs into .venv first. PYTHON=python3.12 make ... chooses another interpreter.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+OLDEST := hydra-core==1.3.7 omegaconf==2.3.0
 
-.PHONY: quickstart test test-long bench clean
+.PHONY: quickstart test test-long test-oldest lock bench clean
 
 quickstart: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/quickstart.sh
@@ -21,6 +24,13 @@ test: $(INSTALLED)
 
 test-long: $(INSTALLED)
 	$(BIN)/pytest -m long --durations=10
+
+test-oldest: $(INSTALLED)
+	$(BIN)/pip install --quiet --upgrade --no-deps --target .venv/oldest $(OLDEST)
+	PYTHONPATH=.venv/oldest $(BIN)/pytest tests/test_cli.py tests/test_dependencies.py tests/faults/test_settings.py
+
+lock: $(INSTALLED)
+	$(BIN)/python scripts/lock.py > requirements-dev.lock
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/gradcam_speed.py
