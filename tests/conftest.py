@@ -11,6 +11,8 @@ from PIL import Image
 
 from deepbloom import cli
 
+pytest_plugins = ["demo_page"]
+
 COLORS = {"azure": (40, 90, 220), "crimson": (210, 30, 60), "lime": (120, 220, 40)}
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "gradcam": "Show where a network looks, as a heatmap over the picture.",
     "explain": "Measure on the test part how far heatmaps can be believed.",
     "runs": "List runs and their state: complete, running, partial, failed or damaged.",
+    "demo": "Open a page on this machine: drop a picture, see answers and heatmaps.",
     "report": "Compare runs: a table, curves and figures.",
     "data": "Show what pictures there are, how they are split, and whether they can be read.",
     "doctor": "Show versions, device, where data and weights are, and what is missing.",

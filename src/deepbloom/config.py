@@ -374,6 +374,30 @@ class ExplainConfig:
 
 
 @dataclass
+class DemoConfig:
+    """``deepbloom demo``: a page on this machine to try networks with pictures of one's own."""
+
+    ckpt: Any = ""
+    """A run directory or its ``model.safetensors``, or two to compare: ``[A,B]``."""
+    port: int = 7860
+    """Of the address 127.0.0.1, which only this machine can reach; 0 takes any free one."""
+    device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda``."""
+
+    def __post_init__(self) -> None:
+        _check_given("demo", "ckpt", self.ckpt, "RUN_OR_FILE")
+        if not 1 <= len(self.checkpoints) <= 2:
+            raise ConfigError(f"ckpt names {len(self.checkpoints)} checkpoints: give one, or two to compare, as [A,B].")
+        check_range("port", self.port, 0, 65535)
+        check_choice("device", self.device, DEVICES)
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """``ckpt`` as a list."""
+        return [self.ckpt] if isinstance(self.ckpt, str) else [str(name) for name in self.ckpt]
+
+
+@dataclass
 class InspectConfig:
     """``deepbloom data``: what is there, how it is split, and whether it can be read."""
 
@@ -412,6 +436,7 @@ COMMANDS = {
     "gradcam": GradcamConfig,
     "explain": ExplainConfig,
     "runs": RunsConfig,
+    "demo": DemoConfig,
     "report": ReportConfig,
     "data": InspectConfig,
     "doctor": DoctorConfig,

@@ -37,6 +37,7 @@ EXAMPLES = {
         "deepbloom explain ckpt=outputs/RUN masks=download images=100 method=[gradcam,layercam]",
     ),
     "runs": ("deepbloom runs", "deepbloom runs runs=outputs/sweep"),
+    "demo": ("deepbloom demo ckpt=outputs/RUN", "deepbloom demo 'ckpt=[outputs/RUN,outputs/OTHER]'"),
     "report": ("deepbloom report runs=outputs output_dir=outputs/report",),
     "data": ("deepbloom data", "deepbloom data data=imagefolder data.root=photos"),
     "doctor": ("deepbloom doctor",),

@@ -206,3 +206,14 @@ def _check_logits(logits: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np
 def _check_indices(name: str, indices: np.ndarray, num_classes: int) -> None:
     if indices.size and (indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= num_classes):
         raise ValueError(f"{name} must be class indices, integers in [0, {num_classes}).")
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities, float64 of shape (N, C), from logits of that shape."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def top_classes(logits: np.ndarray, k: int = 5) -> np.ndarray:
+    """Return the ``k`` best classes of each picture, best first, int64 of shape (N, min(k, C))."""
+    return np.argsort(-logits, axis=1, kind="stable")[:, :k]

@@ -6,22 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from deepbloom import run_dir
-from deepbloom.metrics import report_classes
+from deepbloom.metrics import report_classes, softmax, top_classes
 
 PREDICTION_COLUMNS = ("image_id", "target", "prediction", "confidence", "top5")
 CLASS_COLUMNS = ("class_name", "precision", "recall", "f1", "count")
 CLASS_REPORT = "class_report.csv"
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities, float64 of shape (N, C), from logits of that shape."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
-
-
-def top_classes(logits: np.ndarray, k: int = 5) -> np.ndarray:
-    """Return the ``k`` best classes of each picture, best first, int64 of shape (N, min(k, C))."""
-    return np.argsort(-logits, axis=1, kind="stable")[:, :k]
 
 
 def write_predictions(folder: Path, image_ids: Sequence[str], logits: np.ndarray, targets: np.ndarray) -> None:

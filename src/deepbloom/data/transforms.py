@@ -1,5 +1,6 @@
 """From a file on disk to the network's input: reading, resizing, normalizing, and the random changes of training."""
 
+import io
 import os
 import stat
 from dataclasses import dataclass
@@ -55,22 +56,40 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
     DataError
         The path is no regular file, or the file is of another kind, truncated, damaged or too large.
     """
+    name = f"picture {os.fspath(path)!r}"
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
-            raise DataError(f"Cannot read picture {os.fspath(path)!r}: it is not a regular file.")
-        with Image.open(Path(path), formats=FORMATS) as picture:
+            raise DataError(f"Cannot read {name}: it is not a regular file.")
+    except (OSError, ValueError) as error:
+        raise DataError(f"Cannot read {name}: {_reason(error)}.") from error
+    return _decode(Path(path), name)
+
+
+def read_picture_bytes(content: bytes) -> Image.Image:
+    """Return the picture in the bytes of a file, by the same rules as `read_picture`.
+
+    Raises
+    ------
+    DataError
+        They are of another kind, truncated, damaged or too large.
+    """
+    return _decode(io.BytesIO(content), "this file")
+
+
+def _decode(file: Path | io.BytesIO, name: str) -> Image.Image:
+    try:
+        with Image.open(file, formats=FORMATS) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise DataError(
-                    f"Cannot read picture {os.fspath(path)!r}: {width} x {height} pixels are more than {MAX_PIXELS:,}. "
-                    "Scale it down first."
+                    f"Cannot read {name}: {width} x {height} pixels are more than {MAX_PIXELS:,}. Scale it down first."
                 )
             ImageOps.exif_transpose(picture, in_place=True)
             return _to_rgb(picture)
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
-        raise DataError(f"Cannot read picture {os.fspath(path)!r}: {_reason(error)}.") from error
+        raise DataError(f"Cannot read {name}: {_reason(error)}.") from error
 
 
 def _reason(error: Exception) -> str:

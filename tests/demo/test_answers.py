@@ -1,0 +1,117 @@
+"""What the page is told about a picture, and what about a file that is none."""
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from demo_page import picture_bytes
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def predicted(deepbloom: Run, checkpoint: Path, folder: Path, content: bytes) -> list[dict]:
+    (folder / "picture.png").write_bytes(content)
+    arguments = ("predict", f"ckpt={checkpoint}", f"image={folder / 'picture.png'}", f"output_dir={folder}")
+    assert deepbloom(*arguments)[0] == 0
+    return json.loads((folder / "predictions.json").read_text())[0]["top5"]
+
+
+def opened(address: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+
+
+def test_both_networks_answer_as_predict_does(page, deepbloom: Run, tmp_path: Path) -> None:
+    content = picture_bytes()
+    said = page.answer(content)
+    for network, checkpoint in zip(said["networks"], page.checkpoints, strict=True):
+        assert network["top5"] == predicted(deepbloom, checkpoint, tmp_path, content)
+    assert said["networks"][0]["top5"] != page.answer(picture_bytes(1))["networks"][0]["top5"]
+
+
+def test_picture_and_heatmap_come_back_in_their_sizes(page) -> None:
+    said = page.answer(picture_bytes())
+    assert (said["width"], said["height"]) == opened(said["picture"]).size == (30, 24)
+    assert opened(said["networks"][0]["heatmap"]).size == (32, 32)
+    assert said["networks"][0]["shown"] == said["networks"][0]["top5"][0]["class_name"]
+
+
+def test_method_and_class_change_the_heatmap_but_not_the_answer(page) -> None:
+    first = page.answer(picture_bytes(), "?target=iris")["networks"][0]
+    for query in ("?target=rose", "?target=iris&method=layercam"):
+        other = page.answer(picture_bytes(), query)["networks"][0]
+        assert other["heatmap"] != first["heatmap"]
+        assert other["top5"] == first["top5"]
+
+
+def test_a_network_that_does_not_know_the_class_says_so(page) -> None:
+    first, second = page.answer(picture_bytes(), "?target=iris")["networks"]
+    assert first["shown"] == "iris"
+    assert first["heatmap"]
+    assert second["heatmap"] is None
+    assert len(second["top5"]) == 5
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", picture_bytes()[:200], b"GIF89a\1\0\1\0\0\0\0;"])
+def test_a_file_that_is_no_picture_gets_a_sentence(page, content: bytes) -> None:
+    status, body = page.ask(body=content)
+    assert status == 422
+    assert json.loads(body)["error"].startswith("Cannot read this file: ")
+    assert b"Traceback" not in body
+
+
+@pytest.mark.parametrize("query", ["?target=nobody", "?method=__import__"])
+def test_an_unknown_choice_gets_a_sentence(page, query: str) -> None:
+    status, body = page.ask(f"/answer{query}", picture_bytes())
+    assert status == 422
+    assert "Choose one from the list" in json.loads(body)["error"]
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(page) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((9000, 9000), np.uint8)).save(file, "png", compress_level=1)
+    status, body = page.ask(body=file.getvalue())
+    assert status == 422
+    assert "80,000,000" in json.loads(body)["error"]
+
+
+def test_a_missing_gradio_is_named_with_the_extra(
+    deepbloom: Run, checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    code, _, err = deepbloom("demo", f"ckpt={checkpoints[0]}")
+    assert code == 2
+    assert "pip install 'deepbloom[demo]'" in err
+
+
+@pytest.mark.parametrize("value", ["[a,b,c]", ""])
+def test_one_or_two_checkpoints_are_needed(deepbloom: Run, value: str) -> None:
+    code, _, err = deepbloom("demo", f"ckpt={value}")
+    assert code == 2
+    assert "ckpt" in err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [2, 15])
+def test_a_signal_ends_the_command_with_its_code_and_leaves_nothing(
+    checkpoints: list[Path], tmp_path: Path, number: int
+) -> None:
+    pytest.importorskip("gradio", reason="the extra 'demo' is not installed")
+    command = [sys.executable, "-m", "deepbloom", "demo", f"ckpt={checkpoints[0]}", "port=0"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout
+        assert b"open http://127.0.0.1:" in process.stdout.readline()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert err.decode().strip() == "deepbloom: stopped."
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,63 @@
+"""The page in a headless Chromium, as a person uses it."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from demo_page import SCRIPT, Page, picture_bytes
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+WAIT_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+def test_a_person_drops_a_picture_and_sees_answers_from_this_machine_alone(page: Page, browser, tmp_path: Path) -> None:
+    (tmp_path / "flower.png").write_bytes(picture_bytes())
+    (tmp_path / "bad.jpg").write_text("no picture")
+    asked: list[str] = []
+    tab = browser.new_page()
+    tab.set_default_timeout(WAIT_MS)
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(f"http://127.0.0.1:{page.port}/")
+    tab.wait_for_selector("#drop")
+    tab.wait_for_function("window.deepbloom")
+    tab.set_input_files("#picture-file", tmp_path / "flower.png")
+    tab.wait_for_selector(".answer")
+    assert tab.locator(".answer").count() == 2
+    assert tab.locator(".answer").first.locator(".best li").count() == 3
+    assert SCRIPT in tab.locator(".answer").first.inner_text().replace("\n", "")
+    assert tab.evaluate("window.ran") is None  # a class name is text, not markup
+
+    questions = [url for url in asked if "/answer" in url]
+    slider = tab.locator("#opacity input[type=range]")
+    slider.fill("80")
+    tab.wait_for_function("document.querySelector('img.heatmap').style.opacity === '0.8'")
+    assert [url for url in asked if "/answer" in url] == questions  # the network is not asked again
+
+    tab.locator("#target input").click()
+    tab.get_by_role("option", name="tulip").click()
+    tab.wait_for_function("document.querySelector('#answers').innerText.includes('does not know the class tulip')")
+    assert tab.locator("img.heatmap").count() == 1
+
+    tab.set_input_files("#picture-file", tmp_path / "bad.jpg")
+    tab.wait_for_selector("#notice.bad")
+    assert "it is no JPEG, PNG or WEBP picture" in tab.inner_text("#notice")
+    assert tab.locator(".answer").count() == 0
+
+    outside = [url for url in asked if urlsplit(url).scheme not in ("data", "blob")]
+    assert outside
+    assert {urlsplit(url).netloc for url in outside} == {f"127.0.0.1:{page.port}"}
+    tab.close()

@@ -1,0 +1,112 @@
+"""A small network behind the page's server, in a thread of this process."""
+
+import asyncio
+import http.client
+import io
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepbloom.data.transforms import Preprocessing
+from deepbloom.engine.checkpoint import model_header, write_tensors
+from deepbloom.models.registry import create_model
+
+SCRIPT = "</script><script>window.ran = true</script>"
+CLASSES = (("iris", "rose", SCRIPT), ("rose", "tulip", "a", "b", "c", "d"))
+SLOW_SECONDS = 1.5
+
+
+def picture_bytes(seed: int = 0, kind: str = "png") -> bytes:
+    """Return a file of a small noisy picture."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (24, 30, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Page:
+    """A served page.
+
+    Attributes
+    ----------
+    port : int
+    checkpoints : list of Path
+    """
+
+    port: int
+    checkpoints: list[Path]
+
+    def ask(
+        self, path: str = "/answer", body: bytes | None = None, method: str = "POST", **headers: str
+    ) -> tuple[int, bytes]:
+        """Send one request and return status and body; ``headers`` by name with ``_`` for ``-``."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if method == "POST":
+            given.setdefault("content-type", "application/octet-stream")
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request(method, path, body, given)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def answer(self, content: bytes, query: str = "") -> dict:
+        """Return what is said about a picture."""
+        status, body = self.ask(f"/answer{query}", content)
+        assert status == 200, body
+        return json.loads(body)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folders = []
+    for seed, classes in enumerate(CLASSES):
+        torch.manual_seed(seed)
+        network = create_model("scratch_cnn", len(classes))
+        folder = tmp_path_factory.mktemp(f"run{seed}")
+        header = model_header("scratch_cnn", classes, Preprocessing(size=32))
+        write_tensors(folder / "model.safetensors", network.state_dict(), header)
+        folders.append(folder)
+    return folders
+
+
+@pytest.fixture(scope="session")
+def page(checkpoints: list[Path]) -> Iterator[Page]:
+    """The page with both networks; uploads may take `SLOW_SECONDS`."""
+    pytest.importorskip("gradio", reason="the extra 'demo' is not installed")
+    from deepbloom.demo.answers import load_networks
+    from deepbloom.demo.app import build_app, build_server, listen
+    from deepbloom.demo.uploads import Desk
+
+    listening = listen(0)
+    port = listening.getsockname()[1]
+    networks = load_networks(list(map(str, checkpoints)), torch.device("cpu"))
+    server = build_server(build_app(networks, port, Desk(SLOW_SECONDS)))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        thread.join(0.05)
+    yield Page(port, checkpoints)
+    server.should_exit = True
+    thread.join(20)
+    listening.close()
+
+
+@pytest.fixture
+def picture() -> bytes:
+    return picture_bytes()
+
+
+@pytest.fixture
+def pictures_bytes() -> list[bytes]:
+    return [picture_bytes(seed) for seed in range(16)]

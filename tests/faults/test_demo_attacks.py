@@ -1,0 +1,148 @@
+"""What others on this machine or in a browser may try on the page's server."""
+
+import json
+import socket
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+FORBIDDEN = [
+    "/file=/etc/passwd",
+    "/file=../../etc/passwd",
+    "/file/etc/passwd",
+    "/gradio_api/file=/etc/passwd",
+    "/gradio_api/proxy=http://127.0.0.1:1/",
+    "/gradio_api/upload",
+    "/gradio_api/queue/join",
+    "/gradio_api/info",
+    "/gradio_api/openapi.json",
+    "/docs",
+    "/openapi.json",
+    "/monitoring",
+    "/assets/../../../../../../../etc/passwd",
+    "/assets/..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd",
+    "/assets/%252e%252e/%252e%252e/etc/passwd",
+    "/assets/..\\..\\etc\\passwd",
+    "/static//etc/passwd",
+    "/theme.css/../config",
+]
+
+
+@pytest.mark.parametrize("path", FORBIDDEN)
+def test_nothing_but_the_page_can_be_fetched(page, path: str) -> None:
+    status, body = page.ask(path, method="GET")
+    assert status == 404
+    assert b"root:" not in body
+
+
+def test_the_page_itself_can_be_fetched(page) -> None:
+    assert page.ask("/", method="GET")[0] == 200
+    assert page.ask("/theme.css", method="GET")[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/run/predict", "/login"])
+def test_gradios_own_routes_take_nothing(page, path: str) -> None:
+    assert page.ask(path, b"{}", content_type="application/json")[0] == 405
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:1"},
+        {"host": "evil.example"},
+        {"host": "127.0.0.1.evil.example"},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+    ],
+)
+def test_another_sites_page_is_refused(page, picture: bytes, headers: dict[str, str]) -> None:
+    assert page.ask(body=picture, **headers)[0] == 403
+    assert page.ask(body=picture, origin=f"http://127.0.0.1:{page.port}", sec_fetch_site="same-origin")[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded"])
+def test_what_a_form_can_send_is_refused(page, picture: bytes, kind: str) -> None:
+    assert page.ask(body=picture, content_type=kind)[0] == 415
+
+
+def test_another_site_gets_no_leave_to_ask(page) -> None:
+    status, _ = page.ask(method="OPTIONS", origin="http://evil.example", access_control_request_method="POST")
+    assert status == 403
+
+
+def test_a_path_or_address_in_place_of_bytes_is_no_picture(page, tmp_path: Path, picture: bytes) -> None:
+    (tmp_path / "secret.png").write_bytes(picture)
+    for text in (tmp_path / "secret.png", json.dumps({"path": str(tmp_path / "secret.png")}), "http://127.0.0.1/a.png"):
+        assert page.ask(body=str(text).encode())[0] == 422
+
+
+def test_an_upload_that_is_too_large_is_refused(page) -> None:
+    for head in (f"Content-Length: {10**9}", "Transfer-Encoding: chunked"):
+        with _connect(page, head) as connection:
+            if "chunked" in head:
+                part = b"x" * 1_000_000
+                for _ in range(21):
+                    connection.sendall(b"f4240\r\n" + part + b"\r\n")
+            assert b" 413 " in connection.recv(200)
+
+
+def test_slow_uploads_end_and_others_are_answered_meanwhile(page, picture: bytes) -> None:
+    slow = [_connect(page, "Content-Length: 1000") for _ in range(8)]
+    assert page.ask(body=picture)[0] == 200
+    for connection in slow:
+        connection.settimeout(10)
+        assert b" 408 " in connection.recv(200)
+        connection.close()
+
+
+def test_more_uploads_than_there_are_places_are_turned_away_and_forgotten(page, picture: bytes) -> None:
+    slow = [_connect(page, "Content-Length: 1000") for _ in range(16)]
+    time.sleep(0.3)
+    status, body = page.ask(body=picture)
+    assert status == 503
+    assert "Too many" in json.loads(body)["error"]
+    for connection in slow:
+        connection.close()
+    deadline = time.monotonic() + 10
+    while page.ask(body=picture)[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_many_at_once_get_the_answers_of_one_at_a_time(page, pictures_bytes: list[bytes]) -> None:
+    alone = [page.answer(content) for content in pictures_bytes]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(page.answer, pictures_bytes))
+    assert together == alone
+
+
+def test_no_file_is_made_for_an_upload(page, picture: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    watching = threading.Event()
+
+    def note(event: str, arguments: tuple) -> None:
+        if watching.is_set() and event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+            made.append(str(arguments[0]))
+
+    sys.addaudithook(note)
+    watching.set()
+    try:
+        page.answer(picture)
+        assert not made
+        (tmp_path / "control").write_bytes(b"")
+        assert made  # the watcher works
+    finally:
+        watching.clear()
+
+
+def _connect(page, head: str) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", page.port), timeout=20)
+    lines = ["POST /answer HTTP/1.1", f"Host: 127.0.0.1:{page.port}", "Content-Type: application/octet-stream", head]
+    connection.sendall("\r\n".join([*lines, "", ""]).encode())
+    return connection
