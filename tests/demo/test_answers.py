@@ -45,8 +45,8 @@ def test_picture_and_heatmap_come_back_in_their_sizes(page) -> None:
 
 
 def test_method_and_class_change_the_heatmap_but_not_the_answer(page) -> None:
-    first = page.answer(picture_bytes(), "?target=iris")["networks"][0]
-    for query in ("?target=rose", "?target=iris&method=layercam"):
+    first = page.answer(picture_bytes(), "?target=iris&method=layercam")["networks"][0]
+    for query in ("?target=rose&method=layercam", "?target=iris&method=eigencam"):
         other = page.answer(picture_bytes(), query)["networks"][0]
         assert other["heatmap"] != first["heatmap"]
         assert other["top5"] == first["top5"]
