@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import get_type_hints
 
-from deepbloom import config
+from deepbloom import command_config, config
 
 WIDTH = 100
 
@@ -58,7 +58,7 @@ def choices() -> dict[str, list[str]]:
 
 def groups_of(command: str) -> dict[str, list[str]]:
     """Return those groups of `choices` that ``command`` takes."""
-    schema = config.COMMANDS[command]
+    schema = command_config.COMMANDS[command]
     used = choices().keys() if schema is config.RunConfig else get_type_hints(schema).keys()
     return {group: names for group, names in choices().items() if group in used}
 
@@ -89,7 +89,7 @@ def overview(commands: dict[str, str]) -> str:
 
 def command(name: str, summary: str) -> str:
     """Return the text of ``deepbloom COMMAND --help``."""
-    schema = config.COMMANDS[name]
+    schema = command_config.COMMANDS[name]
     multirun = " [-m]" if name == "train" else ""
     lines = [f"deepbloom {name}{multirun} [key=value ...]", "", summary, "", "Examples:"]
     lines += [f"  {example}" for example in EXAMPLES[name]]

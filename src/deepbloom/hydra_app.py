@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deepbloom import help_text
-from deepbloom.config import COMMANDS, DataConfig
+from deepbloom.command_config import COMMANDS
+from deepbloom.config import DataConfig
 from deepbloom.errors import ConfigError, DeepBloomError, unknown
 
 FLAGS_WITH_VALUE = (

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from deepbloom import __version__
 
-DECIDING = ("commands/train.py", "data", "engine", "metrics.py", "models", "reproducibility.py")
+DECIDING = (
+    "commands/train.py",
+    "commands/training_results.py",
+    "data",
+    "engine",
+    "metrics.py",
+    "models",
+    "reproducibility.py",
+)
 """Modules and packages whose code can change weights, the chosen epoch or scores. Settings, and so their defaults,
 are in a run's name by their values."""
 

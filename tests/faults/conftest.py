@@ -37,5 +37,5 @@ def _tiny_networks() -> Iterator[None]:
         for name, spec in NETWORKS.items():
             patch.setitem(registry.SPECS, name, spec)
         for name in ("plot_history", "plot_confusion"):
-            patch.setattr(f"deepbloom.commands.train.{name}", lambda *_: None)
+            patch.setattr(f"deepbloom.commands.training_results.{name}", lambda *_: None)
         yield

@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from deepbloom import cli, hydra_app
-from deepbloom.config import COMMANDS
+from deepbloom.command_config import COMMANDS
 from deepbloom.errors import ConfigError
 
 KEYS = sorted(

@@ -33,9 +33,9 @@ from small_runs import settings
 
 from deepbloom import cli, run_dir
 from deepbloom.analysis.runs import find_runs
+from deepbloom.command_config import EvalConfig
 from deepbloom.commands.eval import run as evaluate
 from deepbloom.commands.train import train
-from deepbloom.config import EvalConfig
 from deepbloom.data import flowers102
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_model, read_tensors, write_tensors
 from deepbloom.errors import CheckpointError, DataError, WeightsError

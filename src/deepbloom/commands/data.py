@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from deepbloom import run_dir
-from deepbloom.config import InspectConfig
+from deepbloom.command_config import InspectConfig
 from deepbloom.data.prepared import prepare
 from deepbloom.data.transforms import Preprocessing
 from deepbloom.device import available_cores

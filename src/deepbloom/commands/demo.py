@@ -1,6 +1,6 @@
 """``deepbloom demo``: a page on this machine to try networks with pictures of one's own."""
 
-from deepbloom.config import DemoConfig
+from deepbloom.command_config import DemoConfig
 from deepbloom.demo.answers import load_networks
 from deepbloom.demo.app import import_gradio, serve
 from deepbloom.device import choose_device, use_cores

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from deepbloom.config import DoctorConfig
+from deepbloom.command_config import DoctorConfig
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.device import available_cores, choose_device, device_name
 from deepbloom.engine.precision import candidates

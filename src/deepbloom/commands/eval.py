@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from deepbloom import metrics, run_dir
+from deepbloom.command_config import EvalConfig
 from deepbloom.commands import outputs
 from deepbloom.commands.trained_data import prepare_trained_data
-from deepbloom.config import EvalConfig
 from deepbloom.data.loaders import evaluation_batches
 from deepbloom.device import available_cores, choose_device, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model

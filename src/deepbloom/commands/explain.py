@@ -13,10 +13,10 @@ import torch
 from deepbloom import run_dir
 from deepbloom.analysis import explanation_page, explanations
 from deepbloom.analysis.explanations import Interval
+from deepbloom.command_config import ExplainConfig
 from deepbloom.commands import gallery, study
 from deepbloom.commands.networks import Network, place_network, read_methods
 from deepbloom.commands.trained_data import prepare_trained_data
-from deepbloom.config import ExplainConfig
 from deepbloom.data.loaders import evaluation_batches
 from deepbloom.data.masks import find_masks
 from deepbloom.data.prepared import PreparedData

@@ -14,9 +14,9 @@ from PIL import Image
 from deepbloom import run_dir
 from deepbloom.analysis.illustrations import Illustration
 from deepbloom.analysis.page import Section, write_page
+from deepbloom.command_config import GradcamConfig
 from deepbloom.commands.networks import Network, Target, explain, read_methods, read_networks, read_targets
 from deepbloom.commands.pictures import Readable, find_pictures, read_batches, stack_inputs
-from deepbloom.config import GradcamConfig
 from deepbloom.data.transforms import preprocess
 from deepbloom.device import choose_device, use_cores
 from deepbloom.explain.cam import METHODS

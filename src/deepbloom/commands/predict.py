@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from deepbloom import run_dir
+from deepbloom.command_config import PredictConfig
 from deepbloom.commands.outputs import softmax, top_classes
 from deepbloom.commands.pictures import Readable, find_pictures, read_batches, stack_inputs
-from deepbloom.config import PredictConfig
 from deepbloom.device import choose_device, use_cores
 from deepbloom.engine.checkpoint import read_model
 

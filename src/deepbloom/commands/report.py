@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from deepbloom.analysis.report import write_report
-from deepbloom.config import ReportConfig
+from deepbloom.command_config import ReportConfig
 
 
 def run(config: ReportConfig) -> None:

@@ -10,7 +10,7 @@ from deepbloom import run_dir
 from deepbloom.analysis.formatting import shorten
 from deepbloom.analysis.parsing import Fields, load_yaml
 from deepbloom.analysis.runs import RUN_FILES, is_evaluation
-from deepbloom.config import RunsConfig
+from deepbloom.command_config import RunsConfig
 from deepbloom.errors import RunError
 from deepbloom.provenance import code_version
 

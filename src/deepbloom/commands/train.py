@@ -1,52 +1,37 @@
 """``deepbloom train``: from settings to a run directory."""
 
 import logging
-import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from deepbloom import metrics, run_dir
-from deepbloom.analysis.figures import plot_confusion, plot_history
-from deepbloom.commands import outputs
+from deepbloom import run_dir
+from deepbloom.commands.training_results import test_and_write
 from deepbloom.config import LoggerConfig, RunConfig
-from deepbloom.cost import count_macs, measure_latency_ms
-from deepbloom.data.audit import WatchedPixels, audit_split
-from deepbloom.data.cache_folder import cache_folder
-from deepbloom.data.loaders import PictureBatches, evaluation_batches
-from deepbloom.data.prepared import PreparedData, prepare
-from deepbloom.data.split import split_kind
-from deepbloom.device import available_cores, choose_device, device_name, peak_memory_bytes, use_cores
-from deepbloom.engine import prefix_cache
+from deepbloom.data.audit import WatchedPixels
+from deepbloom.data.prepared import prepare
+from deepbloom.device import available_cores, choose_device, device_name, use_cores
 from deepbloom.engine.checkpoint import model_header
 from deepbloom.engine.distributed import Group, join
-from deepbloom.engine.evaluate import predict_logits
 from deepbloom.engine.freeze_audit import audit_freeze, combine, hash_frozen
-from deepbloom.engine.job import Batches, Job
-from deepbloom.engine.precision import choose_training_precision
+from deepbloom.engine.setup import prepare_job
 from deepbloom.engine.state import Progress, read_progress
 from deepbloom.engine.train import train as run_loop
 from deepbloom.errors import ConfigError, DeepBloomError, Interrupted, RunError
-from deepbloom.models.freezing import count_parameters, split_model, train_mode
-from deepbloom.models.registry import ModelSpec, create_model, get_spec
-from deepbloom.provenance import code_version, collect_versions, git_commit
+from deepbloom.models.freezing import count_parameters
+from deepbloom.models.registry import create_model, get_spec
+from deepbloom.provenance import collect_versions
 from deepbloom.reproducibility import seed_everything
 from deepbloom.signals import StopRequest
 from deepbloom.tracking import Tracking, check_logger
 
 log = logging.getLogger("deepbloom")
-
-MIN_STEPS_TO_MEASURE = 100
-"""Shorter runs take fp32: measuring would cost more than it gains."""
-EVALUATION_BATCH = 64
 
 
 def run(config: RunConfig) -> None:
@@ -161,14 +146,12 @@ def _train(
         versions=collect_versions(),
     )
     frozen = hash_frozen(model, spec.trainable)
-    run_dir.check_provenance(
-        folder,
-        {
-            "dataset_fingerprint": data.source.fingerprint,
-            "split_fingerprint": data.split_fingerprint,
-            "frozen_weights": combine(frozen),
-        },
-    )
+    facts = {
+        "dataset_fingerprint": data.source.fingerprint,
+        "split_fingerprint": data.split_fingerprint,
+        "frozen_weights": combine(frozen),
+    }
+    group.agree(partial(run_dir.check_provenance, folder, facts))
     on_early = partial(run_dir.note, folder, "test_read_before_testing", True)
     watched = WatchedPixels(data.pixels, len(data.source), data.split.test, on_early)
     saved = read_progress(folder, config, device)
@@ -176,170 +159,14 @@ def _train(
     if saved:
         log.info("going on in epoch %d after step %d", progress.epoch, progress.step)
     watched_data = replace(data, pixels=watched)
-    job = _prepare_job(config, model, watched_data, folder, device, group, stop, header, progress)
+    job = prepare_job(config, model, watched_data, folder, device, group, stop, header, progress)
     job = replace(job, on_epoch=tracking.update)
     state = run_loop(job, progress, saved[1:] if saved else None)
     if not group.leader:
         return
     model.load_state_dict(model.state_dict() | state.best)
     audit = {"freeze": audit_freeze(frozen, model, state.optimizer, spec.trainable)}
-    _test(config, model, data, watched, folder, progress, parameters, audit, device)
-
-
-def _prepare_job(
-    config: RunConfig,
-    model: nn.Module,
-    data: PreparedData,
-    folder: Path,
-    device: torch.device,
-    group: Group,
-    stop: StopRequest,
-    header: dict[str, Any],
-    progress: Progress,
-) -> Job:
-    """Compute the frozen part where that pays, choose the precision, and put the job together.
-
-    What was chosen when the run began is kept when it goes on.
-    """
-    spec, split, choices = get_spec(config.model.name), data.split, progress.choices
-    pictures = PictureBatches(
-        data.pixels,
-        split.train,
-        data.source.targets,
-        spec.preprocessing,
-        config.augment,
-        config.seed,
-        config.train.batch_size,
-        device,
-        share=group.share,
-    )
-    folder_of_activations = cache_folder() / "frozen_part"
-    prefix, _ = split_model(model, spec)
-    train_mode(model, spec.trainable)
-    if "views" not in choices:
-        head_only = spec.training_type == "frozen"
-        plan = group.agree(
-            lambda: prefix_cache.plan(prefix, pictures, len(split.val), config, folder_of_activations, head_only)
-        )
-        choices |= {"views": plan.views, "prefix_precision": plan.precision}
-    plan = prefix_cache.Plan(choices["views"], choices["prefix_precision"])
-    batches: Batches = pictures
-    validation = partial(
-        evaluation_batches, data.pixels, split.val, data.source.targets, spec.preprocessing, EVALUATION_BATCH
-    )
-    as_network = _whole
-    if plan.views:
-        pictures.views = plan.views
-        started = time.perf_counter()
-        batches, val = prefix_cache.compute(prefix, pictures, split.val, plan, folder_of_activations, group)
-        progress.prefix_seconds += time.perf_counter() - started
-        val_targets = torch.from_numpy(data.source.targets[split.val])
-        validation = partial(prefix_cache.validation_batches, val, val_targets, EVALUATION_BATCH)
-        as_network = partial(_tail, spec)
-    if "precision" not in choices:
-        choices["precision"] = group.agree(lambda: _choose_precision(config, as_network(model), batches))
-    return Job(model, spec, config, batches, validation, as_network, header, folder, device, group, stop)
-
-
-def _whole(model: nn.Module) -> nn.Module:
-    return model
-
-
-def _tail(spec: ModelSpec, model: nn.Module) -> nn.Module:
-    return split_model(model, spec)[1]
-
-
-def _choose_precision(config: RunConfig, network: nn.Module, batches: Batches) -> str:
-    if config.train.precision != "auto":
-        return config.train.precision
-    if batches.steps_per_epoch * config.train.epochs < MIN_STEPS_TO_MEASURE:
-        return "fp32"
-    inputs, targets = next(batches.epoch(1))
-    chosen, seconds = choose_training_precision(network, inputs, targets, inputs.device)
-    if seconds:
-        measured = ", ".join(f"{name} {len(targets) / value:.0f}" for name, value in seconds.items())
-        log.info("precision %s (images/s in a training step: %s)", chosen, measured)
-    return chosen
-
-
-def _test(
-    config: RunConfig,
-    model: nn.Module,
-    data: PreparedData,
-    watched: WatchedPixels,
-    folder: Path,
-    progress: Progress,
-    parameters: dict[str, int],
-    audit: dict[str, Any],
-    device: torch.device,
-) -> None:
-    """Test the chosen weights once, and write what a complete run holds; ``metrics.json`` last."""
-    spec, split, source = get_spec(config.model.name), data.split, data.source
-    times_tested = run_dir.count(folder, "times_tested")
-    watched.testing = True
-    batches = evaluation_batches(watched, split.test, source.targets, spec.preprocessing, EVALUATION_BATCH)
-    logits, targets = predict_logits(model, batches, device)
-    scores = metrics.score_logits(logits, targets)
-    outputs.write_predictions(folder, [source.image_ids[i] for i in split.test], logits, targets)
-    plots = run_dir.make_folder(folder / run_dir.PLOTS)
-    plot_history(progress.history, plots / "curves.png")
-    confusion = metrics.confusion_matrix(logits.argmax(1), targets, len(source.class_names))
-    plot_confusion(confusion, source.class_names, plots / "confusion.png")
-    outputs.write_class_report(folder, confusion, source.class_names)
-    audit["split"], twins = audit_split(data)
-    audit["split"] |= {"test_without": outputs.score_without(twins, logits, targets)}
-    audit["test"] = {
-        "times_tested": times_tested,
-        "reads_per_picture": list(watched.test_reads),
-        "read_before_testing": bool(run_dir.read_provenance(folder).get("test_read_before_testing", False)),
-    }
-    steps_seconds = sum(row["seconds"] for row in progress.history)
-    run_dir.write_json(
-        folder / run_dir.METRICS,
-        {
-            "model": config.model.name,
-            "training_type": spec.training_type,
-            "remarks": spec.remarks,
-            "weights": config.model.weights,
-            "dataset": config.data.name,
-            "data_split_kind": split_kind(source, config.data.split),
-            "folds": config.data.split.folds,
-            "fold": config.data.split.fold,
-            "seed": config.seed,
-            "epochs": config.train.epochs,
-            "best_epoch": progress.best_epoch,
-            "device": device.type,
-            "device_name": device_name(device),
-            "precision": progress.choices["precision"],
-            "prefix_cache_views": progress.choices["views"],
-            "num_threads": torch.get_num_threads(),
-            "classes": list(source.class_names),
-            "test": scores,
-            "val": {"top1_accuracy": progress.best_val_accuracy, "loss": progress.best_val_loss},
-            "params": parameters,
-            "macs": count_macs(model, spec.preprocessing.size),
-            "train_seconds": progress.prefix_seconds + steps_seconds,
-            "images_per_second": config.train.epochs * len(split.train) / (progress.prefix_seconds + steps_seconds),
-            "latency_ms": measure_latency_ms(model, spec.preprocessing.size),
-            "size_bytes": (folder / run_dir.MODEL).stat().st_size,
-            "peak_memory_bytes": peak_memory_bytes(),
-            "dataset_fingerprint": source.fingerprint,
-            "split_fingerprint": data.split_fingerprint,
-            "versions": collect_versions(),
-            "git_commit": git_commit(),
-            "code_version": code_version(),
-            "audit": audit,
-        },
-    )
-    (folder / run_dir.PREVIOUS).unlink(missing_ok=True)
-    log.info(
-        "test accuracy %.4f (%d pictures), validation %.4f, best epoch %d, %.0f s of training",
-        scores["top1_accuracy"],
-        scores["count"],
-        progress.best_val_accuracy,
-        progress.best_epoch,
-        progress.prefix_seconds + steps_seconds,
-    )
+    test_and_write(job, data, watched, progress, audit)
 
 
 def _record_failure(folder: Path, error: Exception) -> None:

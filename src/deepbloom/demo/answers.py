@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -104,7 +105,13 @@ def _ask(network: Network, picture: Image.Image, method: str, target: str) -> di
         {"index": int(i), "class_name": trained.classes[i], "confidence": round(float(probabilities[0, i]), 6)}
         for i in best
     ]
-    said = {"name": network.name, "top5": top5, "shown": target, "shown_confidence": None, "heatmap": None}
+    said: dict[str, Any] = {
+        "name": network.name,
+        "top5": top5,
+        "shown": target,
+        "shown_confidence": None,
+        "heatmap": None,
+    }
     if target != PREDICTED and target not in trained.classes:
         return said
     wanted = int(best[0]) if target == PREDICTED else trained.classes.index(target)

@@ -1,0 +1,105 @@
+"""From settings and pictures to a job: the frozen part computed, the precision chosen."""
+
+import logging
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from deepbloom.config import RunConfig
+from deepbloom.data.cache_folder import cache_folder
+from deepbloom.data.loaders import PictureBatches, evaluation_batches
+from deepbloom.data.prepared import PreparedData
+from deepbloom.engine import prefix_cache
+from deepbloom.engine.distributed import Group
+from deepbloom.engine.evaluate import EVALUATION_BATCH
+from deepbloom.engine.job import Batches, Job
+from deepbloom.engine.precision import choose_training_precision
+from deepbloom.engine.state import Progress
+from deepbloom.models.freezing import split_model, train_mode
+from deepbloom.models.registry import ModelSpec, get_spec
+from deepbloom.signals import StopRequest
+
+log = logging.getLogger("deepbloom")
+
+MIN_STEPS_TO_MEASURE = 100
+"""Shorter runs take fp32: measuring would cost more than it gains."""
+
+
+def prepare_job(
+    config: RunConfig,
+    model: nn.Module,
+    data: PreparedData,
+    folder: Path,
+    device: torch.device,
+    group: Group,
+    stop: StopRequest,
+    header: dict[str, Any],
+    progress: Progress,
+) -> Job:
+    """Compute the frozen part where that pays, choose the precision, and put the job together.
+
+    What was chosen when the run began is kept when it goes on.
+    """
+    spec, split, choices = get_spec(config.model.name), data.split, progress.choices
+    pictures = PictureBatches(
+        data.pixels,
+        split.train,
+        data.source.targets,
+        spec.preprocessing,
+        config.augment,
+        config.seed,
+        config.train.batch_size,
+        device,
+        share=group.share,
+    )
+    folder_of_activations = cache_folder() / "frozen_part"
+    prefix, _ = split_model(model, spec)
+    train_mode(model, spec.trainable)
+    if "views" not in choices:
+        head_only = spec.training_type == "frozen"
+        plan = group.agree(
+            lambda: prefix_cache.plan(prefix, pictures, len(split.val), config, folder_of_activations, head_only)
+        )
+        choices |= {"views": plan.views, "prefix_precision": plan.precision}
+    plan = prefix_cache.Plan(choices["views"], choices["prefix_precision"])
+    batches: Batches = pictures
+    validation = partial(
+        evaluation_batches, data.pixels, split.val, data.source.targets, spec.preprocessing, EVALUATION_BATCH
+    )
+    as_network = _whole
+    if plan.views:
+        pictures.views = plan.views
+        started = time.perf_counter()
+        batches, val = prefix_cache.compute(prefix, pictures, split.val, plan, folder_of_activations, group)
+        progress.prefix_seconds += time.perf_counter() - started
+        val_targets = torch.from_numpy(data.source.targets[split.val])
+        validation = partial(prefix_cache.validation_batches, val, val_targets, EVALUATION_BATCH)
+        as_network = partial(_tail, spec)
+    if "precision" not in choices:
+        choices["precision"] = group.agree(lambda: _choose_precision(config, as_network(model), batches))
+    return Job(model, spec, config, batches, validation, as_network, header, folder, device, group, stop)
+
+
+def _whole(model: nn.Module) -> nn.Module:
+    return model
+
+
+def _tail(spec: ModelSpec, model: nn.Module) -> nn.Module:
+    return split_model(model, spec)[1]
+
+
+def _choose_precision(config: RunConfig, network: nn.Module, batches: Batches) -> str:
+    if config.train.precision != "auto":
+        return config.train.precision
+    if batches.steps_per_epoch * config.train.epochs < MIN_STEPS_TO_MEASURE:
+        return "fp32"
+    inputs, targets = next(batches.epoch(1))
+    chosen, seconds = choose_training_precision(network, inputs, targets, inputs.device)
+    if seconds:
+        measured = ", ".join(f"{name} {len(targets) / value:.0f}" for name, value in seconds.items())
+        log.info("precision %s (images/s in a training step: %s)", chosen, measured)
+    return chosen
