@@ -3,7 +3,7 @@
 # make test-long    the tests of faults in full: kills, full disks, damaged files, attacks, leaks
 # make test-oldest  the tests of the command line with the oldest hydra and omegaconf that are allowed
 # make lock         requirements-dev.lock: the exact versions of today, for pip-audit
-# make bench        the speed of heatmaps, side by side with the grad-cam package
+# make bench FOLDER=PICTURES   the speed of training and of heatmaps, side by side with what people use instead
 # Each installs what it needs into .venv first. PYTHON=python3.12 make ... chooses another interpreter.
 
 PYTHON ?= python3
@@ -33,7 +33,10 @@ lock: $(INSTALLED)
 	$(BIN)/python scripts/lock.py > requirements-dev.lock
 
 bench: $(INSTALLED)
+	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/gradcam_speed.py
+	$(BIN)/python benchmarks/training_speed.py --folder $(FOLDER) --output training_speed.json
+	$(BIN)/python benchmarks/training_table.py training_speed.json --plot training_speed.png
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
