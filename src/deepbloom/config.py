@@ -198,7 +198,7 @@ class TrainConfig:
     checkpoint_seconds: float = 30.0
     """Least time between two saves of the state to go on from."""
     compile: bool = False
-    """Compile the network (``torch.compile``; CUDA graphs on a GPU). It needs a C++ compiler, and minutes at first."""
+    """Compile the network (``torch.compile``; CUDA graphs on a GPU). Needs a C++ compiler; dropout differs then."""
     prefix_cache: str = "auto"
     """``auto`` computes the frozen part before the first trained module once; ``off`` in every step."""
     prefix_cache_views: int = 0

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -297,3 +298,14 @@ def test_two_processes_do_not_share_a_run(pictures: Path, tmp_path: Path) -> Non
     folder = run_dir.make_folder(tmp_path / "run")
     with run_dir.exclusive(folder), pytest.raises(RunError, match="Another process"):
         train(settings(pictures, folder))
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_trains_like_the_other(pictures: Path, tmp_path: Path) -> None:
+    losses = []
+    for name in ("eager", "compiled"):
+        compiled = name == "compiled"  # a network without dropout: compiled code draws other random numbers
+        config = settings(pictures, tmp_path / name, "resnet18_frozen", epochs=2, ema_decay=0.0, compile=compiled)
+        losses.append([float(row["train_loss"]) for row in history(train(config))])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

@@ -47,7 +47,8 @@ def load_networks(checkpoints: Sequence[str], device: torch.device) -> list[Netw
         trained = read_model(checkpoint)
         trained.network.to(device).to(memory_format=torch.channels_last)
         run = find_model_file(checkpoint).resolve().parent.name
-        networks.append(Network(f"{trained.header['model']} · {run}", trained, device))
+        model = trained.header["model"]
+        networks.append(Network(run if run.startswith(model) else f"{model} · {run}", trained, device))
     return networks
 
 
