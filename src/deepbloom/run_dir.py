@@ -247,7 +247,7 @@ def check_folder(folder: Path, config: RunConfig) -> str:
     """
     state = read_state(folder)
     if state == "empty":
-        if folder.is_dir() and any(entry.name != LOCK for entry in folder.iterdir()):
+        if folder.is_dir() and not all(map(_is_of_a_beginning, folder.iterdir())):
             raise RunError(f"{folder} holds files that are not a run's. Choose another output_dir=PATH.")
     elif config.train.resume == "never":
         raise RunError(f"{folder} already holds a run, and train.resume=never. Choose another output_dir=PATH.")
@@ -260,6 +260,12 @@ def check_folder(folder: Path, config: RunConfig) -> str:
                 "each would be neither. Choose another output_dir=PATH, or leave it out; or delete that folder."
             )
     return state
+
+
+def _is_of_a_beginning(path: Path) -> bool:
+    """Whether a run has such a file before its settings are written: one that begins now, or was killed then."""
+    temporary = path.name.startswith(".writable.") or path.match(".*.tmp")
+    return temporary or path.name in (LOCK, LOG, PROVENANCE)
 
 
 def _check_same_settings(folder: Path, config: RunConfig) -> None:

@@ -9,6 +9,7 @@ import pytest
 from deepbloom import run_dir
 from deepbloom.commands import train as command
 from deepbloom.config import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+from deepbloom.engine import setup
 
 
 def tiny(folder: Path) -> RunConfig:
@@ -46,9 +47,9 @@ def test_a_run_that_looks_at_the_test_part_while_training_is_found_out(
         seen.append(data.split.test)
         return data
 
-    real = command.evaluation_batches
+    real = setup.evaluation_batches
     monkeypatch.setattr(command, "prepare", remember)
-    monkeypatch.setattr(command, "evaluation_batches", lambda pixels, _, *rest: real(pixels, seen[0], *rest))
+    monkeypatch.setattr(setup, "evaluation_batches", lambda pixels, _, *rest: real(pixels, seen[0], *rest))
     folder = command.train(tiny(tmp_path / "run"))
     audit = json.loads((folder / run_dir.METRICS).read_text())["audit"]
     assert audit["test"]["read_before_testing"] is True

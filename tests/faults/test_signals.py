@@ -1,5 +1,6 @@
 """SIGINT and SIGTERM at every phase: the contract's exit code, the state saved, no process left behind."""
 
+import copy
 import io
 import os
 import signal
@@ -15,7 +16,7 @@ from children import Child, Fault, at_step, at_validation, at_write
 from small_runs import outcome, settings
 
 from deepbloom import cli, run_dir
-from deepbloom.commands import train as command
+from deepbloom.commands import training_results as results
 from deepbloom.commands.train import train
 from deepbloom.data import flowers102
 from deepbloom.data.imagefolder import ImageFolder
@@ -89,11 +90,14 @@ def test_a_signal_in_the_test_at_the_end_repeats_only_the_test(
 ) -> None:
     config = settings(pictures, tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(command, "plot_history", lambda *_: send(number)())
+        patch.setattr(results, "plot_history", lambda *_: send(number)())
         assert Child(lambda: train(config), tmp_path / "output").wait() == 128 + number
     with at_step(lambda: pytest.fail("trained again"), 1):
         train(config)
-    assert outcome(tmp_path / "run") == whole
+    repeated, once = outcome(tmp_path / "run"), copy.deepcopy(whole)
+    assert repeated["metrics"]["audit"]["test"].pop("times_tested") == 2  # and says so
+    assert once["metrics"]["audit"]["test"].pop("times_tested") == 1
+    assert repeated == once
     tally("signals answered")
 
 
