@@ -30,6 +30,7 @@ FLAGS_WITH_VALUE = (
     "--shell-completion",
     "-sc",
 )
+FLAGS = ("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--version")
 
 
 def run(command: str, arguments: list[str], task: Callable[[object], object]) -> None:
@@ -100,7 +101,12 @@ def _check_overrides(command: str, arguments: list[str]) -> None:
     if sweep and command != "train":
         raise ConfigError(f"-m is for deepbloom train; deepbloom {command} takes one value for each key.")
     for before, argument in zip(["", *arguments], arguments, strict=False):
-        if argument.startswith("-") or before in FLAGS_WITH_VALUE:
+        if before in FLAGS_WITH_VALUE:
+            continue
+        if argument.startswith("-"):
+            flag = argument.partition("=")[0]
+            if flag not in FLAGS_WITH_VALUE + FLAGS:
+                raise ConfigError(unknown(f"option for deepbloom {command}", flag, FLAGS_WITH_VALUE + FLAGS))
             continue
         try:
             override = parser.parse_override(argument)
@@ -118,5 +124,6 @@ def _check_overrides(command: str, arguments: list[str]) -> None:
             if not sweep:
                 raise ConfigError(f"{argument} names several values: add -m to train with each of them.")
             continue
-        if key in groups and isinstance(override.value(), str) and override.value() not in groups[key]:
-            raise ConfigError(unknown(key, override.value(), groups[key]))
+        value = getattr(override.value(), "text", override.value())  # a quoted text holds it there
+        if key in groups and value is not None and str(value) not in groups[key]:
+            raise ConfigError(unknown(key, value, groups[key]))

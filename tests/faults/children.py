@@ -48,7 +48,7 @@ class Child:
             sys.stderr.flush()
             os._exit(code)
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = 150) -> int:
         """Return the exit code, or minus the signal that ended it; nothing of its session may be left."""
         deadline = time.monotonic() + seconds
         while True:
