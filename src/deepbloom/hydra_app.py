@@ -30,6 +30,8 @@ FLAGS_WITH_VALUE = (
     "--shell-completion",
     "-sc",
 )
+EXCLUSIVE = ("--run", "-r", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+"""Each asks for something else than a multirun does."""
 FLAGS = ("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--version")
 
 
@@ -100,6 +102,9 @@ def _check_overrides(command: str, arguments: list[str]) -> None:
     sweep = "-m" in arguments or "--multirun" in arguments
     if sweep and command != "train":
         raise ConfigError(f"-m is for deepbloom train; deepbloom {command} takes one value for each key.")
+    modes = {argument.partition("=")[0] for argument in arguments} & {"-m", "--multirun", *EXCLUSIVE}
+    if len(modes) > 1:
+        raise ConfigError(f"{' and '.join(sorted(modes))} exclude each other: give one of them.")
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if before in FLAGS_WITH_VALUE:
             continue
