@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 
 from deepbloom import run_dir
+from deepbloom.commands.train import log, train
+from deepbloom.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -41,6 +44,17 @@ def test_train_leaves_the_documented_run_directory(trained_run: Path) -> None:
     assert 0 <= metrics["test"]["top1_accuracy"] <= 1
     for plot in (trained_run / "plots").iterdir():
         assert Image.open(plot).size > (300, 200)
+
+
+def test_the_log_of_a_run_is_complete_at_any_level_of_the_caller(
+    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, log.name)
+    options = TrainConfig(epochs=1, batch_size=8, num_threads=1, precision="fp32")
+    data = DataConfig("imagefolder", root=str(pictures))
+    folder = train(RunConfig(0, str(tmp_path / "run"), ModelConfig("scratch_cnn"), data, train=options))
+    assert " INFO epoch   1/1" in (folder / "train.log").read_text()
+    assert log.level == logging.ERROR
 
 
 def test_eval_gives_the_figures_of_the_metrics_file_again(deepbloom: Run, trained_run: Path, tmp_path: Path) -> None:

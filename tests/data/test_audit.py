@@ -68,6 +68,16 @@ def test_pictures_without_contrast_are_compared_by_color() -> None:
     assert find_twins(prints[:3], prints[3:]).tolist() == [0, -1, -1]
 
 
+def test_pictures_smaller_than_the_grid_have_each_pixel_in_several_cells() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+    class Small(Given):
+        def __init__(self) -> None:
+            self.array = picture[None]
+
+    np.testing.assert_array_equal(fingerprint(Small(), 1).thumbnails[0], picture.repeat(2, 0).repeat(2, 1))
+
+
 def test_the_hash_is_the_sign_of_differences_between_neighbouring_means(flowers: list[Image.Image]) -> None:
     """An independent difference hash: box-filtered gray means by Pillow."""
     side = 16 * 17

@@ -28,7 +28,8 @@ def test_uploads_are_answered_as_by_predict_without_growth(
     for place, checkpoint in enumerate(page.checkpoints):
         folder = tmp_path / f"out{place}"
         arguments = (f"ckpt={checkpoint}", f"image={tmp_path}", f"output_dir={folder}", "batch_size=1")
-        assert deepbloom("predict", *arguments)[0] == 0
+        code, _, messages = deepbloom("predict", *arguments)
+        assert code == 0, messages
         expected.append([row["top5"] for row in json.loads((folder / "predictions.json").read_text())])
     assert expected[0][0] != expected[0][1]
 

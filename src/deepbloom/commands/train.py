@@ -73,8 +73,8 @@ def train(config: RunConfig) -> Path:
                     with _log_file(folder), _recorded(config, folder, state, tracking):
                         _train(config, folder, device, group, stop, tracking)
         else:
-            log.setLevel(logging.ERROR)
-            _train(config, folder, device, group, stop, tracking)
+            with _log_level(logging.ERROR):
+                _train(config, folder, device, group, stop, tracking)
     return folder
 
 
@@ -199,13 +199,24 @@ class _LogFile(logging.FileHandler):
 
 @contextmanager
 def _log_file(folder: Path) -> Iterator[None]:
-    """Also write the log lines of this run to its own file."""
+    """Also write the log lines of this run to its own file, whatever the level that the caller has set."""
     handler = _LogFile(folder / run_dir.LOG, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
-        yield
+        with _log_level(min(log.getEffectiveLevel(), logging.INFO)):
+            yield
     finally:
         log.removeHandler(handler)
         with suppress(OSError):
             handler.close()
+
+
+@contextmanager
+def _log_level(level: int) -> Iterator[None]:
+    before = log.level
+    log.setLevel(level)
+    try:
+        yield
+    finally:
+        log.setLevel(before)

@@ -85,8 +85,12 @@ def _band_sums(pictures: np.ndarray) -> np.ndarray:
 
 
 def _cell_means(bands: np.ndarray, height: int, columns: int) -> np.ndarray:
-    """Return the mean color of each of ``columns`` cells of every band: float32, shape (B, 16, columns, 3)."""
+    """Return the mean color of each of ``columns`` cells of every band: float32, shape (B, 16, columns, 3).
+
+    In a picture of fewer rows or columns than cells, a cell without any is the row or column at its place.
+    """
     width = bands.shape[2]
     tops, lefts = np.arange(GRID) * height // GRID, np.arange(columns) * width // columns
-    areas = np.diff(np.append(tops, height))[:, None] * np.diff(np.append(lefts, width))
+    heights, widths = np.diff(np.append(tops, height)).clip(1), np.diff(np.append(lefts, width)).clip(1)
+    areas = heights[:, None] * widths
     return (np.add.reduceat(bands, lefts, axis=2) / areas[None, :, :, None]).astype(np.float32)
