@@ -84,6 +84,22 @@ def test_help_names_exactly_the_methods_there_are(deepbloom: Run) -> None:
     assert line.removeprefix("Methods: ").split(", ") == list(METHODS)
 
 
+def test_frozen_networks_see_pictures_as_they_are_unless_told_otherwise(deepbloom: Run) -> None:
+    for arguments, zooms in (
+        (["model=resnet18_frozen"], False),
+        (["model=efficientnet_lite0_frozen"], False),
+        (["model=resnet18_frozen", "augment=crop"], True),
+        (["model=resnet18_partial"], True),
+        (["model=scratch_cnn"], True),
+    ):
+        code, out, _ = deepbloom("train", *arguments, "--cfg", "job")
+        assert code == 0
+        assert ("min_crop_area: 0.4" in out) == zooms, arguments
+        assert ("horizontal_flip: true" in out) == zooms, arguments
+    code, out, _ = deepbloom("train", "model=resnet18_frozen", "experiment=as_published", "--cfg", "job")
+    assert (code, "horizontal_flip: true" in out) == (0, True)
+
+
 def test_cfg_shows_the_settings_without_running(deepbloom: Run) -> None:
     code, out, _ = deepbloom("train", "model=resnet18_partial", "train.epochs=7", "--cfg", "job")
     assert code == 0

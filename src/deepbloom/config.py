@@ -202,7 +202,7 @@ class TrainConfig:
     prefix_cache: str = "auto"
     """``auto`` computes the frozen part before the first trained module once; ``off`` in every step."""
     prefix_cache_views: int = 0
-    """Augmented views of each picture that are computed; 0 chooses by the budget."""
+    """Views of each picture to compute; 0 takes four, or what fits the disk, and one where augmentation is off."""
 
     def __post_init__(self) -> None:
         check_range("train.epochs", self.epochs, 1)

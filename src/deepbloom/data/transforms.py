@@ -168,8 +168,8 @@ def augment(pixels: Tensor, image_indices: Tensor, epoch: int, seed: int, config
     factors = torch.from_numpy(_jitter_factors(draws, config)).to(pixels.device)
     batch, height, width, channels = pixels.shape
     images = torch.empty(batch, height, width, channels, device=pixels.device).permute(0, 3, 1, 2)  # channels last
-    step = batch if pixels.is_cuda else 1  # on a CPU one picture at a time stays in the cache: several times faster
-    for part in (slice(start, start + step) for start in range(0, batch, max(step, 1))):
+    step = max(batch, 1) if pixels.is_cuda else 2 * torch.get_num_threads()  # on a CPU few at a time stay in the cache
+    for part in (slice(start, start + step) for start in range(0, batch, step)):
         changed = _to_unit_range(pixels[part])
         if config.rotation_degrees > 0 or config.min_crop_area < 1:
             grid = _sampling_grid(maps[part], height, width)

@@ -25,8 +25,8 @@ from deepbloom.engine.precision import DTYPES, autocast, choose_inference_precis
 log = logging.getLogger("deepbloom")
 
 DEFAULT_VIEWS = 4
-HEAD_ONLY_VIEWS = 2
-"""Where only a linear classifier trains, making the views is nearly all of the cost, and more of them gain little."""
+MEASURED_PICTURES = 16
+"""A batch to choose the precision with."""
 BUDGET_BYTES = 16 * 2**30
 """Largest size of a run's activations on disk; a quarter of the free space where that is less."""
 
@@ -126,9 +126,7 @@ class ActivationBatches:
 
 
 @torch.inference_mode()
-def plan(
-    prefix: nn.Module, pictures: PictureBatches, val_count: int, config: RunConfig, folder: Path, head_only: bool
-) -> Plan:
+def plan(prefix: nn.Module, pictures: PictureBatches, val_count: int, config: RunConfig, folder: Path) -> Plan:
     """Choose precision and number of views for this network, these pictures and this disk; zero views is no cache.
 
     Parameters
@@ -141,19 +139,17 @@ def plan(
     config : RunConfig
     folder : Path
         Where the activations will lie.
-    head_only : bool
-        Whether nothing but the classifier trains.
     """
     if config.train.prefix_cache == "off" or not any(True for _ in prefix.parameters()):
         return Plan(0, "fp32")
-    inputs = pictures.inputs(pictures.indices[: pictures.batch_size], view=0)
+    inputs = pictures.inputs(pictures.indices[: min(pictures.batch_size, MEASURED_PICTURES)], view=0)
     precision = config.train.precision
     if precision == "auto":
         precision, _ = choose_inference_precision(prefix, inputs, pictures.device)
     output_bytes = prefix(inputs[:1]).numel() * DTYPES[precision].itemsize
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     views = choose_views(
-        config.train.prefix_cache_views or (HEAD_ONLY_VIEWS if head_only else DEFAULT_VIEWS),
+        config.train.prefix_cache_views or DEFAULT_VIEWS,
         config.train.epochs,
         changes_pictures(config.augment),
         output_bytes * len(pictures.indices),

@@ -60,10 +60,7 @@ def prepare_job(
     prefix, _ = split_model(model, spec)
     train_mode(model, spec.trainable)
     if "views" not in choices:
-        head_only = spec.training_type == "frozen"
-        plan = group.agree(
-            lambda: prefix_cache.plan(prefix, pictures, len(split.val), config, folder_of_activations, head_only)
-        )
+        plan = group.agree(lambda: prefix_cache.plan(prefix, pictures, len(split.val), config, folder_of_activations))
         choices |= {"views": plan.views, "prefix_precision": plan.precision}
     plan = prefix_cache.Plan(choices["views"], choices["prefix_precision"])
     batches: Batches = pictures

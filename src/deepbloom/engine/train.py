@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from deepbloom import run_dir
 from deepbloom.config import RunConfig
-from deepbloom.data.loaders import prefetch
+from deepbloom.data.loaders import Batch, prefetch
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.engine.job import Job
 from deepbloom.engine.optim import lr_factor, set_lr
@@ -117,7 +117,7 @@ def train(job: Job, progress: Progress, saved: tuple[dict[str, Tensor], dict[str
         bar = tqdm(total=steps, initial=progress.step, desc=f"epoch {epoch}", unit="step", disable=None, leave=False)
         with bar:
             mark = time.perf_counter()
-            for inputs, targets in prefetch(job.batches.epoch(epoch, start=progress.step)):
+            for inputs, targets in _ahead(job.batches.epoch(epoch, start=progress.step), job.device):
                 step = (epoch - 1) * steps + progress.step
                 set_lr(state.optimizer, lr_factor(step, steps, config.train.epochs, config.scheduler))
                 seed_everything(config.seed, "step", epoch, progress.step, group.rank)  # dropout
@@ -156,6 +156,11 @@ def train(job: Job, progress: Progress, saved: tuple[dict[str, Tensor], dict[str
     state.save()
     job.stop.deferred = False
     return state
+
+
+def _ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Prepare the next batch while a GPU works on this one; on a CPU a thread beside the others only slows them down."""
+    return prefetch(batches) if device.type == "cuda" else batches
 
 
 def _network(job: Job) -> nn.Module:

@@ -1,0 +1,99 @@
+"""Seconds from cold until a test accuracy is reached: DeepBloom beside the plain loop, same network, weights and split.
+
+    python benchmarks/time_to_accuracy.py --folder PICTURES --epochs 5
+
+DeepBloom trains once, for ``--epochs`` that were chosen beforehand (on the validation part), from empty caches; all of
+its run counts, from the start of the process to its last file, and its accuracy is the one it then reports. The plain
+loop is told after every epoch how good it is on the test part, without that time being counted, and may stop at once
+when it has got there.
+"""
+
+import argparse
+import json
+import re
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from alternatives import BATCH, LR, trained_parameters
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Subset
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from training_speed import timed
+
+from deepbloom.config import DataConfig, SplitConfig
+from deepbloom.data.sources import load_source
+from deepbloom.data.split import make_split
+from deepbloom.models.registry import create_model, get_spec
+
+
+def run_deepbloom(model: str, folder: Path, epochs: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as name:
+        run = Path(name) / "run"
+        command = ["-m", "deepbloom", "train", f"model={model}", "data=imagefolder", f"data.root={folder}"]
+        command += [f"train.epochs={epochs}", f"train.batch_size={BATCH}", f"output_dir={run}"]
+        seconds, _ = timed(command, Path(name) / "cache")
+        training = re.search(r"(\d+) train,", (run / "train.log").read_text())[1]
+        metrics = json.loads((run / "metrics.json").read_text())
+    return {
+        "seconds": round(seconds, 1),
+        "epochs": epochs,
+        "training_pictures": int(training),
+        "validation_accuracy": metrics["val"]["top1_accuracy"],
+        "test_accuracy": metrics["test"]["top1_accuracy"],
+    }
+
+
+def run_plain(name: str, folder: Path, target: float, most_epochs: int) -> dict[str, object]:
+    """Train by an ordinary loop until the target is reached; return its seconds, and the accuracy of every epoch."""
+    started = time.perf_counter()
+    torch.manual_seed(0)
+    spec = get_spec(name)
+    means = spec.preprocessing.mean, spec.preprocessing.std
+    ending = [transforms.ToTensor(), transforms.Normalize(*means)]
+    resize = transforms.Resize((224, 224))
+    augmented = transforms.Compose([resize, transforms.RandomHorizontalFlip(), transforms.RandomRotation(20), *ending])
+    plain = transforms.Compose([resize, *ending])
+    source = load_source(DataConfig("imagefolder", root=str(folder)))
+    split = make_split(source, SplitConfig())
+    pictures = [ImageFolder(str(folder), transform) for transform in (augmented, plain)]
+    assert pictures[0].targets == source.targets.tolist()
+    train = DataLoader(Subset(pictures[0], split.train.tolist()), BATCH, shuffle=True)
+    test = DataLoader(Subset(pictures[1], split.test.tolist()), 64)
+    model = create_model(name, len(source.class_names), "imagenet")
+    optimizer = torch.optim.Adam(trained_parameters(model), LR)
+    seconds, accuracies = time.perf_counter() - started, []
+    while len(accuracies) < most_epochs and max(accuracies, default=0.0) < target:
+        started = time.perf_counter()
+        model.train()
+        for images, targets in train:
+            loss = F.cross_entropy(model(images), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        seconds += time.perf_counter() - started
+        model.eval()
+        with torch.inference_mode():
+            correct = sum(int((model(images).argmax(1) == targets).sum()) for images, targets in test)
+        accuracies.append(round(correct / len(split.test), 4))
+    return {"seconds": round(seconds, 1), "test_accuracies": accuracies}
+
+
+def main() -> None:
+    """Print one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, required=True, help="a folder of pictures per class")
+    parser.add_argument("--model", default="efficientnet_lite0_partial")
+    parser.add_argument("--target", type=float, default=0.95)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--most-epochs", type=int, default=12, help="when the plain loop gives up")
+    args = parser.parse_args()
+    own = run_deepbloom(args.model, args.folder, args.epochs)
+    print(json.dumps({"deepbloom": own}), flush=True)
+    print(json.dumps({"plain": run_plain(args.model, args.folder, args.target, args.most_epochs)}))
+
+
+if __name__ == "__main__":
+    main()
