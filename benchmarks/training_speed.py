@@ -130,14 +130,14 @@ def limits(model: str, precision: str, classes: int) -> dict[str, float]:
     step()
     with FlopCounterMode(display=False) as counter:
         step()
-    seconds = _seconds_each(step)
+    seconds = seconds_each(step)
     matrix = torch.randn(2048, 2048, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
-    product = 2 * 2048**3 / _seconds_each(lambda: matrix @ matrix)
+    product = 2 * 2048**3 / seconds_each(lambda: matrix @ matrix)
     flops = counter.get_total_flops() / seconds
     return {"in_memory_images_per_second": BATCH / seconds, "flops": flops, "matrix_product_flops": product}
 
 
-def _seconds_each(work: Callable[[], object], at_least: float = 3.0) -> float:
+def seconds_each(work: Callable[[], object], at_least: float = 3.0) -> float:
     """Run ``work`` again and again; return the median of its seconds."""
     work()
     ends = [time.perf_counter()]

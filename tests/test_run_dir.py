@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deepbloom import run_dir
+from deepbloom import atomic_files, run_dir
 from deepbloom.config import (
     AugmentConfig,
     DataConfig,
@@ -25,21 +25,21 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.ckpt"
-    run_dir.write_bytes(path, b"old")
+    atomic_files.write_bytes(path, b"old")
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, step, full)
     with pytest.raises(RunError, match="No space left on device"):
-        run_dir.write_bytes(path, b"new")
+        atomic_files.write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_json_with_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        run_dir.write_json(tmp_path / "x.json", {"loss": float("nan")})
+        atomic_files.write_json(tmp_path / "x.json", {"loss": float("nan")})
     assert not (tmp_path / "x.json").exists()
 
 
@@ -138,4 +138,4 @@ def test_states_are_told_apart(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="Choose another output_dir"):
-        run_dir.make_folder(tmp_path / "file" / "below")
+        atomic_files.make_folder(tmp_path / "file" / "below")

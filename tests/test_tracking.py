@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deepbloom import run_dir, tracking
+from deepbloom import atomic_files, run_dir, tracking
 from deepbloom.config import LoggerConfig, RunConfig, TrainConfig
 from deepbloom.errors import ConfigError
 from deepbloom.tracking import Tracking
@@ -22,13 +22,13 @@ def write_run(folder: Path, epochs: int, complete: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     run_dir.write_config(folder, RunConfig(seed=7, train=TrainConfig(epochs=3)))
     rows = [{"epoch": n, "train_loss": 1 / n, "val_loss": 2 / n, "val_accuracy": n / 4} for n in range(1, epochs + 1)]
-    run_dir.write_csv(folder / run_dir.HISTORY, COLUMNS, rows)
+    atomic_files.write_csv(folder / run_dir.HISTORY, COLUMNS, rows)
     if complete:
         from PIL import Image
 
         (folder / run_dir.PLOTS).mkdir(exist_ok=True)
         Image.new("RGB", (8, 6), (250, 0, 0)).save(folder / run_dir.PLOTS / "curves.png")
-        run_dir.write_json(folder / run_dir.METRICS, {"epochs": 3, "model": "x", "test": {"top1_accuracy": 0.625}})
+        atomic_files.write_json(folder / run_dir.METRICS, {"epochs": 3, "model": "x", "test": {"top1_accuracy": 0.625}})
 
 
 def stopped_and_resumed(config: LoggerConfig, folder: Path) -> None:

@@ -1,13 +1,11 @@
-"""A run's folder: the names of its files, writes that cannot be half done, its state, and one owner at a time."""
+"""A run's folder: the names of its files, its state, and one owner at a time."""
 
-import csv
 import fcntl
 import hashlib
-import io
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import IO
 
 import yaml
 
+from deepbloom import atomic_files
 from deepbloom.config import RunConfig
 from deepbloom.errors import RunError
 from deepbloom.provenance import code_version, git_commit
@@ -44,52 +43,6 @@ NOT_IDENTITY = {
 }
 
 
-def write_bytes(path: Path, content: bytes, previous: Path | None = None) -> None:
-    """Write a file so that after a crash at any moment either the old or the new content is there, never a part.
-
-    Parameters
-    ----------
-    path : Path
-    content : bytes
-    previous : Path, optional
-        Where the old content is kept. After a crash between the two renames it is there, and nothing at ``path``.
-
-    Raises
-    ------
-    RunError
-        The folder cannot be written (full disk, no permission, gone); the file is as it was before.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous and path.exists():
-            os.replace(path, previous)
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        kept = "What was there before is unchanged." if path.parent.is_dir() else f"{path.parent} is gone."
-        raise RunError(
-            f"Cannot write {path}: {error.strerror or error}. {kept} "
-            "Free space or choose another output_dir=PATH, then start the same command again."
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what writes left behind that were killed; for the process that holds the folder."""
-    for temporary in folder.glob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
-
-
 def load_settings(text: str) -> dict:
     """Return the settings in the text of a config.yaml: plain values only.
 
@@ -108,41 +61,6 @@ def load_settings(text: str) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, not named settings")
     return content
-
-
-def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write ``content`` as indented JSON, atomically."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a name that is no UTF-8 becomes JSON's own escape
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
-    """Write ``rows`` under ``columns`` as CSV, atomically."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
-
-
-def make_folder(path: Path) -> Path:
-    """Create a folder for output and prove that it can be written, before any work is done.
-
-    Raises
-    ------
-    RunError
-        It cannot be created or written.
-    """
-    probe = path / f".writable.{os.getpid()}"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise RunError(
-            f"Cannot write into {path}: {error.strerror or error}. Choose another output_dir=PATH."
-        ) from error
-    return path
 
 
 def flatten(content: Mapping[str, object], prefix: str = "") -> dict[str, object]:
@@ -198,7 +116,7 @@ def claim_folder(config: RunConfig) -> Path:
     base = default_folder(config)
     if config.train.resume == "auto":
         return base
-    make_folder(base.parent)
+    atomic_files.make_folder(base.parent)
     number = 1
     while True:
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")
@@ -232,7 +150,7 @@ def open_run(config: RunConfig) -> tuple[Path, str]:
     """
     folder = claim_folder(config)
     state = check_folder(folder, config)
-    make_folder(folder)
+    atomic_files.make_folder(folder)
     return folder, state
 
 
@@ -298,7 +216,9 @@ def discard(folder: Path) -> None:
 
 def write_config(folder: Path, config: RunConfig) -> None:
     """Write the whole resolved config."""
-    write_bytes(folder / CONFIG, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode())
+    atomic_files.write_bytes(
+        folder / CONFIG, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode()
+    )
 
 
 def read_provenance(folder: Path) -> dict[str, object]:
@@ -332,12 +252,12 @@ def check_provenance(folder: Path, facts: Mapping[str, object]) -> None:
             "since, and half a run of each would be neither. Bring them back, or choose another output_dir=PATH."
         )
     begun = {"code_version": code_version(), "git_commit": git_commit(), **facts}
-    write_json(folder / PROVENANCE, (before if (folder / LAST).exists() else {}) | begun)
+    atomic_files.write_json(folder / PROVENANCE, (before if (folder / LAST).exists() else {}) | begun)
 
 
 def note(folder: Path, key: str, value: object) -> None:
     """Add a fact to the run's provenance."""
-    write_json(folder / PROVENANCE, read_provenance(folder) | {key: value})
+    atomic_files.write_json(folder / PROVENANCE, read_provenance(folder) | {key: value})
 
 
 def count(folder: Path, key: str) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from deepbloom import run_dir
+from deepbloom import atomic_files, run_dir
 from deepbloom.config import LoggerConfig
 from deepbloom.data.cache_folder import locked_folder
 from deepbloom.errors import require_package
@@ -166,7 +166,7 @@ class MLflow:
             self.client.update_run(self.run_id, "RUNNING")
         except (FileNotFoundError, MlflowException):  # a new run, or one that this server does not know
             self.run_id = self.client.create_run(experiment, run_name=folder.name).info.run_id
-            run_dir.write_bytes(folder / MLFLOW_RUN, self.run_id.encode())
+            atomic_files.write_bytes(folder / MLFLOW_RUN, self.run_id.encode())
             for key, value in run_dir.flatten(settings).items():
                 self.client.log_param(self.run_id, key, value)
 

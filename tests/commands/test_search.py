@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deepbloom import run_dir
+from deepbloom import atomic_files, run_dir
 from deepbloom.commands.search import begun_trials, open_study, search
 from deepbloom.commands.sweep import JobResult, SweepError
 from deepbloom.errors import ConfigError
@@ -42,7 +42,7 @@ class Jobs:
         folder.mkdir(parents=True, exist_ok=True)
         accuracy = 1 / (1 + abs(float(str(parameters["optimizer.lr"])) - 0.01))
         # A test accuracy that is best where validation is worst: the search must not look at it.
-        run_dir.write_json(
+        atomic_files.write_json(
             folder / run_dir.METRICS, {"val": {"top1_accuracy": accuracy}, "test": {"top1_accuracy": 1 - accuracy}}
         )
         return JobResult(folder, self.codes.get(len(self.begun), 0), 1.0)

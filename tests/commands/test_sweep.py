@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from deepbloom import run_dir
+from deepbloom import atomic_files, run_dir
 from deepbloom.commands import sweep
 from deepbloom.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from deepbloom.errors import ConfigError, RunError
+from deepbloom.models.registry import model_names
 
 DATA = DataConfig("synthetic", num_classes=2, images_per_class=10)
 TINY = TrainConfig(epochs=2, batch_size=8, num_threads=1, precision="fp32", checkpoint_seconds=0.0)
@@ -46,11 +47,11 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, int]], list[
 
         def run(config: RunConfig) -> int:
             started.append(config.seed)
-            folder = run_dir.make_folder(Path(str(config.output_dir)))
+            folder = atomic_files.make_folder(Path(str(config.output_dir)))
             run_dir.write_config(folder, config)
             code = codes[config.seed]
             if code == 0:
-                run_dir.write_json(folder / run_dir.METRICS, {"test": {"top1_accuracy": 0.75}})
+                atomic_files.write_json(folder / run_dir.METRICS, {"test": {"top1_accuracy": 0.75}})
             elif code in (1, 3):
                 (folder / run_dir.FAILED).write_text(f"SomeError: seed {config.seed}\nTraceback\n")
             time.sleep(0.01)
@@ -168,21 +169,29 @@ def results(folder: Path) -> dict[str, tuple]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_a_sweep_killed_in_the_middle_and_started_again_ends_as_one_never_killed(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "deepbloom", "train", "-m", "model=scratch_cnn", "seed=0,1"]
-    command += ["data.num_classes=2", "data.images_per_class=10", "train.epochs=4", "train.batch_size=4"]
+    """All seven networks; the parent and the job it runs are killed, twice."""
+    names = model_names()
+    command = [sys.executable, "-m", "deepbloom", "train", "-m", f"model={','.join(names)}", "model.weights=none"]
+    command += ["data.num_classes=2", "data.images_per_class=10", "train.epochs=3", "train.batch_size=4"]
     command += ["train.num_threads=1", "train.precision=fp32", "train.checkpoint_seconds=0"]
-    folders = {name: run_dir.make_folder(tmp_path / name) for name in ("whole", "killed")}
+    folders = {name: atomic_files.make_folder(tmp_path / name) for name in ("whole", "killed")}
     subprocess.run(command, cwd=folders["whole"], check=True)
 
-    parent = subprocess.Popen(command, cwd=folders["killed"])
-    deadline = time.monotonic() + 250
-    while not list(folders["killed"].glob("outputs/*/history.csv")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    assert not list(folders["killed"].glob("outputs/*/metrics.json"))  # it really was killed before the end
+    for begun in (2, 5):
+        parent = subprocess.Popen(command, cwd=folders["killed"])
+        deadline = time.monotonic() + 400
+        while len(list(folders["killed"].glob("outputs/*/history.csv"))) < begun and time.monotonic() < deadline:
+            time.sleep(0.01)
+        job = int(Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()[0])
+        for process in (parent.pid, job):
+            os.kill(process, signal.SIGKILL)
+        parent.wait()
+        complete = len(list(folders["killed"].glob("outputs/*/metrics.json")))
+        assert 0 < complete < begun  # it really was killed in the middle of a job
     again = subprocess.run(command, cwd=folders["killed"], capture_output=True, text=True)  # at once
     assert again.returncode == 0, again.stderr
-    assert [line.split("  ")[0] for line in again.stdout.splitlines()] == ["done", "done"]
+    outcomes = [line.split("  ")[0] for line in again.stdout.splitlines()]
+    assert outcomes == ["done before"] * complete + ["done"] * (len(names) - complete)
     assert results(folders["killed"] / "outputs") == results(folders["whole"] / "outputs")

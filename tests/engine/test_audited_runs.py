@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepbloom import run_dir
+from deepbloom import atomic_files, run_dir
 from deepbloom.commands import train as command
 from deepbloom.config import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from deepbloom.engine import setup
@@ -59,7 +59,7 @@ def test_a_run_that_looks_at_the_test_part_while_training_is_found_out(
 def test_a_run_goes_on_only_with_the_pictures_it_was_begun_with(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     config = tiny(folder)
-    run_dir.make_folder(folder)
+    atomic_files.make_folder(folder)
     run_dir.write_config(folder, config)
     run_dir.check_provenance(folder, {"split_fingerprint": "that of other pictures"})
     (folder / run_dir.LAST).touch()

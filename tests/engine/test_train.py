@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepbloom import run_dir
+from deepbloom import atomic_files, run_dir
 from deepbloom.commands.train import train
 from deepbloom.config import (
     AugmentConfig,
@@ -295,7 +295,7 @@ def test_a_stopped_multirun_saves_its_job_and_leaves_no_process(
 
 
 def test_two_processes_do_not_share_a_run(pictures: Path, tmp_path: Path) -> None:
-    folder = run_dir.make_folder(tmp_path / "run")
+    folder = atomic_files.make_folder(tmp_path / "run")
     with run_dir.exclusive(folder), pytest.raises(RunError, match="Another process"):
         train(settings(pictures, folder))
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from deepbloom import cli, run_dir
+from deepbloom import atomic_files, cli
 from deepbloom.engine import train as loop
 
 Fault = Callable[[], None]
@@ -41,6 +41,7 @@ class Child:
             os.dup2(file, 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1, errors="backslashreplace")
             torch.set_num_threads(1)
+            torch.set_num_threads = lambda _: None  # the threads of libgomp do not survive a fork: more would wait
             code = cli.guarded(work)
         except BaseException:
             traceback.print_exc()
@@ -150,7 +151,7 @@ class _Torn:
 def at_write(fault: Fault, number: int) -> Iterator[list[int]]:
     """Have the fault at the ``number``-th step of writing files: opening, half way, syncing, renaming.
 
-    Counts over all files that `run_dir.write_bytes` writes.
+    Counts over all files that `atomic_files.write_bytes` writes.
     """
     call, calls = counted(fault, number)
     honest = {name: getattr(os, name) for name in ("fsync", "replace")}
@@ -168,13 +169,13 @@ def at_write(fault: Fault, number: int) -> Iterator[list[int]]:
 
         return work
 
-    run_dir.open = opened
+    atomic_files.open = opened
     for name in honest:
         setattr(os, name, before(name))
     try:
         yield calls
     finally:
-        del run_dir.open
+        del atomic_files.open
         for name, function in honest.items():
             setattr(os, name, function)
 

@@ -11,7 +11,7 @@ import pytest
 from children import Child, at_step
 from small_runs import outcome, settings
 
-from deepbloom import run_dir
+from deepbloom import atomic_files, run_dir
 from deepbloom.commands.train import train
 from deepbloom.data import pixel_cache
 from deepbloom.data.cache_folder import cache_folder
@@ -71,7 +71,7 @@ def test_without_the_lock_two_would_train_in_one_folder(
 ) -> None:
     import fcntl
 
-    folder = run_dir.make_folder(tmp_path / "run")
+    folder = atomic_files.make_folder(tmp_path / "run")
     with run_dir.exclusive(folder):
         held = Child(lambda: train(settings(pictures, folder, epochs=1)), tmp_path / "held")
         assert held.wait() == 2

@@ -13,7 +13,7 @@ from children import Child, at_step, at_write, full_disk, kill
 from small_runs import outcome
 from small_runs import settings as small_settings
 
-from deepbloom import cli, run_dir
+from deepbloom import atomic_files, cli, run_dir
 from deepbloom.commands.train import train
 from deepbloom.config import RunConfig
 from deepbloom.engine.checkpoint import STATE_KIND, read_tensors
@@ -133,7 +133,7 @@ def test_a_write_in_place_would_lose_the_state(pictures: Path, tmp_path: Path) -
         path.write_bytes(content)
 
     def work() -> None:
-        run_dir.write_bytes = in_place
+        atomic_files.write_bytes = in_place
         train(config)
 
     assert Child(work, tmp_path / "output").wait() == -signal.SIGKILL

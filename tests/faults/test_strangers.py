@@ -31,7 +31,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from small_runs import settings
 
-from deepbloom import cli, run_dir
+from deepbloom import atomic_files, cli, run_dir
 from deepbloom.analysis.runs import find_runs
 from deepbloom.command_config import EvalConfig
 from deepbloom.commands.eval import run as evaluate
@@ -326,7 +326,7 @@ def test_a_state_from_a_stranger_is_refused_as_a_whole(
     run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture, tally: Callable
 ) -> None:
     config = settings(pictures, tmp_path / "run", epochs=4)
-    folder = run_dir.make_folder(tmp_path / "run")
+    folder = atomic_files.make_folder(tmp_path / "run")
     run_dir.write_config(folder, config)
     tensors, header = read_tensors(run / run_dir.LAST, STATE_KIND)
     for change in ({"_target_": "os.system"}, {"progress": {"_target_": "os.system"}}, {"scaler": "x"}, {"run": {}}):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from deepbloom import run_dir
+from deepbloom import atomic_files
 from deepbloom.analysis.illustrations import Illustration
 
 
@@ -55,4 +55,4 @@ def write_page(path: Path, title: str, lead: str, sections: Sequence[Section]) -
     )
     environment.filters["base64"] = lambda figure: base64.b64encode(figure.read_bytes()).decode()
     text = environment.get_template("page.html").render(title=title, lead=lead, sections=sections)
-    run_dir.write_bytes(path, text.encode("utf-8", "replace"))
+    atomic_files.write_bytes(path, text.encode("utf-8", "replace"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from deepbloom import run_dir
+from deepbloom import atomic_files, run_dir
 from deepbloom.analysis import illustrations
 from deepbloom.analysis.audits import describe_audits, list_without_twins
 from deepbloom.analysis.benchmark import COLUMNS, list_raw_values
@@ -71,12 +71,12 @@ def write_report(runs_folder: Path, output_dir: Path) -> ReportPaths:
         example = runs[0].problem or f"{runs[0].path} is {runs[0].state}"
         raise RunError(f"None of the {len(runs)} runs in {runs_folder} is complete and readable. The first: {example}")
     tables = make_tables(complete)
-    run_dir.make_folder(output_dir)
+    atomic_files.make_folder(output_dir)
     paths = ReportPaths(
         markdown=output_dir / "report.md",
         csv=output_dir / "report.csv",
         html=output_dir / "report.html",
-        figures=run_dir.make_folder(output_dir / "figures"),
+        figures=atomic_files.make_folder(output_dir / "figures"),
         summary="\n\n".join(_write_plain(table) for table in tables),
     )
     content = {
@@ -92,8 +92,8 @@ def write_report(runs_folder: Path, output_dir: Path) -> ReportPaths:
     environment = _make_environment()
     for path in (paths.html, paths.markdown):
         text = environment.get_template(path.name).render(content)
-        run_dir.write_bytes(path, text.encode("utf-8", "replace"))
-    run_dir.write_csv(paths.csv, *list_raw_values(runs, tables))
+        atomic_files.write_bytes(path, text.encode("utf-8", "replace"))
+    atomic_files.write_csv(paths.csv, *list_raw_values(runs, tables))
     return paths
 
 

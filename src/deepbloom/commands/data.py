@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepbloom import run_dir
+from deepbloom import atomic_files
 from deepbloom.command_config import InspectConfig
 from deepbloom.data.prepared import prepare
 from deepbloom.data.transforms import Preprocessing
@@ -26,7 +26,7 @@ def run(config: InspectConfig) -> None:
         Pictures are absent or unreadable.
     """
     data = prepare(config.data, Preprocessing(), available_cores())
-    folder = run_dir.make_folder(Path(config.output_dir))
+    folder = atomic_files.make_folder(Path(config.output_dir))
     source, split = data.source, data.split
     parts = {"train": split.train, "val": split.val, "test": split.test}
     counts = {part: np.bincount(source.targets[of], minlength=len(source.class_names)) for part, of in parts.items()}
@@ -34,7 +34,7 @@ def run(config: InspectConfig) -> None:
         {"class": name, "total": int(sum(c[i] for c in counts.values()))} | {p: int(c[i]) for p, c in counts.items()}
         for i, name in enumerate(source.class_names)
     ]
-    run_dir.write_csv(folder / "counts.csv", ("class", "total", *parts), rows)
+    atomic_files.write_csv(folder / "counts.csv", ("class", "total", *parts), rows)
     draw_contact_sheet(data).savefig(folder / "contact_sheet.png")
     _print_counts(rows, parts)
     print(f"\npictures     {len(source)} in {len(source.class_names)} classes")

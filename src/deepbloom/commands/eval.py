@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from deepbloom import metrics, run_dir
+from deepbloom import atomic_files, metrics, run_dir
 from deepbloom.command_config import EvalConfig
 from deepbloom.commands import outputs
 from deepbloom.commands.trained_data import prepare_trained_data
@@ -33,14 +33,14 @@ def run(config: EvalConfig) -> None:
     header, model = trained.header, trained.network.to(device).to(memory_format=torch.channels_last)
     data = prepare_trained_data(config.ckpt, trained, config.data)
     path = find_model_file(config.ckpt).resolve()
-    folder = run_dir.make_folder(Path(config.output_dir or f"outputs/eval-{path.parent.name}"))
+    folder = atomic_files.make_folder(Path(config.output_dir or f"outputs/eval-{path.parent.name}"))
     batches = evaluation_batches(
         data.pixels, data.split.test, data.source.targets, trained.preprocessing, config.batch_size
     )
     logits, targets = predict_logits(model, batches, device)
     scores = metrics.score_logits(logits, targets)
     outputs.write_predictions(folder, [data.source.image_ids[i] for i in data.split.test], logits, targets)
-    run_dir.write_json(
+    atomic_files.write_json(
         folder / run_dir.METRICS,
         {
             "model": header["model"],

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepbloom import run_dir
+from deepbloom import atomic_files
 from deepbloom.analysis import explanation_page, explanations
 from deepbloom.analysis.explanations import Interval
 from deepbloom.command_config import ExplainConfig
@@ -49,8 +49,8 @@ def run(config: ExplainConfig) -> None:
     network = place_network(trained, model_name, config.layer, device)
     data = prepare_trained_data(config.ckpt, trained, config.data)
     masks = find_masks(data.source, config.masks)
-    folder = run_dir.make_folder(_find_folder(config))
-    figures = run_dir.make_folder(folder / "figures")
+    folder = atomic_files.make_folder(_find_folder(config))
+    figures = atomic_files.make_folder(folder / "figures")
 
     indices = study.choose_pictures(data, data.split.test, config.images, config.seed)
     sample = study.draw_sample(network, data, indices, methods, config.seed)
@@ -92,7 +92,7 @@ def run(config: ExplainConfig) -> None:
     galleries = gallery.write_galleries(figures, network, data, logits, methods[0])
     content["seconds"] = round(time.perf_counter() - started, 1)
     _write_rows(folder / explanations.TABLE, data, network, sample, values)
-    run_dir.write_json(folder / explanations.RESULTS, content)
+    atomic_files.write_json(folder / explanations.RESULTS, content)
     page = explanation_page.write(folder, content, summary, TITLES, galleries)
     _print(summary, content)
     print(page)
@@ -125,7 +125,7 @@ def _write_rows(
             }
             measured = {name: column[number] for name, column in columns.items()}
             rows.append(row | {name: f"{value:.6f}" for name, value in measured.items() if np.isfinite(value)})
-    run_dir.write_csv(path, COLUMNS, rows)
+    atomic_files.write_csv(path, COLUMNS, rows)
 
 
 def _print(summary: Mapping[str, Mapping[str, Interval]], content: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from deepbloom import run_dir
+from deepbloom import atomic_files
 from deepbloom.analysis.illustrations import Illustration
 from deepbloom.commands.networks import Network
 from deepbloom.commands.outputs import softmax
@@ -44,8 +44,8 @@ def write_heatmaps(
     entries: list[dict[str, object]] = []
     for index, heatmap, scores in zip(chosen, maps.cpu().numpy(), probabilities, strict=True):
         name = f"{data.source.image_ids[index]}.png"
-        run_dir.make_folder((folder / name).parent)
-        run_dir.write_bytes(folder / name, _encode(overlay(_shrink(data.source.read(int(index))), heatmap)))
+        atomic_files.make_folder((folder / name).parent)
+        atomic_files.write_bytes(folder / name, _encode(overlay(_shrink(data.source.read(int(index))), heatmap)))
         entries.append(
             {
                 "image_id": data.source.image_ids[index],
@@ -72,7 +72,7 @@ def write_galleries(
         tiles = _draw_tiles(network, data, probabilities, rows, method)
         figure = draw_gallery(tiles, columns=2 * ANSWERS)
         path = folder / f"gallery_{number}.png"
-        run_dir.write_bytes(path, _encode(figure))
+        atomic_files.write_bytes(path, _encode(figure))
         names = f"{network.classes[shown[0]]} to {network.classes[shown[-1]]}"
         figures.append(
             Illustration(

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from deepbloom import run_dir
+from deepbloom import atomic_files
 from deepbloom.analysis.illustrations import Illustration
 from deepbloom.analysis.page import Section, write_page
 from deepbloom.command_config import GradcamConfig
@@ -70,7 +70,7 @@ def run(config: GradcamConfig) -> None:
     networks = read_networks(config.ckpt, config.layer, device)
     targets = [read_targets(config.target, config.contrast, network.classes) for network in networks]
     paths = find_pictures(config.image)
-    folder = run_dir.make_folder(Path(config.output_dir))
+    folder = atomic_files.make_folder(Path(config.output_dir))
 
     names = Counter[str]()
     sections: list[Section] = []
@@ -128,7 +128,7 @@ def _write_figures(
             maps = np.stack([panel.heatmap for panel in chosen]).astype(np.float32)
             raw = io.BytesIO()
             np.save(raw, maps if len(maps) > 1 else maps[0])
-            run_dir.write_bytes(path.with_suffix(".npy"), raw.getvalue())
+            atomic_files.write_bytes(path.with_suffix(".npy"), raw.getvalue())
         print(f"{path}  {_say(chosen)}")
     if len(methods) == 1:
         return figures
@@ -157,7 +157,7 @@ def _draw(picture: Image.Image, panels: Sequence[Panel]) -> Figure:
 def _write_figure(figure: Figure, path: Path, picture: Readable, panels: Sequence[Panel]) -> Illustration:
     image = io.BytesIO()
     figure.savefig(image, format="png")
-    run_dir.write_bytes(path, image.getvalue())
+    atomic_files.write_bytes(path, image.getvalue())
     return Illustration(path, f"Heatmaps of {picture.path.name}: {_say(panels)}.", "")
 
 

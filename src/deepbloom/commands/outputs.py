@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepbloom import run_dir
+from deepbloom import atomic_files, run_dir
 from deepbloom.metrics import report_classes, softmax, top_classes
 
 PREDICTION_COLUMNS = ("image_id", "target", "prediction", "confidence", "top5")
@@ -26,7 +26,7 @@ def write_predictions(folder: Path, image_ids: Sequence[str], logits: np.ndarray
         }
         for image_id, target, row, order in zip(image_ids, targets, probabilities, best, strict=True)
     ]
-    run_dir.write_csv(folder / run_dir.PREDICTIONS, PREDICTION_COLUMNS, rows)
+    atomic_files.write_csv(folder / run_dir.PREDICTIONS, PREDICTION_COLUMNS, rows)
 
 
 def score_without(left_out: np.ndarray, logits: np.ndarray, targets: np.ndarray) -> dict[str, float | int | None]:
@@ -48,4 +48,4 @@ def write_class_report(folder: Path, confusion: np.ndarray, class_names: Sequenc
         }
         for i, name in enumerate(class_names)
     ]
-    run_dir.write_csv(folder / CLASS_REPORT, CLASS_COLUMNS, rows)
+    atomic_files.write_csv(folder / CLASS_REPORT, CLASS_COLUMNS, rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from deepbloom import run_dir
+from deepbloom import atomic_files
 from deepbloom.command_config import PredictConfig
 from deepbloom.commands.outputs import softmax, top_classes
 from deepbloom.commands.pictures import Readable, find_pictures, read_batches, stack_inputs
@@ -32,7 +32,7 @@ def run(config: PredictConfig) -> None:
     trained = read_model(config.ckpt)
     model = trained.network.to(device).to(memory_format=torch.channels_last)
     paths = find_pictures(config.image)
-    folder = run_dir.make_folder(Path(config.output_dir)) if config.output_dir else None
+    folder = atomic_files.make_folder(Path(config.output_dir)) if config.output_dir else None
 
     answers: list[dict] = []
     for pictures in read_batches(paths, trained.preprocessing, config.batch_size):
@@ -50,9 +50,9 @@ def run(config: PredictConfig) -> None:
         ]
         _print(answers[-len(pictures) :])
     if folder:
-        run_dir.write_csv(folder / "predictions.csv", COLUMNS, [_csv_row(answer) for answer in answers])
+        atomic_files.write_csv(folder / "predictions.csv", COLUMNS, [_csv_row(answer) for answer in answers])
         content = json.dumps(answers, indent=2, ensure_ascii=False)
-        run_dir.write_bytes(folder / "predictions.json", content.encode("utf-8", "backslashreplace"))
+        atomic_files.write_bytes(folder / "predictions.json", content.encode("utf-8", "backslashreplace"))
         log.info("wrote %s", folder / "predictions.csv")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from deepbloom import run_dir
+from deepbloom import atomic_files, run_dir
 from deepbloom.commands.training_results import test_and_write
 from deepbloom.config import LoggerConfig, RunConfig
 from deepbloom.data.audit import WatchedPixels
@@ -81,7 +81,7 @@ def train(config: RunConfig) -> Path:
 @contextmanager
 def _recorded(config: RunConfig, folder: Path, state: str, tracking: Tracking) -> Iterator[None]:
     """Leave in the run's folder what is run there, and why it failed; nothing where it was refused at once."""
-    run_dir.remove_leftovers(folder)
+    atomic_files.remove_leftovers(folder)
     (folder / run_dir.FAILED).unlink(missing_ok=True)
     run_dir.write_config(folder, config)
     try:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from deepbloom import metrics, run_dir
+from deepbloom import atomic_files, metrics, run_dir
 from deepbloom.analysis.figures import plot_confusion, plot_history
 from deepbloom.commands import outputs
 from deepbloom.cost import count_macs, measure_latency_ms
@@ -35,7 +35,7 @@ def test_and_write(
     logits, targets = predict_logits(model, batches, device)
     scores = metrics.score_logits(logits, targets)
     outputs.write_predictions(folder, [source.image_ids[i] for i in split.test], logits, targets)
-    plots = run_dir.make_folder(folder / run_dir.PLOTS)
+    plots = atomic_files.make_folder(folder / run_dir.PLOTS)
     plot_history(progress.history, plots / "curves.png")
     confusion = metrics.confusion_matrix(logits.argmax(1), targets, len(source.class_names))
     plot_confusion(confusion, source.class_names, plots / "confusion.png")
@@ -48,7 +48,7 @@ def test_and_write(
         "read_before_testing": bool(run_dir.read_provenance(folder).get("test_read_before_testing", False)),
     }
     steps_seconds = sum(row["seconds"] for row in progress.history)
-    run_dir.write_json(
+    atomic_files.write_json(
         folder / run_dir.METRICS,
         {
             "model": config.model.name,

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from deepbloom import run_dir
+from deepbloom import atomic_files, run_dir
 from deepbloom.data.transforms import Preprocessing, preprocess
 from deepbloom.errors import CheckpointError, ConfigError
 from deepbloom.models.registry import create_model
@@ -52,7 +52,7 @@ def write_tensors(
     """
     here = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
     metadata = {"header": json.dumps(header), "digest": _digest(here, header)}
-    run_dir.write_bytes(path, save(here, metadata), previous)
+    atomic_files.write_bytes(path, save(here, metadata), previous)
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from deepbloom import run_dir
+from deepbloom import atomic_files, run_dir
 from deepbloom.config import RunConfig
 from deepbloom.data.loaders import Batch, prefetch
 from deepbloom.engine.evaluate import predict_logits
@@ -159,7 +159,7 @@ def train(job: Job, progress: Progress, saved: tuple[dict[str, Tensor], dict[str
 
 
 def _ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Prepare the next batch while a GPU works on this one; on a CPU a thread beside the others only slows them down."""
+    """Prepare the next batch while a GPU works on this one; beside CPU training a thread only slows it down."""
     return prefetch(batches) if device.type == "cuda" else batches
 
 
@@ -214,7 +214,7 @@ def _validate(state: State) -> None:
     }
     progress.history.append(row)
     if job.group.leader:
-        run_dir.write_csv(job.folder / run_dir.HISTORY, HISTORY_COLUMNS, progress.history)
+        atomic_files.write_csv(job.folder / run_dir.HISTORY, HISTORY_COLUMNS, progress.history)
     log.info(
         "epoch %3d/%d  train loss %.3f accuracy %.3f  val loss %.3f accuracy %.3f%s  %.0f images/s",
         progress.epoch,
