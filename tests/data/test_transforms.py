@@ -13,7 +13,15 @@ from torchvision.transforms.v2 import functional as oracle
 
 from deepbloom.config import AugmentConfig
 from deepbloom.data import transforms
-from deepbloom.data.transforms import Preprocessing, augment, normalize, preprocess, read_picture, resize
+from deepbloom.data.transforms import (
+    Preprocessing,
+    augment,
+    normalize,
+    preprocess,
+    read_picture,
+    resize,
+    training_inputs,
+)
 from deepbloom.errors import ConfigError, DataError
 
 OFF = AugmentConfig(rotation_degrees=0, horizontal_flip=False, min_crop_area=1)
@@ -152,13 +160,23 @@ def test_draws_are_uniform_and_neighbors_are_independent():
         AugmentConfig(rotation_degrees=0, color_jitter=1),
     ],
 )
-def test_values_stay_float32_in_unit_range_and_channels_last(pixels, config):
+def test_values_stay_float32_in_unit_range(pixels, config):
     images = augment(pixels, torch.arange(6), 1, 0, config)
     assert images.dtype == torch.float32
     assert images.shape == (6, 3, 16, 16)
-    assert images.is_contiguous(memory_format=torch.channels_last)
     assert images.min() >= 0
     assert images.max() <= 1
+
+
+@pytest.mark.parametrize("config", [AugmentConfig(), EVERYTHING, OFF])
+def test_training_inputs_are_the_normalized_changed_pictures_in_channels_last_memory(pixels, config):
+    preprocessing = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    inputs = training_inputs(pixels, torch.arange(6), 1, 0, config, preprocessing)
+    expected = (augment(pixels, torch.arange(6), 1, 0, config) - torch.tensor(preprocessing.mean).view(3, 1, 1)) / (
+        torch.tensor(preprocessing.std).view(3, 1, 1)
+    )
+    torch.testing.assert_close(inputs, expected)
+    assert inputs.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_an_empty_batch_stays_empty():

@@ -110,13 +110,13 @@ def at_validation(fault: Fault, number: int) -> Iterator[list[int]]:
     call, calls = counted(fault, number)
     honest = loop.predict_logits
 
-    def predict(network: Any, batches: Any, device: Any) -> Any:
+    def predict(network: Any, batches: Any, *arguments: Any) -> Any:
         def faulty() -> Iterator[Any]:
             for batch in batches:
                 yield batch
                 call()
 
-        return honest(network, faulty(), device)
+        return honest(network, faulty(), *arguments)
 
     loop.predict_logits = predict
     try:

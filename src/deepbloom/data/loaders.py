@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deepbloom.config import AugmentConfig
 from deepbloom.data.pixel_cache import Pixels
-from deepbloom.data.transforms import Preprocessing, augment, normalize
+from deepbloom.data.transforms import Preprocessing, normalize, training_inputs
 from deepbloom.reproducibility import generator
 
 Batch = TypeVar("Batch")
@@ -121,8 +121,7 @@ class PictureBatches:
         if self.device.type == "cuda":
             uint8 = uint8.pin_memory().to(self.device, non_blocking=True)
         places = torch.from_numpy(self._places[indices])
-        images = augment(uint8, places, view, self.seed, self.augment_config)
-        return normalize(images, self.preprocessing)
+        return training_inputs(uint8, places, view, self.seed, self.augment_config, self.preprocessing)
 
     def positions(self, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
         """Yield what this process takes of the steps ``start``, ``start + 1``, ..., as positions in ``indices``."""

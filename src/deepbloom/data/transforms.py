@@ -163,36 +163,43 @@ def augment(pixels: Tensor, image_indices: Tensor, epoch: int, seed: int, config
     ``config`` asks for no change.
     """
     draws = _draw(image_indices.cpu().numpy(), epoch, seed)
-    maps = torch.from_numpy(_affine_maps(draws, config)).to(pixels.device)
-    mirrored = torch.from_numpy(config.horizontal_flip & _mirrored(draws)).to(pixels.device)
-    factors = torch.from_numpy(_jitter_factors(draws, config)).to(pixels.device)
+    images = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)  # in the order that sampling likes
+    if config.rotation_degrees > 0 or config.min_crop_area < 1:
+        grid = _sampling_grid(torch.from_numpy(_affine_maps(draws, config)).to(pixels.device), *images.shape[2:])
+        images = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    elif config.horizontal_flip:
+        mirrored = torch.from_numpy(_mirrored(draws)).to(pixels.device).view(-1, 1, 1, 1)
+        images = torch.where(mirrored, images.flip(-1), images)
+    if config.color_jitter > 0:
+        images = _jitter(images, torch.from_numpy(_jitter_factors(draws, config)).to(pixels.device))
+    return images.clamp_(0, 1)
+
+
+def training_inputs(
+    pixels: Tensor, image_indices: Tensor, epoch: int, seed: int, config: AugmentConfig, preprocessing: Preprocessing
+) -> Tensor:
+    """Return the network's input for changed pictures: `normalize` of `augment`, float32 in channels-last memory.
+
+    On a CPU a few pictures are taken at a time: they stay in its cache from the first operation to the last.
+    """
     batch, height, width, channels = pixels.shape
-    images = torch.empty(batch, height, width, channels, device=pixels.device).permute(0, 3, 1, 2)  # channels last
-    step = max(batch, 1) if pixels.is_cuda else 2 * torch.get_num_threads()  # on a CPU few at a time stay in the cache
+    inputs = torch.empty(batch, height, width, channels, device=pixels.device).permute(0, 3, 1, 2)
+    step = max(batch, 1) if pixels.is_cuda else 2 * torch.get_num_threads()
     for part in (slice(start, start + step) for start in range(0, batch, step)):
-        changed = _to_unit_range(pixels[part])
-        if config.rotation_degrees > 0 or config.min_crop_area < 1:
-            grid = _sampling_grid(maps[part], height, width)
-            changed = F.grid_sample(changed, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        elif config.horizontal_flip:
-            changed = torch.where(mirrored[part].view(-1, 1, 1, 1), changed.flip(-1), changed)
-        if config.color_jitter > 0:
-            changed = _jitter(changed, factors[part])
-        images[part] = changed.clamp_(0, 1)
-    return images
-
-
-def _to_unit_range(pixels: Tensor) -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32; in plain memory order, in which sampling is fastest."""
-    return pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
+        images = augment(pixels[part], image_indices[part], epoch, seed, config)
+        inputs[part] = normalize(images, preprocessing)
+    return inputs
 
 
 def _sampling_grid(maps: Tensor, height: int, width: int) -> Tensor:
-    """Return float32 (B, H, W, 2): what ``F.affine_grid(..., align_corners=False)`` does, at a fraction of its cost."""
-    x = ((torch.arange(width, device=maps.device) * 2 + 1) / width - 1).view(1, 1, -1, 1)
-    y = ((torch.arange(height, device=maps.device) * 2 + 1) / height - 1).view(1, -1, 1, 1)
-    by_x, by_y, offset = maps[:, None, None].unbind(-1)  # (B, 1, 1, 2) each
-    return by_x * x + (by_y * y + offset)
+    """Return float32 (B, H, W, 2): what ``F.affine_grid(..., align_corners=False)`` does, at a fraction of its cost.
+
+    x and y lie in planes of their own: sums along rows are fast, and so is sampling from them.
+    """
+    x = (torch.arange(width, device=maps.device) * 2 + 1) / width - 1
+    y = ((torch.arange(height, device=maps.device) * 2 + 1) / height - 1).view(-1, 1)
+    by_x, by_y, offset = maps[..., None, None].unbind(2)  # (B, 2, 1, 1) each
+    return (by_x * x + (by_y * y + offset)).permute(0, 2, 3, 1)
 
 
 def _draw(image_indices: np.ndarray, epoch: int, seed: int) -> np.ndarray:

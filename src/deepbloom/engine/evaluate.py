@@ -1,4 +1,4 @@
-"""Evaluation: one pass without augmentation, in fp32, that draws no random numbers and changes nothing."""
+"""Evaluation: one pass without augmentation that draws no random numbers and changes nothing."""
 
 from collections.abc import Iterable
 
@@ -6,13 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deepbloom.engine.precision import autocast
+
 EVALUATION_BATCH = 64
 """Pictures per forward pass; results do not depend on it beyond rounding."""
 
 
 @torch.inference_mode()
 def predict_logits(
-    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str = "fp32"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the logits and targets of every picture, in order.
 
@@ -23,6 +25,8 @@ def predict_logits(
     batches : iterable of (inputs, targets)
         Inputs float, shape (B, ...); targets int64, shape (B,).
     device : torch.device
+    precision : str
+        ``fp32``; validation between epochs takes that of training.
 
     Returns
     -------
@@ -34,7 +38,9 @@ def predict_logits(
     logits, targets = [], []
     try:
         for inputs, batch_targets in batches:
-            logits.append(network(inputs.to(device, torch.float32, non_blocking=True)).float().cpu())
+            with autocast(device, precision):
+                outputs = network(inputs.to(device, torch.float32, non_blocking=True))
+            logits.append(outputs.float().cpu())
             targets.append(batch_targets.cpu())
     finally:
         for module, mode in modes.items():

@@ -193,7 +193,8 @@ def _validate(state: State) -> None:
                 job.stop.check(_stopped_message(state))
             yield batch
 
-    logits, targets = predict_logits(job.as_network(state.evaluated), stoppable(), job.device)
+    network, precision = job.as_network(state.evaluated), progress.choices["precision"]
+    logits, targets = predict_logits(network, stoppable(), job.device, precision)
     if not np.isfinite(logits).all():
         _stop_diverged(state, math.nan)
     val_accuracy, val_loss = top_k_accuracy(logits, targets), mean_cross_entropy(logits, targets)
