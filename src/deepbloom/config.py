@@ -195,7 +195,7 @@ class TrainConfig:
     """Threads of CPU arithmetic; 0 takes one per available core. The last bits of results depend on it."""
     resume: str = "auto"
     """``auto`` goes on where the same run stopped; ``never`` starts anew."""
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: float = 60.0
     """Least time between two saves of the state to go on from."""
     compile: bool = False
     """Compile the network (``torch.compile``; CUDA graphs on a GPU). Needs a C++ compiler; dropout differs then."""
