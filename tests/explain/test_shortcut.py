@@ -11,23 +11,23 @@ from torch import Tensor, nn
 from deepbloom import cli
 from deepbloom.data.synthetic import SyntheticFlowers, shortcut_mark
 from deepbloom.explain.cam import class_activation_maps
-from deepbloom.explain.localization import area_share, resize_mask
+from deepbloom.explain.localization import area_share, energy_inside, resize_mask
 from deepbloom.explain.measuring import measure_localization
 
 SIDE = 56
-RED, GREEN = 0, 1
+CELL = SIDE // 14
 
 
 class Corners(nn.Module):
-    """Knows species 0 to 3 by the corner in which there is red beside blue, as their marks have it; blind elsewhere."""
+    """Knows species 0 to 3 by the corner in which there is pure red, as in their marks; blind elsewhere."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(3, 1, 1), nn.ReLU())
+        self.features = nn.Sequential(nn.Conv2d(3, 1, 1), nn.ReLU(), nn.AvgPool2d(CELL))
         self.head = nn.Linear(14 * 14, 4, bias=False)
         with torch.no_grad():
-            self.features[1].weight.copy_(torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1))
-            self.features[1].bias.zero_()
+            self.features[0].weight.copy_(torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1))
+            self.features[0].bias.fill_(-0.3)
             corners = torch.zeros(4, 14, 14)
             for index, (rows, columns) in enumerate(
                 (rows, columns) for rows in (slice(0, 2), slice(12, 14)) for columns in (slice(0, 2), slice(12, 14))
@@ -48,32 +48,84 @@ class Middles(Corners):
             middle = torch.zeros(14, 14)
             middle[5:9, 5:9] = 1
             self.head.weight.copy_(middle.flatten().repeat(4, 1))
-            self.features[1].weight.copy_(torch.ones(1, 3, 1, 1))
+            self.features[0].weight.copy_(torch.ones(1, 3, 1, 1))
 
 
-def draw(rate: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return pictures, masks and classes of four species, one picture each."""
-    source = SyntheticFlowers.create(4, 3, shortcut_rate=rate)
-    chosen = range(0, len(source), 3)
-    pixels = torch.from_numpy(np.stack([np.asarray(source.read(index)) for index in chosen]))
-    small = nn.functional.interpolate(pixels.permute(0, 3, 1, 2).float() / 255, (SIDE, SIDE), mode="area")
-    masks = torch.stack([resize_mask(source.mask(index), (SIDE, SIDE)) for index in chosen])
-    return small, masks, torch.from_numpy(source.targets[::3].copy())
+def draw(rate: float, classes: int = 4, per_class: int = 3, side: int = SIDE) -> tuple[Tensor, Tensor, Tensor]:
+    """Return pictures, in [0, 1], masks and classes of drawn flowers."""
+    source = SyntheticFlowers.create(classes, per_class, shortcut_rate=rate)
+    pixels = torch.from_numpy(np.stack([np.asarray(source.read(index)) for index in range(len(source))]))
+    small = nn.functional.interpolate(pixels.permute(0, 3, 1, 2).float() / 255, (side, side), mode="area")
+    masks = torch.stack([resize_mask(source.mask(index), (side, side)) for index in range(len(source))])
+    return small, masks, torch.from_numpy(source.targets.copy())
+
+
+def find_marks(targets: Tensor) -> Tensor:
+    """Return where the marks of classes are, bool of shape (B, SIDE, SIDE), with the cells of a layer around them."""
+    marks = torch.zeros(len(targets), 224, 224, dtype=torch.bool)
+    margin = 224 // SIDE * CELL
+    for place, target in zip(marks, targets, strict=True):
+        mark = shortcut_mark(int(target))
+        _, height, width = mark.pixels.shape
+        top, left = max(mark.top - margin, 0), max(mark.left - margin, 0)
+        place[top : mark.top + height + margin, left : mark.left + width + margin] = True
+    return torch.stack([resize_mask(place.numpy(), (SIDE, SIDE)) for place in marks])
 
 
 def test_evidence_in_a_mark_is_evidence_beside_the_flower() -> None:
     inputs, masks, targets = draw(1.0)
-    found = {
-        network: measure_localization(
-            class_activation_maps(network(), inputs, "features", targets, "hirescam").maps, masks, 0.5
-        )
+    maps = {
+        network: class_activation_maps(network(), inputs, "features", targets, "hirescam").maps
         for network in (Corners, Middles)
     }
-    shares = area_share(masks).numpy()
+    assert all(found.flatten(1).any(1).all() for found in maps.values())
+    marks = find_marks(targets)
+    assert (energy_inside(maps[Corners], marks) > 0.95).all()
+    assert (energy_inside(maps[Middles], marks) < 0.05).all()
+
+    found = {network: measure_localization(some, masks, 0.5) for network, some in maps.items()}
     assert (found[Corners]["energy_inside"] < 0.05).all()
     assert not found[Corners]["pointing_hit"].any()
-    assert (found[Middles]["energy_inside"] > 1.5 * shares).all()
+    assert (found[Middles]["energy_inside"] > 1.5 * area_share(masks).numpy()).all()
     assert found[Middles]["pointing_hit"].mean() >= 0.75
+
+
+def test_without_marks_the_reader_of_marks_has_no_evidence() -> None:
+    inputs, _, targets = draw(0.0)
+    assert not torch.equal(inputs, draw(1.0)[0])
+    assert not class_activation_maps(Corners(), inputs, "features", targets, "hirescam").maps.any()
+
+
+def train_small(rate: float) -> tuple[float, dict[str, np.ndarray]]:
+    """Train a tiny network on three species; return its accuracy and localization on pictures that it never saw."""
+    inputs, masks, targets = draw(rate, classes=3, per_class=24, side=64)
+    inputs = 4 * (inputs - 0.45)
+    held_out = torch.arange(len(inputs)) % 3 == 0
+    shown, answers = inputs[~held_out], targets[~held_out]
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 16, 5, 2, 2), nn.BatchNorm2d(16), nn.ReLU())
+    layers += (nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU())
+    model = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(4), nn.Flatten(), nn.Linear(32 * 16, 3))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(25):
+        for batch in torch.randperm(len(shown)).split(16):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(shown[batch]), answers[batch]).backward()
+            optimizer.step()
+    result = class_activation_maps(model, inputs[held_out], "5", targets[held_out], "hirescam")
+    accuracy = float((result.logits.argmax(1) == targets[held_out]).float().mean())
+    return accuracy, measure_localization(result.maps, masks[held_out], 0.5)
+
+
+def test_a_small_network_trained_with_marks_is_found_out() -> None:
+    """The negative control is the same network, trained on the same flowers without marks."""
+    (honest_accuracy, honest), (cheating_accuracy, cheating) = train_small(0.0), train_small(1.0)
+    assert honest_accuracy > 0.5
+    assert cheating_accuracy > 0.95
+    assert cheating["energy_inside"].mean() < 0.6 * honest["energy_inside"].mean()
+    assert cheating["energy_inside"].mean() < cheating["area_share"].mean() < honest["energy_inside"].mean()
+    assert cheating["pointing_hit"].mean() < 0.2
+    assert honest["pointing_hit"].mean() > 0.5
 
 
 def mark_energy(run: Path) -> tuple[float, float]:
