@@ -1,6 +1,6 @@
 # make quickstart   train, explain and compare on drawn flowers, in minutes
 # make test         style, types and all quick tests
-# make test-long    the tests of faults in full: kills, full disks, damaged files, attacks, leaks
+# make test-long    all tests of faults (kills, full disks, damaged files, attacks, leaks), then the long ones of the rest
 # make test-oldest  the tests of the command line with the oldest hydra and omegaconf that are allowed
 # make lock         requirements-dev.lock: the exact versions of today, for pip-audit
 # make bench FOLDER=PICTURES   the speed of training and of heatmaps, side by side with what people use instead
@@ -23,7 +23,8 @@ test: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-long: $(INSTALLED)
-	$(BIN)/pytest -m long --durations=10
+	$(BIN)/pytest -m "long or not long" --durations=10 tests/faults
+	$(BIN)/pytest -m long --durations=10 --ignore=tests/faults
 
 test-oldest: $(INSTALLED)
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .venv/oldest $(OLDEST)
