@@ -36,7 +36,7 @@ from deepbloom.analysis.runs import find_runs
 from deepbloom.command_config import EvalConfig
 from deepbloom.commands.eval import run as evaluate
 from deepbloom.commands.train import train
-from deepbloom.data import flowers102
+from deepbloom.data import flowers102, pixel_cache
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_model, read_tensors, write_tensors
 from deepbloom.errors import CheckpointError, DataError, WeightsError
 from deepbloom.models.pretrained import read_state_dict
@@ -269,6 +269,59 @@ def test_forty_hostile_settings_in_a_checkpoint_run_nothing(
         assert not called
         assert not canary.exists()
         tally("attacks refused")
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["by the checkpoint", "by the person"])
+def test_a_folder_that_only_a_checkpoint_names_is_never_written_to(
+    named: bool, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
+) -> None:
+    """Also the control: the person's own choice of a cache folder is followed, and only the cache's files go there."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    own = f"imagefolder-16-{'0' * 32}.tmp"
+    for name in ("letter.tmp", "a-b-c.tmp", "other.pixels", own):
+        (victim / name).write_text("canary")
+    monkeypatch.setattr(pixel_cache, "BUDGET_BYTES", 100_000)
+    (victim / "large.pixels").write_bytes(bytes(100_000))
+    before = sorted(path.name for path in victim.iterdir())
+    tensors, header = read_tensors(run / run_dir.MODEL, MODEL_KIND)
+    header["data"]["pixel_cache"] = str(victim)
+    write_tensors(tmp_path / "evil.safetensors", tensors, header)
+    given = {"pixel_cache": str(victim)} if named else {}
+    evaluate(EvalConfig(str(tmp_path / "evil.safetensors"), str(tmp_path / "out"), given))
+    after = sorted(path.name for path in victim.iterdir())
+    if named:
+        assert set(before) - set(after) == {own}
+        assert len([name for name in after if name.endswith(".pixels")]) == 3
+    else:
+        assert after == before
+    assert (victim / "letter.tmp").read_text() == "canary"
+    tally("attacks refused")
+
+
+def test_flowers_are_not_downloaded_to_where_only_a_checkpoint_says(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
+) -> None:
+    asked: list[Path] = []
+
+    def download(name: str, path: Path) -> None:
+        asked.append(path)
+        raise OSError("no network")
+
+    monkeypatch.setattr(flowers102, "_download", download)
+    tensors, header = read_tensors(run / run_dir.MODEL, MODEL_KIND)
+    header["data"] |= {"name": "flowers102", "root": str(tmp_path / "victim")}
+    (tmp_path / "victim").mkdir()
+    path = tmp_path / "evil.safetensors"
+    write_tensors(path, tensors, header)
+    with pytest.raises(CheckpointError, match=r"Say where it is, or shall be: data\.root"):
+        evaluate(EvalConfig(str(path), str(tmp_path / "out")))
+    assert not asked
+    assert not list((tmp_path / "victim").iterdir())
+    with pytest.raises(DataError, match="no network"):  # the control: where the person says so, it is tried
+        evaluate(EvalConfig(str(path), str(tmp_path / "out"), {"root": str(tmp_path / "victim")}))
+    assert asked
+    tally("attacks refused")
 
 
 def test_hostile_settings_in_a_run_folder_run_nothing(

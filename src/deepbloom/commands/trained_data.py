@@ -3,6 +3,7 @@
 from typing import Any
 
 from deepbloom.config import DataConfig, from_dict
+from deepbloom.data import flowers102
 from deepbloom.data.prepared import PreparedData, prepare
 from deepbloom.device import available_cores
 from deepbloom.engine.checkpoint import Trained
@@ -11,6 +12,8 @@ from deepbloom.errors import CheckpointError
 
 def prepare_trained_data(ckpt: str, trained: Trained, changes: dict[str, Any]) -> PreparedData:
     """Return the data of a checkpoint's run, with its split.
+
+    The folders that a checkpoint names are read from, never written to: it may be a stranger's.
 
     Parameters
     ----------
@@ -29,11 +32,17 @@ def prepare_trained_data(ckpt: str, trained: Trained, changes: dict[str, Any]) -
     """
     given = {key: value for key, value in changes.items() if value is not None}
     try:
-        merged = dict(trained.header["data"])
+        merged = dict(trained.header["data"]) | {"pixel_cache": "auto"}
         merged["split"] = dict(merged["split"]) | given.pop("split", {})
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{ckpt} does not say with which data it was trained.") from error
-    data = prepare(from_dict(DataConfig, merged | given), trained.preprocessing, available_cores())
+    config = from_dict(DataConfig, merged | given)
+    if config.name == "flowers102" and config.root and "root" not in given and not flowers102.is_in(config.root):
+        raise CheckpointError(
+            f"{ckpt} was trained with Flowers102 in {config.root!r}, and it is not there. Say where it is, or shall be: "
+            "data.root=FOLDER."
+        )
+    data = prepare(config, trained.preprocessing, available_cores())
     _check_same_data(ckpt, trained.header, trained.classes, data)
     return data
 

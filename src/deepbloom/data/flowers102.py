@@ -86,6 +86,12 @@ class Flowers102(FileSource):
         return difference.max(axis=2) > BACKGROUND_TOLERANCE
 
 
+def is_in(root: str | Path) -> bool:
+    """Return whether `Flowers102.create` finds lists and pictures below ``root`` and has nothing to put there."""
+    folder = Path(os.path.expanduser(root)) / "flowers-102"
+    return all((folder / name).exists() for name in ("imagelabels.mat", "setid.mat")) and _holds_pictures(folder)
+
+
 def fetch_segmentations(source: Flowers102) -> None:
     """Put Oxford's segmentations (194 MB) beside the pictures, where they are not there yet.
 
@@ -106,7 +112,7 @@ def _find_folder(root: str | Path | None) -> Path:
             return cache_folder() / "flowers-102"
         except OSError as error:
             raise DataError(f"Nowhere to keep Flowers102: {error.strerror}. Give data.root=FOLDER.") from error
-    root = Path(root).expanduser()
+    root = Path(os.path.expanduser(root))
     if not root.is_dir():
         raise DataError(
             f"data.root={str(root)!r} is not a folder. Give the folder that holds (or shall hold) flowers-102."

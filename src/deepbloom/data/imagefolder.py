@@ -1,5 +1,6 @@
 """A folder of one's own pictures: one folder per class, or ready-made parts with one folder per class in each."""
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ class ImageFolder(FileSource):
         DataError
             The folder is absent, holds fewer than two classes or a class without pictures, or its parts differ.
         """
-        root = Path(root).expanduser()
+        root = Path(os.path.expanduser(root))
         if not root.is_dir():
             raise DataError(
                 f"data.root={str(root)!r} is not a folder. Give a folder with one folder of pictures per class."

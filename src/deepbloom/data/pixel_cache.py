@@ -41,6 +41,8 @@ log = logging.getLogger("deepbloom")
 FORMAT = "deepbloom pixels 1"
 HEADER_BYTES = 4096
 SUFFIX = ".pixels"
+NAMES = f"*-*-{'[0-9a-f]' * 32}"
+"""Pattern of the cache's own files, before their suffix; no other file in their folder is touched."""
 BUDGET_BYTES = 20_000_000_000
 """All cache files of a folder together; the least recently used go first."""
 SPARE_BYTES = 500_000_000
@@ -135,7 +137,7 @@ def open_pixels(
         raise unreadable_error(source, known)
     if cache != "off":
         try:
-            folder = cache_folder() / "pixels" if cache == "auto" else Path(cache).expanduser()
+            folder = cache_folder() / "pixels" if cache == "auto" else Path(os.path.expanduser(cache))
             return _open_cached(folder, source, preprocessing, num_workers, progress)
         except (OSError, _NoRoomError) as error:
             reason = f"No pixel cache can be kept (data.pixel_cache={cache}): {error}."
@@ -165,7 +167,7 @@ def _open_cached(
             return found
         if path.exists():
             log.warning("The pixel cache %s is damaged. It is made again.", path)
-        for left_over in folder.glob("*.tmp"):  # of a process that was killed: this one holds the lock
+        for left_over in folder.glob(f"{NAMES}.tmp"):  # of a process that was killed: this one holds the lock
             left_over.unlink()
         _make_room(folder, HEADER_BYTES + int(np.prod(shape)))
         temporary = path.with_suffix(".tmp")
@@ -249,7 +251,7 @@ def _make_room(folder: Path, needed: int) -> None:
     """Delete least recently used cache files that nobody reads until ``needed`` bytes fit into budget and disk."""
     if needed > BUDGET_BYTES:
         raise _NoRoomError(f"{needed / 1e9:.1f} GB are needed, more than the budget of {BUDGET_BYTES / 1e9:.0f} GB")
-    files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
+    files = sorted(folder.glob(f"{NAMES}{SUFFIX}"), key=lambda path: path.stat().st_mtime)
     total = sum(path.stat().st_size for path in files)
     for path in files:
         if total + needed <= BUDGET_BYTES and needed + SPARE_BYTES <= shutil.disk_usage(folder).free:
