@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-NOTE = "# Made by `make lock` on Linux; check it with: pip-audit --no-deps -r requirements-dev.lock"
+NOTE = "# Made by `make lock` on Linux; check it with: pip-audit --strict --no-deps -r requirements-dev.lock"
 
 
 def main() -> None:
