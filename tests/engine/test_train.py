@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from deepbloom import atomic_files, run_dir
 from deepbloom.commands.train import train
@@ -252,13 +253,35 @@ def test_divergence_stops_and_never_becomes_best(
             return logits * float("nan"), targets
 
         monkeypatch.setattr(loop, "predict_logits", poisoned)
-    with pytest.raises(DivergedError, match="epoch 1"):
+    place = {"first step": "at epoch 1, step 1", "validation": "in the validation of epoch 1"}[when]
+    with pytest.raises(DivergedError, match=f"{place}\\. The last saved state"):
         train(settings(pictures, tmp_path / "run"))
     assert DivergedError.exit_code == 3
     assert not (tmp_path / "run" / run_dir.METRICS).exists()
     assert not (tmp_path / "run" / run_dir.MODEL).exists()
     assert "diverged" in (tmp_path / "run" / run_dir.FAILED).read_text()
     read_tensors(tmp_path / "run" / run_dir.LAST, STATE_KIND)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_weights_that_are_no_numbers_are_never_saved(value: float, pictures: Path, tmp_path: Path) -> None:
+    """The loss of that step is finite still: only its gradients are not."""
+    calls = []
+
+    def plant(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        calls.append(optimizer)
+        if len(calls) == 3:
+            optimizer.param_groups[0]["params"][0].grad[0] = value
+
+    hook = register_optimizer_step_pre_hook(plant)
+    try:
+        with pytest.raises(DivergedError, match="is not finite after epoch 1, step 3"):
+            train(settings(pictures, tmp_path / "run"))
+    finally:
+        hook.remove()
+    saved, header = read_tensors(tmp_path / "run" / run_dir.LAST, STATE_KIND)
+    assert header["progress"]["step"] == 2
+    assert all(tensor.isfinite().all() for tensor in saved.values())
 
 
 def test_a_run_that_really_diverges_keeps_its_last_saved_state(pictures: Path, tmp_path: Path) -> None:

@@ -61,6 +61,37 @@ def test_a_signal_in_training_saves_and_goes_on_later(
 
 
 @pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("place", [1, 6], ids=["opening", "syncing the folder"])
+def test_a_signal_in_the_last_save_is_not_swallowed(
+    place: int,
+    number: int,
+    pictures: Path,
+    whole: dict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tally: Callable,
+) -> None:
+    config = settings(pictures, tmp_path / "run", checkpoint_seconds=1000.0)
+    honest = state_module.write_tensors
+
+    def write(path: Path, tensors: dict, header: dict, *rest: Path) -> None:
+        last = path.name == run_dir.LAST and header["progress"]["epoch"] > config.train.epochs
+        with at_write(send(number), place if last else 0):
+            honest(path, tensors, header, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state_module, "write_tensors", write)
+        child = Child(lambda: train(config), tmp_path / "output")
+        assert child.wait() == 128 + number, child.said()
+    assert "Stopped before the test; the state is saved. The same command goes on from here" in child.said()
+    assert not (tmp_path / "run" / run_dir.METRICS).exists()
+    with at_step(lambda: pytest.fail("trained again"), 1):
+        train(config)
+    assert outcome(tmp_path / "run") == whole
+    tally("signals answered")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_signal_while_pictures_are_decoded_leaves_no_half_cache(
     workers: int, number: int, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable

@@ -17,7 +17,7 @@ from deepbloom.config import RunConfig, from_dict
 from deepbloom.engine.checkpoint import FORMAT, STATE_KIND, read_tensors, write_tensors
 from deepbloom.engine.job import Job
 from deepbloom.engine.optim import make_optimizer, optimizer_tensors, restore_optimizer
-from deepbloom.errors import CheckpointError, ConfigError
+from deepbloom.errors import CheckpointError, ConfigError, DivergedError
 from deepbloom.reproducibility import environment
 
 log = logging.getLogger("deepbloom")
@@ -92,6 +92,13 @@ class State:
         """Remember a copy of the evaluated weights."""
         self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.moving(self.evaluated).items()}
 
+    def diverged(self, what: str) -> DivergedError:
+        """Return the error that says ``what`` is no number any more, and what is kept."""
+        return DivergedError(
+            f"Training diverged: {what}. The last saved state is kept in {self.job.folder}. Lower "
+            f"optimizer.lr={self.job.config.optimizer.lr:g}, or use train.precision=fp32."
+        )
+
     def due(self) -> bool:
         return time.monotonic() - self._saved_at >= self.job.config.train.checkpoint_seconds
 
@@ -99,9 +106,18 @@ class State:
         """Write everything that is needed to go on, then the best weights as a model file where they are new.
 
         In a group, the leader does.
+
+        Raises
+        ------
+        DivergedError
+            Weights are not finite; what was saved before stays.
         """
         if not self.job.group.leader:
             return
+        for name, tensor in self.moving(self.job.model).items():
+            if not tensor.isfinite().all():
+                place = f"epoch {self.progress.epoch}, step {self.progress.step}"
+                raise self.diverged(f"{name} is not finite after {place}")
         names = {parameter: name for name, parameter in self.job.model.named_parameters()}
         parts = {
             "model": self.job.model.state_dict(),

@@ -21,7 +21,6 @@ from deepbloom.engine.job import Job
 from deepbloom.engine.optim import lr_factor, set_lr
 from deepbloom.engine.precision import autocast
 from deepbloom.engine.state import Progress, State
-from deepbloom.errors import DivergedError
 from deepbloom.metrics import mean_cross_entropy, top_k_accuracy
 from deepbloom.models.freezing import train_mode
 from deepbloom.reproducibility import generator, seed_everything
@@ -128,7 +127,7 @@ def train(job: Job, progress: Progress, saved: tuple[dict[str, Tensor], dict[str
                     loss.item() * len(targets), hits, len(targets), job.stop.requested
                 )
                 if not math.isfinite(loss_sum):
-                    _stop_diverged(state, loss_sum)
+                    raise state.diverged(f"the loss is {loss_sum} at epoch {epoch}, step {progress.step + 1}")
 
                 state.optimizer.zero_grad(set_to_none=True)
                 share = len(targets) * group.size / count  # gradients are averaged over processes, not pictures
@@ -155,6 +154,8 @@ def train(job: Job, progress: Progress, saved: tuple[dict[str, Tensor], dict[str
 
     state.save()
     job.stop.deferred = False
+    if group.sum(job.stop.requested)[0]:
+        _stop(state)
     return state
 
 
@@ -175,7 +176,11 @@ def _save(state: State, stop: float) -> None:
     """Save, and leave if a signal came to this process or another of its group."""
     state.save()
     if stop:
-        state.job.stop.signal_number = state.job.stop.signal_number or signal.SIGTERM
+        _stop(state)
+
+
+def _stop(state: State) -> None:
+    state.job.stop.signal_number = state.job.stop.signal_number or signal.SIGTERM
     state.job.stop.check(_stopped_message(state))
 
 
@@ -196,7 +201,7 @@ def _validate(state: State) -> None:
     network, precision = job.as_network(state.evaluated), progress.choices["precision"]
     logits, targets = predict_logits(network, stoppable(), job.device, precision)
     if not np.isfinite(logits).all():
-        _stop_diverged(state, math.nan)
+        raise state.diverged(f"logits are not finite in the validation of epoch {progress.epoch}")
     val_accuracy, val_loss = top_k_accuracy(logits, targets), mean_cross_entropy(logits, targets)
     if (val_accuracy, -val_loss) > (progress.best_val_accuracy, -progress.best_val_loss):
         progress.best_epoch, progress.best_val_accuracy, progress.best_val_loss = progress.epoch, val_accuracy, val_loss
@@ -232,18 +237,11 @@ def _validate(state: State) -> None:
     progress.loss_sum, progress.correct, progress.count, progress.seconds = 0.0, 0, 0, 0.0
 
 
-def _stop_diverged(state: State, value: float) -> None:
-    progress = state.progress
-    raise DivergedError(
-        f"Training diverged: the loss is {value} at epoch {progress.epoch}, step {progress.step + 1}. The last "
-        f"saved state is kept in {state.job.folder}. Lower optimizer.lr={state.job.config.optimizer.lr:g}, or use "
-        "train.precision=fp32."
-    )
-
-
 def _stopped_message(state: State) -> str:
     again = f"output_dir={state.job.folder} train.resume=auto" if state.job.config.train.resume == "never" else ""
+    epoch, step = state.progress.epoch, state.progress.step
+    place = f"in epoch {epoch} after step {step}" if epoch <= state.job.config.train.epochs else "before the test"
     return (
-        f"Stopped in epoch {state.progress.epoch} after step {state.progress.step}; the state is saved. "
+        f"Stopped {place}; the state is saved. "
         f"The same command {'with ' + again + ' ' if again else ''}goes on from here."
     )
