@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepbloom.engine.precision import autocast
+from deepbloom.engine.precision import forward
 
 EVALUATION_BATCH = 64
 """Pictures per forward pass; results do not depend on it beyond rounding."""
@@ -38,9 +38,7 @@ def predict_logits(
     logits, targets = [], []
     try:
         for inputs, batch_targets in batches:
-            with autocast(device, precision):
-                outputs = network(inputs.to(device, torch.float32, non_blocking=True))
-            logits.append(outputs.float().cpu())
+            logits.append(forward(network, inputs.to(device, non_blocking=True), precision).cpu())
             targets.append(batch_targets.cpu())
     finally:
         for module, mode in modes.items():

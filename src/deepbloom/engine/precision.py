@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,6 +46,14 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
                 yield
         else:
             yield
+
+
+def forward(network: nn.Module, inputs: Tensor, precision: str) -> Tensor:
+    """Return ``network(inputs)`` in float32, computed in ``precision``; ``inputs`` may be of any floating type."""
+    if precision == "fp32":
+        inputs = inputs.float()
+    with autocast(inputs.device, precision):
+        return network(inputs).float()
 
 
 def candidates(device: torch.device) -> list[str]:
@@ -101,9 +110,7 @@ def choose_training_precision(
     def step(precision: str) -> Tensor:
         trial.zero_grad(set_to_none=True)
         torch.manual_seed(0)
-        with autocast(device, precision):
-            logits = trial(inputs)
-        loss = F.cross_entropy(logits.float(), targets)
+        loss = F.cross_entropy(forward(trial, inputs, precision), targets)
         loss.backward()
         return loss.detach()
 
@@ -116,8 +123,4 @@ def choose_inference_precision(
 ) -> tuple[str, dict[str, float]]:
     """Return the fastest precision for a forward pass of ``network`` on this batch."""
 
-    def forward(precision: str) -> Tensor:
-        with autocast(device, precision):
-            return network(inputs)
-
-    return choose_fastest(candidates(device), forward, device)
+    return choose_fastest(candidates(device), partial(forward, network, inputs), device)

@@ -114,15 +114,12 @@ class ActivationBatches:
         return self.pictures.steps_per_epoch
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (activations in float32, targets) of the steps ``start``, ``start + 1``, ... of ``epoch`` (from 1)."""
+        """Yield (activations as stored, targets) of the steps ``start``, ``start + 1``, ... of ``epoch`` (from 1)."""
         pictures = self.pictures
         for positions in pictures.positions(epoch, start):
             targets = pictures.targets[pictures.indices[positions]]
             inputs = self.train.read(pictures.view(epoch), positions)
-            yield (
-                inputs.to(pictures.device, torch.float32, non_blocking=True),
-                targets.to(pictures.device, non_blocking=True),
-            )
+            yield inputs.to(pictures.device, non_blocking=True), targets.to(pictures.device, non_blocking=True)
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ from deepbloom.data.loaders import Batch, prefetch
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.engine.job import Job
 from deepbloom.engine.optim import lr_factor, set_lr
-from deepbloom.engine.precision import autocast
+from deepbloom.engine.precision import forward
 from deepbloom.engine.state import Progress, State
 from deepbloom.metrics import mean_cross_entropy, top_k_accuracy
 from deepbloom.models.freezing import train_mode
@@ -67,9 +67,7 @@ def training_loss(
     alpha = config.augment.mixup_alpha
     if alpha:
         inputs, partners, share = mix(inputs, alpha, stream)
-    with autocast(inputs.device, precision):
-        logits = network(inputs)
-    logits = logits.float()
+    logits = forward(network, inputs, precision)
     loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
     if alpha:
         loss = share * loss + (1 - share) * F.cross_entropy(logits, targets[partners], label_smoothing=smoothing)
