@@ -4,11 +4,12 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
-from children import Child, at_step
+from children import Child, at_step, kill
 from small_runs import outcome, settings
 
 from deepbloom import atomic_files, run_dir
@@ -18,9 +19,12 @@ from deepbloom.data.cache_folder import cache_folder
 from deepbloom.data.imagefolder import ImageFolder
 from deepbloom.data.pixel_cache import open_pixels
 from deepbloom.data.transforms import Preprocessing, resize
+from deepbloom.engine.checkpoint import STATE_KIND, read_tensors
 
 SMALL = Preprocessing(size=8)
 DAY = 86_400
+STEPS = 4
+"""In an epoch."""
 
 
 @pytest.fixture(scope="module")
@@ -28,28 +32,48 @@ def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     return outcome(train(settings(pictures, tmp_path_factory.mktemp("whole") / "run")))
 
 
-def test_eight_processes_that_need_one_cache_make_it_once(pictures: Path, tmp_path: Path, tally: Callable) -> None:
-    source = ImageFolder.create(pictures)
+def eight_makers(source: ImageFolder, folder: Path, wait_for: int = 1) -> tuple[list[int], int]:
+    """Return the exit codes of eight processes that need one cache, and how many of them began to make it.
+
+    Each begins only where ``wait_for`` of them are about to, or after five seconds.
+    """
     indices = np.arange(len(source))
     right = np.stack([resize(source.read(int(index)), SMALL) for index in indices])
-    made = tmp_path / "made"
+    made = folder / "made"
     made.mkdir()
     honest = pixel_cache._write
 
     def work() -> None:
         def write(*arguments: object) -> None:
             (made / str(os.getpid())).touch()
+            deadline = time.monotonic() + 5
+            while len(list(made.iterdir())) < wait_for and time.monotonic() < deadline:
+                time.sleep(0.01)
             honest(*arguments)
 
         pixel_cache._write = write
-        pixels = open_pixels(source, SMALL, str(tmp_path / "cache"), 1, progress=False)
+        pixels = open_pixels(source, SMALL, str(folder / "cache"), 1, progress=False)
         assert np.array_equal(pixels.read(indices), right)
 
-    children = [Child(work, tmp_path / f"output{number}") for number in range(8)]
-    assert [child.wait() for child in children] == [0] * 8
-    assert len(list(made.iterdir())) == 1
+    children = [Child(work, folder / f"output{number}") for number in range(8)]
+    return [child.wait() for child in children], len(list(made.iterdir()))
+
+
+def test_eight_processes_that_need_one_cache_make_it_once(pictures: Path, tmp_path: Path, tally: Callable) -> None:
+    codes, makers = eight_makers(ImageFolder.create(pictures), tmp_path)
+    assert codes == [0] * 8
+    assert makers == 1
     assert len(list((tmp_path / "cache").glob("*.pixels"))) == 1
     tally("processes at once", 8)
+
+
+def test_without_the_lock_several_would_make_it_and_get_in_each_others_way(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixel_cache, "locked_folder", lambda folder: nullcontext(folder.mkdir(exist_ok=True)))
+    codes, makers = eight_makers(ImageFolder.create(pictures), tmp_path, wait_for=2)
+    assert makers > 1
+    assert set(codes) != {0}
 
 
 def test_eight_starts_of_one_run_give_one_result(pictures: Path, whole: dict, tmp_path: Path, tally: Callable) -> None:
@@ -127,3 +151,27 @@ def test_a_clock_moved_by_a_day_changes_nothing(shift: int, pictures: Path, whol
     assert Child(work, tmp_path / "output").wait() == 128 + signal.SIGTERM
     train(config)
     assert outcome(tmp_path / "run") == whole
+
+
+@pytest.mark.parametrize(("clock", "saved_step"), [("monotonic", 8), ("wall", 4)])
+def test_a_clock_moved_back_by_a_day_does_not_stop_the_saving(
+    clock: str, saved_step: int, pictures: Path, tmp_path: Path, tally: Callable
+) -> None:
+    """The control asks the clock on the wall instead: of the steps after the jump nothing would be saved for a day."""
+    config = settings(pictures, tmp_path / "run")
+    honest = time.time
+
+    def jump() -> None:
+        time.time = lambda: honest() - DAY
+
+    def work() -> None:
+        if clock == "wall":
+            time.monotonic = lambda: time.time()
+        with at_step(jump, 5), at_step(kill, 9):
+            train(config)
+
+    assert Child(work, tmp_path / "output").wait() == -signal.SIGKILL
+    _, header = read_tensors(tmp_path / "run" / run_dir.LAST, STATE_KIND)
+    progress = header["progress"]
+    assert len(progress["history"]) * STEPS + progress["step"] == saved_step
+    tally("kills survived")

@@ -1,27 +1,35 @@
-"""Downloads and extractions that are killed: the next start repairs them."""
+"""Downloads, extractions and caches that are killed half way: the next start repairs them; and what may come out."""
 
 import hashlib
 import io
+import os
 import signal
 import tarfile
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from children import Child, counted, kill
 
-from deepbloom.data import flowers102
+from deepbloom.data import flowers102, pixel_cache
+from deepbloom.data.imagefolder import ImageFolder
+from deepbloom.data.pixel_cache import open_pixels
+from deepbloom.data.transforms import Preprocessing, resize
+from deepbloom.errors import DataError
 
 CONTENT = bytes(range(256)) * 20
+SMALL = Preprocessing(size=8)
 
 
-def archive() -> bytes:
+def archive(*more: tarfile.TarInfo) -> bytes:
+    """Return an archive of five pictures, and of what else is given: links, or files with `CONTENT`."""
     content = io.BytesIO()
+    members = [tarfile.TarInfo(f"jpg/image_{number:05d}.jpg") for number in range(1, 6)]
     with tarfile.open(fileobj=content, mode="w:gz") as file:
-        for number in range(1, 6):
-            info = tarfile.TarInfo(f"jpg/image_{number:05d}.jpg")
-            info.size = len(CONTENT)
+        for info in (*members, *more):
+            info.size = len(CONTENT) if info.isreg() else 0
             file.addfile(info, io.BytesIO(CONTENT))
     return content.getvalue()
 
@@ -90,3 +98,84 @@ def test_an_extraction_into_its_place_would_leave_a_half(tmp_path: Path) -> None
     assert Child(work, tmp_path / "output").wait() == -signal.SIGKILL
     assert flowers102._holds_pictures(tmp_path)
     assert len(list((tmp_path / "jpg").iterdir())) == 3
+
+
+def upwards() -> tarfile.TarInfo:
+    return tarfile.TarInfo("../../escaped.jpg")
+
+
+def program() -> tarfile.TarInfo:
+    return tarfile.TarInfo("jpg/run.py")
+
+
+def link() -> tarfile.TarInfo:
+    info = tarfile.TarInfo("jpg/image_00009.jpg")
+    info.type, info.linkname = tarfile.SYMTYPE, "../../secret"
+    return info
+
+
+HARMFUL = {"escaped.jpg": upwards, "flowers-102/jpg/run.py": program, "flowers-102/jpg/image_00009.jpg": link}
+"""What would be there afterwards, and the member of an archive that makes it."""
+
+
+@pytest.mark.parametrize("harm", HARMFUL)
+@pytest.mark.parametrize("filtered", [True, False])
+def test_only_pictures_come_out_of_an_archive(
+    filtered: bool, harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
+) -> None:
+    """The control lets every member pass: one is written outside, one is a program, one a link to another's file."""
+    folder = tmp_path / "flowers-102"
+    folder.mkdir()
+    (folder / flowers102.ARCHIVE).write_bytes(archive(HARMFUL[harm]()))
+    if filtered:
+        with pytest.raises(DataError, match="does not belong there"):
+            unpack(folder)
+        tally("attacks refused")
+    else:
+        monkeypatch.setattr(flowers102._PicturesOnly, "__call__", lambda self, member, place: member)
+        unpack(folder)
+    assert os.path.lexists(tmp_path / harm) is not filtered
+    assert (folder / "jpg").exists() is not filtered
+
+
+def test_without_the_limit_a_bomb_would_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / flowers102.ARCHIVE).write_bytes(archive())
+    honest = flowers102.MAX_UNPACKED_BYTES
+    monkeypatch.setattr(flowers102, "MAX_UNPACKED_BYTES", 3 * len(CONTENT))
+    with pytest.raises(DataError, match="too large"):
+        unpack(tmp_path)
+    monkeypatch.setattr(flowers102, "MAX_UNPACKED_BYTES", honest)
+    unpack(tmp_path)
+    assert sum(path.stat().st_size for path in (tmp_path / "jpg").iterdir()) == 5 * len(CONTENT)
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_cache_whose_making_was_killed_is_made_again(
+    beside: bool, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
+) -> None:
+    """The control writes into its place: half a cache then has the name of a whole one."""
+    source = ImageFolder.create(pictures)
+    right = np.stack([resize(source.read(index), SMALL) for index in range(len(source))])
+    call, _ = counted(kill, 20)
+    honest, honest_resize = pixel_cache._write, pixel_cache.resize
+
+    def dying(*arguments: object) -> object:
+        call()
+        return honest_resize(*arguments)
+
+    def in_place(path: Path, *arguments: object) -> None:
+        honest(path.with_suffix(pixel_cache.SUFFIX), *arguments)
+
+    def work() -> None:
+        pixel_cache.resize = dying
+        if not beside:
+            pixel_cache._write = in_place
+        open_pixels(source, SMALL, str(tmp_path / "cache"), 0, progress=False)
+
+    assert Child(work, tmp_path / "output").wait() == -signal.SIGKILL
+    (left,) = (path for path in (tmp_path / "cache").iterdir() if path.name != ".lock")
+    assert left.suffix == (".tmp" if beside else pixel_cache.SUFFIX)
+    again = open_pixels(source, SMALL, str(tmp_path / "cache"), 0, progress=False)
+    assert np.array_equal(again.read(np.arange(len(source))), right)
+    assert not list((tmp_path / "cache").glob("*.tmp"))
+    tally("kills survived")
