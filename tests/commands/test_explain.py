@@ -8,18 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from deepbloom import cli
 from deepbloom.analysis.explanations import CONTROLS
+from deepbloom.commands import study
+from deepbloom.commands.gallery import choose_answers, quick_method, remove_old
+from deepbloom.commands.networks import Network
 from deepbloom.commands.study import choose_pictures
 from deepbloom.config import SplitConfig
+from deepbloom.data.masks import Masks
 from deepbloom.data.pixel_cache import DecodedPixels
 from deepbloom.data.prepared import PreparedData
 from deepbloom.data.split import make_split
 from deepbloom.data.synthetic import SyntheticFlowers
 from deepbloom.data.transforms import Preprocessing
+from deepbloom.explain.faithfulness import centre_maps, random_maps
 from deepbloom.explain.measures import MEASURES
+from deepbloom.models.registry import create_model
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -89,6 +96,106 @@ def test_pictures_are_chosen_by_name_and_seed_whatever_their_order() -> None:
     assert np.array_equal(choose_pictures(data, test[::-1], 4, 0), chosen)
     assert not np.array_equal(choose_pictures(data, test, 4, 1), chosen)
     assert len(choose_pictures(data, test, 0, 0)) == len(test)
+
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def untrained() -> tuple[Network, PreparedData, study.Sample]:
+    """A network with random weights, drawn flowers, and maps of four test pictures."""
+    source, preprocessing = SyntheticFlowers.create(2, 20), Preprocessing(size=SIDE)
+    torch.manual_seed(0)
+    network = Network("small", create_model("scratch_cnn", 2), source.class_names, preprocessing, ("block3",))
+    data = PreparedData(source, make_split(source, SplitConfig()), DecodedPixels(source, preprocessing, 0))
+    return network, data, study.draw_sample(network, data, data.split.test[:4], ["layercam"], 0, 0)
+
+
+def blob(threshold: float) -> np.ndarray:
+    return (centre_maps(1, (SIDE, SIDE))[0] >= threshold).numpy()
+
+
+def test_the_threshold_of_the_iou_is_chosen_on_validation_pictures(untrained) -> None:
+    network, data, sample = untrained
+    small, large = blob(0.7), blob(0.3)
+    masks = Masks(lambda index: small if index in data.split.val else large, "drawn")
+    values: dict[str, study.Columns] = {kind: {} for kind in sample.maps}
+    located = study.locate(network, data, masks, sample, ["layercam"], 0, values)
+    assert located.thresholds["centre"] == pytest.approx(0.7)  # 0.3 would fit the test pictures, and give 1
+    assert values["centre"]["iou"] == pytest.approx(small.sum() / large.sum())
+    assert located.remark == ""
+
+
+def test_without_masks_for_validation_only_the_iou_is_left_out(untrained) -> None:
+    network, data, sample = untrained
+    masks = Masks(lambda index: blob(0.5) if index in data.split.test else None, "drawn")
+    values: dict[str, study.Columns] = {kind: {} for kind in sample.maps}
+    located = study.locate(network, data, masks, sample, ["layercam"], 0, values)
+    assert (located.count, located.validation_count, located.thresholds) == (4, 0, {})
+    assert values["centre"].keys() == {"energy_inside", "pointing_hit", "area_share"}
+    assert values["centre"]["pointing_hit"].tolist() == [1, 1, 1, 1]
+    assert "validation pictures, and none of these has a mask" in located.remark
+
+
+def test_without_any_mask_nothing_is_located(untrained) -> None:
+    network, data, sample = untrained
+    values: dict[str, study.Columns] = {kind: {} for kind in sample.maps}
+    located = study.locate(network, data, Masks(lambda index: None, ""), sample, ["layercam"], 0, values)
+    assert (located.origin, located.count, located.remark) == ("", 0, "")
+    assert not any(values.values())
+
+
+def test_thresholds_are_chosen_with_the_same_random_weights_and_other_random_maps(
+    untrained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, data, sample = untrained
+    drawn = []
+
+    def spy(*arguments) -> study.Sample:
+        drawn.append(original(*arguments))
+        return drawn[-1]
+
+    original = study.draw_sample
+    monkeypatch.setattr(study, "draw_sample", spy)
+    monkeypatch.setattr(study, "choose_pictures", lambda *arguments: sample.indices)
+    values: dict[str, study.Columns] = {kind: {} for kind in sample.maps}
+    study.locate(network, data, Masks(lambda index: blob(0.5), "drawn"), sample, ["layercam"], 0, values)
+    (tuned,) = drawn
+    assert sample.maps["random_weights"].any()
+    assert torch.equal(tuned.maps["random_weights"], sample.maps["random_weights"])
+    assert not torch.equal(tuned.maps["random_maps"], sample.maps["random_maps"])
+
+
+def test_random_maps_are_as_smooth_as_the_layer(untrained) -> None:
+    sample = untrained[2]
+    assert torch.equal(sample.maps["random_maps"], random_maps(4, (SIDE, SIDE), 0, grid=(2, 2)))
+
+
+def test_the_surest_right_answers_come_first_and_then_the_surest_wrong_ones() -> None:
+    right = [0.6, 0.9, 0.7]  # places 0 to 2
+    wrong = [0.55, 0.8]  # places 4 and 5
+    probabilities = np.array([[p, 1 - p, 0] for p in right] + [[0.95, 0.05, 0]] + [[0, p, 1 - p] for p in wrong])
+    targets = np.array([0, 0, 0, 1, 0, 0])
+    assert choose_answers(probabilities, targets, 0) == [1, 2, 5, 4]
+    assert choose_answers(probabilities, targets, 1) == [None, None, 3, None]
+
+
+def test_galleries_are_drawn_by_a_method_of_few_passes() -> None:
+    assert quick_method(["scorecam", "layercam"]) == "layercam"
+    assert quick_method(["ablationcam"]) == "gradcam"
+
+
+def test_what_an_earlier_explanation_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    files = ("heatmaps/a/1.png", "heatmaps/mine.png", "figures/gallery_7.png", "figures/mine.png", "keep.png")
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    remove_old(tmp_path)
+    entries = [{"file": name} for name in ("a/1.png", "../keep.png", "gone.png")]
+    (tmp_path / "explain.json").write_text(json.dumps({"heatmaps": entries}))
+    remove_old(tmp_path)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
+    assert left == {"heatmaps/mine.png", "figures/mine.png", "keep.png"}
 
 
 def test_the_sample_of_heatmaps_is_under_its_pictures_names(explained: Path) -> None:

@@ -1,6 +1,7 @@
 """``deepbloom gradcam`` with several targets, layers, methods and checkpoints."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,19 @@ from PIL import Image
 
 from deepbloom.commands.gradcam import PAGE
 from deepbloom.commands.networks import Target, explain, read_methods, read_networks, read_targets
+from deepbloom.data.transforms import Preprocessing, preprocess, read_picture
+from deepbloom.engine.checkpoint import model_header, write_tensors
 from deepbloom.errors import ConfigError
 from deepbloom.explain.cam import METHODS, class_activation_maps
+from deepbloom.models.registry import create_model, get_spec, model_names
 
 Run = Callable[..., tuple[int, str, str]]
 
 CLASSES = ("azure", "black-eyed susan", "colt's foot", "top2", "7")
+
+
+def network_input(picture: Path) -> torch.Tensor:
+    return preprocess(read_picture(picture), Preprocessing())[None]
 
 
 def names_in(folder: Path) -> set[str]:
@@ -130,6 +138,49 @@ def test_a_contrast_is_named_in_the_figure_and_changes_the_map(
     pair, alone = (np.load(tmp_path / name / "00_gradcam.npy") for name in ("pair", "alone"))
     assert pair.shape == alone.shape == (224, 224)
     assert np.abs(pair - alone).max() > 0.005
+
+
+def test_a_class_is_not_compared_with_itself(deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path) -> None:
+    picture = pictures / "lime" / "00.png"
+    arguments = ("gradcam", f"ckpt={trained_run}", f"image={picture}", "save_raw=true", f"output_dir={tmp_path}")
+    code, out, err = deepbloom(*arguments, "target=top3", "contrast=azure")
+    assert code == 0
+    assert "azure rather than azure" not in out
+    assert out.count("rather than azure") == 2
+    assert f"{picture}: no map of azure against itself" in err
+    maps = np.load(tmp_path / "00_gradcam.npy")
+    assert maps.shape == (2, 224, 224)
+    assert maps.any((1, 2)).any()
+
+    (network,) = read_networks(trained_run, "default", torch.device("cpu"))
+    answer = network.classes[int(network.model(network_input(picture))[0].argmax())]
+    (tmp_path / "00_gradcam.npy").unlink()
+    code, _, err = deepbloom(*arguments, "target=predicted", f"contrast={answer}")
+    assert code == 2
+    assert "cannot be compared with itself. Give another contrast or target." in err
+    assert not (tmp_path / "00_gradcam.npy").exists()
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_every_network_is_explained_from_its_checkpoint(
+    deepbloom: Run, pictures: Path, tmp_path: Path, name: str
+) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, 3)
+    header = model_header(name, ("azure", "crimson", "lime"), replace(get_spec(name).preprocessing, size=96))
+    write_tensors(tmp_path / "model.safetensors", model.state_dict(), header)
+    code, _, err = deepbloom(
+        "gradcam",
+        f"ckpt={tmp_path}",
+        f"image={pictures / 'lime' / '00.png'}",
+        "method=layercam",
+        "save_raw=true",
+        f"output_dir={tmp_path}",
+    )
+    assert code == 0, err
+    heatmap = np.load(tmp_path / "00_layercam.npy")
+    assert heatmap.shape == (96, 96)
+    assert (heatmap.min(), heatmap.max()) == (0, 1)
 
 
 def test_class_names_need_no_quotes(deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from deepbloom.errors import ConfigError
 from deepbloom.explain.cam import METHODS, class_activation_maps, last_convolutional
+from deepbloom.models.registry import create_model, get_spec, model_names
 
 RED_GREEN = torch.tensor([[2.0, -1.0], [-1.0, 3.0], [0.5, 0.5]])
 
@@ -332,6 +333,24 @@ def test_a_network_that_cuts_its_gradient_is_named() -> None:
 def test_a_network_that_gives_no_logits_is_named() -> None:
     with pytest.raises(ConfigError, match="not logits"):
         class_activation_maps(nn.Sequential(nn.Conv2d(3, 4, 1)), draw_inputs(), "0")
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_the_default_layer_is_the_last_convolutional_one(name: str) -> None:
+    torch.manual_seed(0)
+    model, inputs = create_model(name, 3), draw_inputs(1, 96)
+    default = class_activation_maps(model, inputs, targets=1, method="layercam")
+    named = class_activation_maps(model, inputs, get_spec(name).target_layer, 1, "layercam")
+    assert default.maps.any()
+    assert torch.equal(default.maps, named.maps)
+    assert default.grid == named.grid
+
+
+def test_the_grid_is_that_of_the_finest_layer() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 3, (2, 1)), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    inputs = draw_inputs(2, 17)
+    assert class_activation_maps(model, inputs).grid == class_activation_maps(model, inputs, "1").grid == (3, 6)
+    assert class_activation_maps(model, inputs, ["1", "0"]).grid == (8, 8)
 
 
 def test_the_last_map_of_a_foreign_network_is_found() -> None:

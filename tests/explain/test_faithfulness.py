@@ -170,7 +170,7 @@ def test_quick_imputation_is_that_of_the_equations_but_for_its_noise() -> None:
     """On a smooth picture with a fine pattern and with every kind of hole; the mean colour is the negative control."""
     rows, columns = torch.meshgrid(torch.arange(47.0), torch.arange(62.0), indexing="ij")
     picture = torch.stack([rows / 20, columns / 20, (rows + columns) / 40]) + 0.05 * torch.randn(3, 47, 62)
-    for maps in (random_maps(1, (47, 62), grid=5), centre_maps(1, (47, 62)), torch.rand(1, 47, 62)):
+    for maps in (random_maps(1, (47, 62), grid=(5, 5)), centre_maps(1, (47, 62)), torch.rand(1, 47, 62)):
         for share in (0.2, 0.6):
             missing = maps[0] > maps.quantile(1 - share)
             exact = impute(picture, missing, torch.Generator(), noise=0)

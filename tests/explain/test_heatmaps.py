@@ -2,13 +2,14 @@
 
 import io
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from deepbloom.errors import ConfigError
-from deepbloom.explain.figures import Tile, draw_comparison, draw_gallery, draw_heatmap, overlay
+from deepbloom.explain.figures import COLORMAP, Tile, draw_gallery, draw_heatmap, overlay
 
 LONG_NAME = (
     "Rhododendron arboreum subsp. cinnamomeum, the tree with $red$ flowers_and {cinnamon} bark beneath its leaves"
@@ -77,7 +78,6 @@ def test_a_picture_is_turned_upright() -> None:
 @pytest.mark.parametrize("name", ["rose", LONG_NAME])
 def test_nothing_is_clipped(size: tuple[int, int], name: str) -> None:
     assert_nothing_is_clipped(draw_heatmap(draw_picture(size), draw_map(), name, 0.987))
-    assert_nothing_is_clipped(draw_comparison(draw_picture(size), {name: draw_map()}, [name], name))
     assert_nothing_is_clipped(draw_gallery([Tile(draw_picture(size), draw_map(), name, name, wrong=True)] * 3, name))
 
 
@@ -93,6 +93,20 @@ def test_a_panel_shows_the_picture_pixel_by_pixel() -> None:
     assert np.abs(shown - np.asarray(draw_picture((900, 700)))[5:695, 5:895]).max() <= 3
 
 
+@pytest.mark.parametrize(("side", "shown"), [(64, 520), (3000, 3000), (6000, 4096)])
+def test_a_single_heatmap_keeps_the_pixels_of_a_photograph(side: int, shown: int) -> None:
+    figure = draw_heatmap(draw_picture((side, 40)), draw_map(), "rose", 0.5)
+    assert figure.axes[1].get_window_extent().width == pytest.approx(shown, abs=0.01)
+    assert figure.axes[1].images[0].get_array().shape[1] == min(side, shown)
+
+
+@pytest.mark.parametrize(("side", "shown"), [(64, 351), (400, 400), (900, 512)])
+def test_panels_of_a_gallery_keep_up_to_512_pixels(side: int, shown: int) -> None:
+    figure = draw_gallery([Tile(draw_picture((side, 60)), draw_map()), Tile(draw_picture((50, 50)), None)])
+    assert figure.axes[0].get_window_extent().width == pytest.approx(shown, abs=0.01)
+    assert figure.axes[0].images[0].get_array().shape[1] == min(side, shown)
+
+
 def test_class_and_confidence_are_written_as_they_are() -> None:
     figure = draw_heatmap(draw_picture((500, 300)), draw_map(), "$x_1$ & {rose}", 0.987)
     assert [text.get_text() for text in figure.texts] == ["$x_1$ & {rose} · 98.7 %"]
@@ -105,12 +119,28 @@ def test_class_and_confidence_are_written_as_they_are() -> None:
 def test_a_scale_says_what_the_colours_mean() -> None:
     scale = draw_heatmap(draw_picture((500, 400)), draw_map(), "rose", 0.5).axes[-1]
     assert [label.get_text() for label in scale.get_yticklabels()] == ["0", "0.5", "1"]
-    assert "evidence" in scale.get_ylabel()
+    assert scale.get_ylabel() == "evidence, from its least to its most"
 
 
-def test_a_comparison_shows_the_picture_and_every_map_in_order() -> None:
-    maps = {"Grad-CAM": draw_map(), "Eigen-CAM": draw_map().T}
-    figure = draw_comparison(draw_picture(), maps, ["rose, 90 %", "tulip, 8 %"])
+def measure_lightness(colormap: str) -> np.ndarray:
+    """Return CIE L* of 33 colours, from 0, black, to 100, white."""
+    colors = matplotlib.colormaps[colormap](np.linspace(0, 1, 33))[:, :3]
+    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ (0.2126, 0.7152, 0.0722)
+    return 116 * np.where(luminance > 0.008856, np.cbrt(luminance), 7.787 * luminance + 16 / 116) - 16
+
+
+def test_more_evidence_is_lighter_by_even_steps() -> None:
+    steps = np.diff(measure_lightness(COLORMAP))
+    assert steps.min() > 0
+    assert steps[2:].min() > 0.8 * steps.mean()  # the darkest colours differ in hue as well
+    assert steps.max() < 1.3 * steps.mean()
+    assert np.diff(measure_lightness("jet")).min() < 0
+
+
+def test_a_gallery_shows_pictures_and_maps_in_order() -> None:
+    tiles = [Tile(draw_picture(), None, "picture"), Tile(draw_picture(), draw_map(), "Grad-CAM", "rose, 90 %")]
+    figure = draw_gallery([*tiles, Tile(draw_picture(), draw_map().T, "Eigen-CAM", "tulip, 8 %")])
     assert [text.get_text() for text in figure.texts] == [
         "picture",
         "Grad-CAM",

@@ -82,7 +82,10 @@ def test_layers_are_randomized_one_on_top_of_the_other(model: nn.Module, inputs:
 
 
 def test_rank_correlation_is_spearmans() -> None:
-    first, second = random_maps(3, (6, 5), seed=0, grid=3), random_maps(3, (6, 5), seed=1, grid=3).round(decimals=1)
+    first, second = (
+        random_maps(3, (6, 5), seed=0, grid=(3, 3)),
+        random_maps(3, (6, 5), seed=1, grid=(3, 3)).round(decimals=1),
+    )
     expected = [spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(first, second, strict=True)]
     assert rank_correlation(first, second).tolist() == pytest.approx(expected, abs=1e-6)
     assert rank_correlation(first, torch.zeros(3, 6, 5)).tolist() == [0, 0, 0]

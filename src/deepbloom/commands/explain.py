@@ -51,9 +51,10 @@ def run(config: ExplainConfig) -> None:
     masks = find_masks(data.source, config.masks)
     folder = atomic_files.make_folder(_find_folder(config))
     figures = atomic_files.make_folder(folder / "figures")
+    gallery.remove_old(folder)
 
     indices = study.choose_pictures(data, data.split.test, config.images, config.seed)
-    sample = study.draw_sample(network, data, indices, methods, config.seed)
+    sample = study.draw_sample(network, data, indices, methods, config.seed, config.seed)
     values, curves = study.measure(network, data, sample, config.seed)
     located = study.locate(network, data, masks, sample, methods, config.seed, values)
     randomized = study.randomize(network, model_name, sample, methods[0], config.seed)
@@ -62,6 +63,7 @@ def run(config: ExplainConfig) -> None:
 
     summary = explanations.summarize(values)
     differences = explanations.compare_with_controls(values)
+    findings = explanations.state_findings(differences, TITLES)
     content: dict[str, Any] = {
         "model": model_name,
         "checkpoint": str(find_model_file(config.ckpt).resolve()),
@@ -72,7 +74,7 @@ def run(config: ExplainConfig) -> None:
         "seed": config.seed,
         "measures": _plain(summary),
         "differences": {method: _plain(controls) for method, controls in differences.items()},
-        "findings": explanations.state_findings(differences, TITLES),
+        "findings": findings + [located.remark] * bool(located.remark),
         "curves": {
             kind: {name: part.mean(0).tolist() for name, part in found.items()} for kind, found in curves.items()
         },
@@ -89,7 +91,7 @@ def run(config: ExplainConfig) -> None:
         "num_threads": torch.get_num_threads(),
         "versions": collect_versions(),
     }
-    galleries = gallery.write_galleries(figures, network, data, logits, methods[0])
+    galleries = gallery.write_galleries(figures, network, data, logits, gallery.quick_method(methods))
     content["seconds"] = round(time.perf_counter() - started, 1)
     _write_rows(folder / explanations.TABLE, data, network, sample, values)
     atomic_files.write_json(folder / explanations.RESULTS, content)

@@ -9,12 +9,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from deepbloom import atomic_files
+from deepbloom.analysis.explanations import RESULTS
 from deepbloom.analysis.illustrations import Illustration
+from deepbloom.analysis.parsing import load_json
 from deepbloom.commands.networks import Network
 from deepbloom.commands.outputs import softmax
 from deepbloom.commands.study import choose_pictures, read_inputs
 from deepbloom.data.prepared import PreparedData
-from deepbloom.explain.cam import class_activation_maps
+from deepbloom.errors import RunError
+from deepbloom.explain.cam import METHODS, class_activation_maps
 from deepbloom.explain.figures import Tile, draw_gallery, overlay
 
 SAMPLE = 8
@@ -23,6 +26,25 @@ SAMPLE_SIDE = 320
 ANSWERS = 2
 """Right and wrong answers of each class, the most confident ones."""
 CLASSES_PER_FIGURE = 8
+
+
+def quick_method(methods: Sequence[str]) -> str:
+    """Return the first of the methods that needs few passes, or Grad-CAM: galleries hold pictures of every class."""
+    return next((name for name in methods if METHODS[name].needs != "probe"), "gradcam")
+
+
+def remove_old(folder: Path) -> None:
+    """Remove the galleries of an earlier explanation in ``folder``, and the heatmaps that its explain.json names."""
+    for path in (folder / "figures").glob("gallery_*.png"):
+        path.unlink()
+    heatmaps = folder / "heatmaps"
+    try:
+        names = [str(entry["file"]) for entry in load_json(folder / RESULTS)["heatmaps"]]
+    except (RunError, KeyError, TypeError):
+        return
+    for path in (heatmaps / name for name in names):
+        if path.suffix == ".png" and path.resolve().is_relative_to(heatmaps.resolve()):
+            path.unlink(missing_ok=True)
 
 
 def write_heatmaps(
@@ -68,7 +90,7 @@ def write_galleries(
     figures = []
     for number, start in enumerate(range(0, len(present), CLASSES_PER_FIGURE), 1):
         shown = present[start : start + CLASSES_PER_FIGURE]
-        rows = [row for target in shown for row in _choose_answers(probabilities, targets, target)]
+        rows = [row for target in shown for row in choose_answers(probabilities, targets, target)]
         tiles = _draw_tiles(network, data, probabilities, rows, method)
         figure = draw_gallery(tiles, columns=2 * ANSWERS)
         path = folder / f"gallery_{number}.png"
@@ -78,15 +100,25 @@ def write_galleries(
             Illustration(
                 path,
                 f"Heatmaps of the most confident right and wrong answers, classes {names}.",
-                f"{names}, a row each. Left, the right answers that the network is surest of; right, framed, the wrong "
-                "ones. Above each: the answer and its probability, and where it is wrong the true class.",
+                f"{names}, a row each, by {METHODS[method].title}. Left, the right answers that the network is surest "
+                "of; right, framed, the wrong ones. Above each: the answer and its probability, and where it is wrong "
+                "the true class.",
             )
         )
     return figures
 
 
-def _choose_answers(probabilities: np.ndarray, targets: np.ndarray, target: int) -> list[int | None]:
-    """Return places in the test part, right answers first, each side filled up with None."""
+def choose_answers(probabilities: np.ndarray, targets: np.ndarray, target: int) -> list[int | None]:
+    """Return places in the test part of the surest answers to a class's pictures.
+
+    First the right ones, then the wrong ones, the surest first, each side filled up with None to `ANSWERS`.
+
+    Parameters
+    ----------
+    probabilities : ndarray of float, shape (N, C)
+    targets : ndarray of int64, shape (N,)
+    target : int
+    """
     own = np.flatnonzero(targets == target)
     answers, confidences = probabilities[own].argmax(1), probabilities[own].max(1)
     row: list[int | None] = []

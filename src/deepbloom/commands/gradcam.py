@@ -1,6 +1,7 @@
 """``deepbloom gradcam``: show where a network looks, as a heatmap over each picture."""
 
 import io
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,17 +20,20 @@ from deepbloom.commands.networks import Network, Target, explain, read_methods, 
 from deepbloom.commands.pictures import Readable, find_pictures, read_batches, stack_inputs
 from deepbloom.data.transforms import preprocess
 from deepbloom.device import choose_device, use_cores
+from deepbloom.errors import ConfigError
 from deepbloom.explain.cam import METHODS
 from deepbloom.explain.figures import Tile, draw_gallery, draw_heatmap
+
+log = logging.getLogger("deepbloom")
 
 PAGE = "heatmaps.html"
 PAGE_PICTURES = 50
 """A page of more would be too large for a browser."""
 COLUMNS = 5
 READING = (
-    "Bright places hold the evidence for the class that is named. Each map has its own scale, from 0 to its maximum, "
-    "so that brightness cannot be compared between maps. A heatmap shows where a network looks, not whether it is "
-    "right to look there; deepbloom explain measures how far it can be believed."
+    "Bright places hold the evidence for the class that is named. Each map has its own scale, from its least evidence "
+    "(0) to its most (1), so that brightness cannot be compared between maps. A heatmap shows where a network looks, "
+    "not whether it is right to look there; deepbloom explain measures how far it can be believed."
 )
 
 
@@ -83,11 +87,20 @@ def run(config: GradcamConfig) -> None:
             for network, wanted in zip(networks, targets, strict=True):
                 _explain_batch(panels, network, _inputs(readable, network, networks[0], device), method, wanted)
         for picture, explained in zip(readable, panels, strict=True):
+            if len(explained) < len(methods) * sum(map(len, targets)):
+                log.warning("%s: no map of %s against itself; it is left out.", picture.path, config.contrast)
+            if not explained:
+                continue
             names[picture.path.stem] += 1
             repeat = f"_{names[picture.path.stem]}" if names[picture.path.stem] > 1 else ""  # from another folder
             figures = _write_figures(folder, picture, repeat, methods, explained, config.save_raw)
             if len(sections) < PAGE_PICTURES:
                 sections.append(Section(picture.path.name, figures=tuple(figures)))
+    if not names:
+        raise ConfigError(
+            f"target={config.target} contrast={config.contrast}: that is what the network answers to every picture, "
+            "and a class cannot be compared with itself. Give another contrast or target."
+        )
     if config.page:
         left_out = sum(names.values()) - len(sections)
         more = f" {left_out:,} more pictures lie in the folder beside this page." if left_out else ""
@@ -105,9 +118,11 @@ def _inputs(pictures: Sequence[Readable], network: Network, first: Network, devi
 def _explain_batch(
     panels: Sequence[list[Panel]], network: Network, inputs: torch.Tensor, method: str, targets: Sequence[Target]
 ) -> None:
-    """Append to each picture's panels one for each target."""
+    """Append to each picture's panels one for each target that is not compared with itself."""
     for explained in explain(network, inputs, method, targets):
         for number, target in enumerate(explained.targets):
+            if target == explained.against:
+                continue
             name = network.classes[target]
             if explained.against is not None:
                 name += f" rather than {network.classes[explained.against]}"

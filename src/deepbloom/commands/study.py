@@ -62,7 +62,7 @@ class Located:
     count, validation_count : int
         Pictures with a mask.
     thresholds : dict of str to float
-        Of the IoU, by kind of map.
+        Of the IoU, by kind of map; none where no validation picture has a mask, and then there is no IoU.
     flower_share : float or None
         Mean share of the picture that the flower covers.
     """
@@ -72,6 +72,16 @@ class Located:
     validation_count: int
     thresholds: dict[str, float]
     flower_share: float | None
+
+    @property
+    def remark(self) -> str:
+        """Why a measure is missing; empty where none is, or all are."""
+        if self.thresholds or not self.count:
+            return ""
+        return (
+            "IoU is not measured: its threshold is chosen on validation pictures, and none of these has a mask. Energy "
+            "inside and pointing game need no threshold."
+        )
 
 
 def choose_pictures(data: PreparedData, part: np.ndarray, count: int, seed: int | str) -> np.ndarray:
@@ -90,8 +100,13 @@ def read_inputs(network: Network, data: PreparedData, indices: np.ndarray) -> Te
     return normalize(pixels, network.preprocessing).to(next(network.model.parameters()).device)
 
 
-def draw_sample(network: Network, data: PreparedData, indices: np.ndarray, methods: Sequence[str], seed: int) -> Sample:
-    """Explain the predicted class of pictures by each of the methods and by the controls."""
+def draw_sample(
+    network: Network, data: PreparedData, indices: np.ndarray, methods: Sequence[str], seed: int, noise_seed: int
+) -> Sample:
+    """Explain the predicted class of pictures by each of the methods and by the controls.
+
+    ``seed`` draws the random weights, ``noise_seed`` the random maps, which are as smooth as those of the network.
+    """
     inputs = read_inputs(network, data, indices)
     explained = {name: class_activation_maps(network.model, inputs, network.layers, None, name) for name in methods}
     first = explained[methods[0]]
@@ -99,7 +114,7 @@ def draw_sample(network: Network, data: PreparedData, indices: np.ndarray, metho
     size = (inputs.shape[2], inputs.shape[3])
     maps = {name: found.maps for name, found in explained.items()} | {
         RANDOM_WEIGHTS: class_activation_maps(broken, inputs, network.layers, first.targets, methods[0]).maps,
-        RANDOM_MAPS: random_maps(len(inputs), size, seed).to(inputs.device),
+        RANDOM_MAPS: random_maps(len(inputs), size, noise_seed, first.grid).to(inputs.device),
         CENTRE: centre_maps(len(inputs), size).to(inputs.device),
     }
     probabilities = first.logits.double().softmax(1)
@@ -145,18 +160,22 @@ def locate(
     seed: int,
     values: dict[str, Columns],
 ) -> Located:
-    """Add the measures of localization to ``values``, NaN for pictures without a mask."""
+    """Add the measures of localization to ``values``, NaN for pictures without a mask.
+
+    The threshold of the IoU is chosen on validation pictures, with the same random weights as in ``sample``, which has
+    ``seed`` too, and other random maps.
+    """
     side = network.preprocessing.size
     numbers, flowers = _read_masks(masks, sample.indices, side)
     validation = choose_pictures(data, data.split.val, MAX_VALIDATION, seed)
     positions, validation_flowers = _read_masks(masks, validation, side)
-    if not numbers or not positions:
-        return Located("", 0, 0, {}, None)
-    tuned = draw_sample(network, data, validation[positions], methods, seed + 1).maps
+    if not numbers:
+        return Located("", 0, len(positions), {}, None)
+    tuned = draw_sample(network, data, validation[positions], methods, seed, seed + 1).maps if positions else {}
     thresholds = {kind: choose_threshold(maps.cpu(), validation_flowers) for kind, maps in tuned.items()}
     shares = np.empty(0)
     for kind, maps in sample.maps.items():
-        found = measure_localization(maps[numbers].cpu(), flowers, thresholds[kind])
+        found = measure_localization(maps[numbers].cpu(), flowers, thresholds.get(kind))
         shares = found["area_share"]
         for name, column in found.items():
             values[kind][name] = np.full(len(sample.indices), np.nan)

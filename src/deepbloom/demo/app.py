@@ -96,6 +96,7 @@ def build_app(networks: Sequence[Network], port: int, desk: Desk | None = None) 
                 request.headers.get("content-length"),
                 request.stream(),
                 lambda content: answer(content, networks, method, target),
+                request.is_disconnected,
             )
             return JSONResponse(said)
         except ClientDisconnect:

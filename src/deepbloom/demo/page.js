@@ -53,7 +53,7 @@
       heatmap.style.opacity = state.opacity;
       frame.append(heatmap);
       const scale = make("div", "scale");
-      scale.append(make("span", "", "no evidence"), make("i"), make("span", "", "most"));
+      scale.append(make("span", "", "least evidence"), make("i"), make("span", "", "most"));
       left.append(scale);
       left.append(make("p", "shown", `Heatmap for ${network.shown}, ${percent(network.shown_confidence)}`));
     } else {

@@ -1,7 +1,7 @@
 """Pictures as they come in: so many bytes, so long, so many at once; in memory only, never a file."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from deepbloom.errors import DeepBloomError
@@ -42,7 +42,13 @@ class Desk:
         self._inside = 0
         self._turn = asyncio.Lock()
 
-    async def answer(self, announced: str | None, parts: AsyncIterator[bytes], work: Callable[[bytes], Any]) -> Any:
+    async def answer(
+        self,
+        announced: str | None,
+        parts: AsyncIterator[bytes],
+        work: Callable[[bytes], Any],
+        gone: Callable[[], Awaitable[bool]],
+    ) -> Any:
         """Return ``work`` of the uploaded bytes, run in a thread.
 
         Parameters
@@ -51,6 +57,8 @@ class Desk:
             The upload's Content-Length.
         parts : asynchronous iterator of bytes
         work : callable
+        gone : asynchronous callable
+            Whether nobody waits for the answer any more: asked when the upload's turn has come.
 
         Raises
         ------
@@ -68,6 +76,8 @@ class Desk:
             except asyncio.TimeoutError as error:
                 raise UploadRefused(f"The upload took longer than {self.seconds:g} seconds.", 408) from error
             async with self._turn:
+                if await gone():
+                    raise UploadRefused("Nobody waits for this answer any more.", 499)
                 return await asyncio.to_thread(work, content)
         finally:
             self._inside -= 1

@@ -4,6 +4,7 @@ The backbone runs without gradient; only what lies behind the target layer is di
 method from another is in `deepbloom.explain.methods`.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from deepbloom.explain.methods import METHODS
 __all__ = ["METHODS", "Maps", "Targets", "class_activation_maps", "last_convolutional"]
 
 CPU_BATCH = 8  # pictures at a time: activations of more fall out of the processor's cache
+GPU_BATCH = 64
 PREDICTED = -1
 NAMES_SHOWN = 12
 
@@ -33,26 +35,29 @@ class Maps:
     Attributes
     ----------
     maps : Tensor of float32, shape (B, H, W)
-        Evidence at the size of the input, in [0, 1]: 1 where a picture's evidence is strongest. All zero where there
-        is none.
+        Evidence at the size of the input, in [0, 1]: 0 where a picture's evidence is least, 1 where it is strongest.
+        All zero where it is the same everywhere.
     logits : Tensor of float32, shape (B, C)
         What the network answered.
     targets : Tensor of int64, shape (B,)
         The class that is explained.
     against : Tensor of int64, shape (B,), or None
         The class that it is compared with, if any.
+    grid : tuple of int
+        Height and width of the map before it was enlarged; of several layers, of the finest.
     """
 
     maps: Tensor
     logits: Tensor
     targets: Tensor
     against: Tensor | None
+    grid: tuple[int, int]
 
 
 def class_activation_maps(
     model: nn.Module,
     inputs: Tensor,
-    target_layers: str | Sequence[str],
+    target_layers: str | Sequence[str] | None = None,
     targets: Targets = None,
     method: str = "gradcam",
 ) -> Maps:
@@ -67,9 +72,9 @@ def class_activation_maps(
         Maps (B, 3, H, W) to logits (B, C).
     inputs : Tensor of float, shape (B, 3, H, W)
         Normalized pictures, on the model's device.
-    target_layers : str or sequence of str
+    target_layers : str, sequence of str, or None
         Module paths, as in ``model.named_modules()``, whose output has shape (B, K, h, w). Of several layers the mean
-        of the maps is taken, each scaled to [0, 1] first.
+        of the maps is taken, each scaled to [0, 1] first. None is `last_convolutional`.
     targets : int, Tensor of int64 of shape (B,), a pair of these, or None
         The class to explain; None is the predicted one, in a pair too. A pair (a, b) explains the difference of the
         logits of a and b: why this and not that.
@@ -88,22 +93,25 @@ def class_activation_maps(
     """
     if method not in METHODS:
         raise ConfigError(unknown("method", method, METHODS))
-    layers = _find_layers(model, (target_layers,) if isinstance(target_layers, str) else target_layers)
     if inputs.ndim != 4 or not inputs.is_floating_point() or not len(inputs):
         raise ConfigError(f"inputs must be float of shape (B, 3, H, W), not {inputs.dtype} of {tuple(inputs.shape)}.")
-    step = CPU_BATCH if inputs.device.type == "cpu" else len(inputs)
+    if target_layers is None:
+        target_layers = last_convolutional(model, inputs[:1])
+    layers = _find_layers(model, (target_layers,) if isinstance(target_layers, str) else target_layers)
+    step = CPU_BATCH if inputs.device.type == "cpu" else GPU_BATCH
     with left_as_found(model, inputs.device):
         classes = _read_targets(targets, inputs)
         parts = [
             _map_batch(model, layers, some.clone(memory_format=torch.channels_last), wanted, method)
             for some, wanted in zip(inputs.split(step), classes.split(step), strict=True)
         ]
-    maps, logits, classes = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Maps(maps, logits, classes[:, 0], classes[:, 1] if isinstance(targets, tuple) else None)
+    *columns, grids = zip(*parts, strict=True)
+    maps, logits, classes = map(torch.cat, columns)
+    return Maps(maps, logits, classes[:, 0], classes[:, 1] if isinstance(targets, tuple) else None, grids[0])
 
 
 def last_convolutional(model: nn.Module, example: Tensor | None = None) -> str:
-    """Return the path of the module that yields the last map, for a network without an entry in the registry.
+    """Return the path of the module that yields the last map.
 
     That is the outermost module, not a pooling, that ends last among those whose output has shape (B, K, h, w) with
     more than one position: ``layer4`` of a ResNet, ``features`` of a VGG.
@@ -167,8 +175,8 @@ def left_as_found(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 def _map_batch(
     model: nn.Module, layers: dict[str, nn.Module], inputs: Tensor, classes: Tensor, method: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return maps, logits and classes, shape (B, 1), or (B, 2) where two are compared."""
+) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
+    """Return maps, logits, classes, shape (B, 1), or (B, 2) where two are compared, and the finest layer's grid."""
     chosen = METHODS[method]
     logits, activations = _run(model, layers, inputs, with_gradient=chosen.needs == "gradients")
     classes = torch.where(classes == PREDICTED, logits.argmax(1, keepdim=True), classes)
@@ -186,7 +194,8 @@ def _map_batch(
             small = scale_maps(drawn.relu())
             per_layer.append(F.interpolate(small[:, None], inputs.shape[2:], mode="bilinear", align_corners=False))
     maps = scale_maps(torch.stack(per_layer).mean(0)[:, 0])
-    return maps, logits.detach().float(), classes
+    height, width = max((activation.shape[2:] for activation in activations.values()), key=math.prod)
+    return maps, logits.detach().float(), classes, (height, width)
 
 
 def _run(

@@ -15,7 +15,7 @@ from scipy.sparse.linalg import splu
 from torch import Tensor, nn
 
 from deepbloom.errors import ConfigError
-from deepbloom.explain.cam import CPU_BATCH, left_as_found, scale_maps
+from deepbloom.explain.cam import CPU_BATCH, GPU_BATCH, left_as_found, scale_maps
 
 ROAD_FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SWEEPS = 10
@@ -252,9 +252,9 @@ def impute_quickly(picture: Tensor, missing: Tensor, generator: torch.Generator,
     return torch.where(missing, filled + noise * torch.randn(picture.shape, generator=generator), picture)
 
 
-def random_maps(count: int, size: tuple[int, int], seed: int = 0, grid: int = 7) -> Tensor:
-    """Return maps of noise, shape (count, H, W), in [0, 1], as smooth as those of a layer of ``grid`` x ``grid``."""
-    noise = torch.rand(count, 1, grid, grid, generator=torch.Generator().manual_seed(seed))
+def random_maps(count: int, size: tuple[int, int], seed: int = 0, grid: tuple[int, int] = (7, 7)) -> Tensor:
+    """Return maps of noise, shape (count, H, W), in [0, 1], as smooth as those of a layer of ``grid`` positions."""
+    noise = torch.rand(count, 1, *grid, generator=torch.Generator().manual_seed(seed))
     return scale_maps(F.interpolate(noise, size, mode="bilinear", align_corners=False)[:, 0])
 
 
@@ -288,7 +288,7 @@ def _rank(maps: Tensor, seed: int) -> Tensor:
 
 def _probabilities(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """Return the softmax of the targets, one or one per picture, float32 on the CPU, shape (N,)."""
-    step = CPU_BATCH if inputs.device.type == "cpu" else 64
+    step = CPU_BATCH if inputs.device.type == "cpu" else GPU_BATCH
     parts = [model(part.contiguous(memory_format=torch.channels_last)) for part in inputs.split(step)]
     softmax = torch.cat(parts).float().softmax(1)
     return softmax.gather(1, targets.expand(len(softmax))[:, None])[:, 0].cpu()

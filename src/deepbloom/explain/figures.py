@@ -3,8 +3,9 @@
 Texts are drawn as they are: no character in a class name is markup.
 """
 
+import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -18,14 +19,15 @@ from deepbloom.errors import ConfigError
 
 COLORMAP = "inferno"  # perceptually uniform, and readable without colour vision
 OPACITY = 0.45
-SCALE_LABEL = "evidence, as a share of its maximum"
+SCALE_LABEL = "evidence, from its least to its most"
 INK, FAINT, WARNING = "#333333", "#6B6B6B", "#B84A00"
 
 # Inches. A figure is laid out for reading; its resolution follows the picture.
 PICTURE_SIDE, TILE_SIDE, SMALLEST_WIDTH = 5.2, 2.7, 4.5
 MARGIN, GAP, LINE, HEADING_LINE, HEADING_GAP = 0.2, 0.16, 0.2, 0.28, 0.08
 BAR_GAP, BAR_WIDTH, BAR_LABELS, LONGEST_BAR = 0.18, 0.16, 0.62, PICTURE_SIDE
-SMALLEST_PIXELS, LARGEST_PIXELS, TILE_DPI = 520, 2000, 130  # pixels of a panel's longer side; dots per inch
+SMALLEST_PIXELS, LARGEST_PIXELS = 520, 4096  # of a panel's longer side
+SMALLEST_TILE, LARGEST_TILE = 351, 512
 NAME_LENGTH = 90
 EXIF_ORIENTATION = 0x0112
 
@@ -78,9 +80,8 @@ def overlay(picture: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY)
         raise ConfigError(f"A heatmap has shape (h, w) and values in [0, 1]; this one has shape {heatmap.shape}.")
     picture = ImageOps.exif_transpose(picture).convert("RGB")
     stretched = np.asarray(Image.fromarray(heatmap).resize(picture.size, Image.Resampling.BICUBIC)).clip(0, 1)
-    colors = matplotlib.colormaps[COLORMAP](stretched)[..., :3]
-    blended = (1 - opacity) * np.asarray(picture) + opacity * 255 * colors
-    return Image.fromarray(blended.round().astype(np.uint8))
+    colors = matplotlib.colormaps[COLORMAP](stretched, bytes=True)[..., :3]
+    return Image.blend(picture, Image.fromarray(np.ascontiguousarray(colors)), opacity)
 
 
 def draw_heatmap(
@@ -104,37 +105,6 @@ def draw_heatmap(
     return _lay_out([Tile(picture, None), Tile(picture, heatmap)], 2, PICTURE_SIDE, dpi, title, opacity)
 
 
-def draw_comparison(
-    picture: Image.Image,
-    heatmaps: Mapping[str, np.ndarray],
-    captions: Sequence[str] = (),
-    title: str = "",
-    columns: int = 4,
-    opacity: float = OPACITY,
-) -> Figure:
-    """Return a figure of one picture under several heatmaps: of models, methods or classes.
-
-    Parameters
-    ----------
-    picture : PIL.Image
-    heatmaps : mapping of str to ndarray of float, shape (h, w), in [0, 1]
-        By the title of their panels, in order; the picture alone comes first.
-    captions : sequence of str
-        One per heatmap, or none.
-    title : str
-        Of the figure.
-    columns : int
-        Panels side by side.
-    opacity : float
-        See `overlay`.
-    """
-    captions = list(captions) or [""] * len(heatmaps)
-    tiles: list[Tile | None] = [Tile(picture, None, "picture")]
-    for (name, heatmap), caption in zip(heatmaps.items(), captions, strict=True):
-        tiles.append(Tile(picture, heatmap, name, caption))
-    return _lay_out(tiles, columns, TILE_SIDE, TILE_DPI, title, opacity)
-
-
 def draw_gallery(tiles: Sequence[Tile | None], title: str = "", columns: int = 4, opacity: float = OPACITY) -> Figure:
     """Return a figure of many pictures under their heatmaps, in rows.
 
@@ -156,7 +126,9 @@ def draw_gallery(tiles: Sequence[Tile | None], title: str = "", columns: int = 4
     """
     if not any(tiles):
         raise ConfigError("A gallery needs at least one picture.")
-    return _lay_out(tiles, columns, TILE_SIDE, TILE_DPI, title, opacity)
+    longest = max(max(tile.picture.size) for tile in tiles if tile)
+    dpi = min(max(longest, SMALLEST_TILE), LARGEST_TILE) / TILE_SIDE
+    return _lay_out(tiles, columns, TILE_SIDE, dpi, title, opacity)
 
 
 def _lay_out(tiles: Sequence[Tile | None], columns: int, side: float, dpi: float, title: str, opacity: float) -> Figure:
@@ -211,9 +183,11 @@ class _Page:
 
 
 def _show(axes: Axes, tile: Tile, opacity: float) -> None:
+    panel = axes.get_window_extent()
     picture = ImageOps.exif_transpose(tile.picture).convert("RGB")
+    picture.thumbnail((math.ceil(panel.width - 0.01), math.ceil(panel.height - 0.01)))
     shown = picture if tile.heatmap is None else overlay(picture, tile.heatmap, opacity)
-    enlarged = axes.get_window_extent().width > 1.01 * picture.width
+    enlarged = panel.width > 1.01 * picture.width
     axes.imshow(np.asarray(shown), aspect="auto", interpolation="bicubic" if enlarged else "auto")
     axes.set_xticks([])
     axes.set_yticks([])

@@ -51,15 +51,19 @@ def measure_faithfulness(model: nn.Module, inputs: Tensor, maps: Tensor, targets
     return Faithfulness(_to_arrays(values), _to_arrays(curves))
 
 
-def measure_localization(maps: Tensor, masks: Tensor, threshold: float) -> dict[str, np.ndarray]:
-    """Return the measures of localization of maps and masks, shape (B, S, S), and the flower's share of the picture."""
+def measure_localization(maps: Tensor, masks: Tensor, threshold: float | None) -> dict[str, np.ndarray]:
+    """Return the measures of localization of maps and masks, shape (B, S, S), and the flower's share of the picture.
+
+    Without a threshold there is no IoU.
+    """
     tolerance = round(POINTING_TOLERANCE * maps.shape[-1])
     values = {
         "energy_inside": energy_inside(maps, masks),
         "pointing_hit": pointing_hits(maps, masks, tolerance),
-        "iou": intersection_over_union(maps, masks, threshold),
         "area_share": area_share(masks),
     }
+    if threshold is not None:
+        values["iou"] = intersection_over_union(maps, masks, threshold)
     return _to_arrays(values)
 
 
