@@ -4,8 +4,7 @@ Hydra finds them here by its own rules: a plugin must live in the namespace pack
 """
 
 import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -19,6 +18,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from deepbloom.signals import Stopped
 
 log = logging.getLogger("deepbloom")
 
@@ -65,20 +66,42 @@ class SubmittingSweeper(Sweeper):
         )
 
     def launch(self, jobs: Sequence[Sequence[str]]) -> list[Any]:
-        """Run jobs, each given as its overrides; returns a `deepbloom.commands.sweep.JobResult` for each."""
-        from deepbloom.commands.sweep import result_from_folder, submit
+        """Run jobs, each given as its overrides; returns a `deepbloom.commands.sweep.JobResult` for each.
 
-        submitted = self.task.submission.jobs
-        first, started = len(submitted), time.monotonic()
-        submitted += submit([self._compose(overrides) for overrides in jobs])
+        A job that is another one's run, as in ``seed=0,0``, and one that is complete already are not run.
+        """
+        from deepbloom.commands.sweep import settle, submit
+
+        configs = submit([self._compose(overrides) for overrides in jobs])
+        folders = [str(config.output_dir) for config in configs]
+        first_of = {folder: folders.index(folder) for folder in folders}
+        for number, folder in enumerate(folders):
+            if first_of[folder] != number:
+                log.info("%s is given twice; it is one run: %s", " ".join(jobs[number]), folder)
+        results = dict(zip(first_of, settle([configs[number] for number in first_of.values()]), strict=True))
+        left = [number for folder, number in first_of.items() if results[folder] is None]
+        if left:
+            launched = self._launch([configs[number] for number in left], [jobs[number] for number in left])
+            results |= zip((folders[number] for number in left), launched, strict=True)
+        return [results[folder] for folder in folders]
+
+    def _launch(self, configs: Sequence[Any], jobs: Sequence[Sequence[str]]) -> list[Any]:
+        """Hand the jobs to the launcher; what it does not report is read from the runs' folders."""
+        from deepbloom.commands.sweep import last_start, result_from_folder
+
+        submission = self.task.submission
+        first, starts = len(submission.jobs), [last_start(config) for config in configs]
+        submission.jobs += configs
         results: list[Any] = []
         try:
             for returned in self.launcher.launch(jobs, initial_job_idx=first):
                 results.append(returned.return_value)
+        except Stopped as stop:
+            submission.stopped_by = stop.signal_number
         except Exception as error:  # a job killed with its worker, a cluster that is gone: the folders know the rest
             log.error("%s: %s", type(self.launcher).__name__, error)
-        seconds = time.monotonic() - started
-        return results + [result_from_folder(job, seconds) for job in submitted[first + len(results) :]]
+        lost = list(zip(configs, starts, strict=True))[len(results) :]
+        return results + [result_from_folder(config, start) for config, start in lost]
 
     def _compose(self, overrides: Sequence[str]) -> Any:
         job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -96,7 +119,8 @@ class GridSweeper(SubmittingSweeper):
     def sweep(self, arguments: list[str]) -> None:
         from deepbloom.commands.sweep import conclude
 
-        conclude(self.launch(BasicSweeper.split_arguments(self.parse(arguments), None)[0]))
+        results = self.launch(BasicSweeper.split_arguments(self.parse(arguments), None)[0])
+        conclude(list(dict.fromkeys(results)), self.task.submission.stopped_by)
 
 
 class OptunaSweeper(SubmittingSweeper):
@@ -131,10 +155,34 @@ class OptunaSweeper(SubmittingSweeper):
         study = search.open_study(self.storage, self.study_name, sorted(arguments))
         space = {key: distribution(override) for key, override in searched.items()}
 
-        def launch(trials: Sequence[Mapping[str, object]]) -> list[Any]:
-            return self.launch([[*fixed, *(f"{key}={value}" for key, value in trial.items())] for trial in trials])
+        def overrides_of(trial: Mapping[str, object]) -> list[str]:
+            return [*fixed, *(f"{key}={value}" for key, value in trial.items())]
 
-        search.search(study, space, launch, **self.limits)
+        self.check_finished(overrides_of(trial.params) for trial in search.finished_trials(study))
+
+        def launch(trials: Sequence[Mapping[str, object]]) -> list[Any]:
+            return self.launch([overrides_of(trial) for trial in trials])
+
+        search.search(study, space, launch, lambda: self.task.submission.stopped_by, **self.limits)
+
+    def check_finished(self, jobs: Iterable[list[str]]) -> None:
+        """Make sure that the runs of a study's finished trials, where they are still there, are of the same pictures.
+
+        Raises
+        ------
+        ConfigError
+            They are not, or are damaged; `deepbloom.commands.sweep.settle` logs which run it is.
+        """
+        from deepbloom.commands.sweep import settle, submit
+        from deepbloom.errors import ConfigError
+
+        configs = [config for config in map(self._compose, jobs) if config.train.resume == "auto"]
+        if any(result and result.exit_code for result in settle([submit([config])[0] for config in configs])):
+            raise ConfigError(
+                f"The study {self.study_name!r} in {self.storage} has a trial whose run is of other pictures or "
+                "damaged, so that new ones cannot be compared with it. For a new study give another "
+                "hydra.sweeper.study_name."
+            )
 
 
 def distribution(override: Override) -> Any:

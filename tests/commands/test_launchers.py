@@ -6,14 +6,15 @@ import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
+from deepbloom import run_dir
 from deepbloom.commands import sweep as commands_sweep
-from deepbloom.commands.sweep import JobResult, Submission
+from deepbloom.commands.sweep import Ended, JobResult, Submission
 from deepbloom.config import RunConfig
 from hydra_plugins.deepbloom_launcher import GridSweeper, SubmittedJob
 
@@ -61,31 +62,44 @@ def test_every_launcher_ends_in_the_same_table_and_exit_code(
 
 
 class Gone:
-    """A launcher whose cluster goes away when the first job has been reported."""
+    """A launcher that runs jobs, reports the first one, and whose cluster then goes away."""
 
-    def __init__(self, returned: JobReturn) -> None:
-        self.returned = returned
+    def __init__(self, run: Callable[[], None], returned: JobReturn) -> None:
+        self.run, self.returned = run, returned
 
     def launch(self, jobs: list[list[str]], initial_job_idx: int) -> Iterator[JobReturn]:
         yield self.returned
+        self.run()
         raise ConnectionError("the cluster is gone")
 
 
 def test_what_a_launcher_lost_is_read_from_the_runs_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    files = {"a": "metrics.json", "b": "metrics.json", "c": "last.ckpt", "d": "failed.txt", "e": None}
-    for name, file in files.items():
-        (tmp_path / name).mkdir()
-        if file:
-            (tmp_path / name / file).touch()
+    left = {"a": "", "b": run_dir.METRICS, "c": run_dir.LAST, "d": run_dir.FAILED, "e": run_dir.FAILED, "f": ""}
+    left |= {"g": run_dir.LAST, "h": run_dir.FAILED}
+    configs = {name: RunConfig(output_dir=str(tmp_path / name)) for name in left}
+
+    def leave(name: str) -> None:
+        (tmp_path / name).mkdir(exist_ok=True)
+        run_dir.write_config(tmp_path / name, configs[name])
+        if left[name]:
+            (tmp_path / name / left[name]).write_text("DivergedError: nan" if name == "d" else "ValueError: 1")
+
+    for name in "cgh":  # c is begun again in this sweep, g and h are not
+        leave(name)
     sweeper = GridSweeper()
     sweeper.task = SubmittedJob()
-    sweeper.launcher = Gone(JobReturn(_return_value=JobResult(tmp_path / "a", 0, 1.0), status=JobStatus.COMPLETED))
-    monkeypatch.setattr(sweeper, "_compose", lambda overrides: RunConfig(output_dir=str(tmp_path / overrides[0])))
-    monkeypatch.setattr("deepbloom.run_dir.claim_folder", lambda config: Path(config.output_dir))
-    results = sweeper.launch([[name] for name in files])
-    assert [result.outcome for result in results] == ["done", "done", "killed", "failed (1)", "not started"]
+    returned = JobReturn(_return_value=JobResult(tmp_path / "a", 0, 1.0), status=JobStatus.COMPLETED)
+    sweeper.launcher = Gone(lambda: [leave(name) for name in "bcde"], returned)
+    monkeypatch.setattr(sweeper, "_compose", lambda overrides: configs[overrides[0]])
+    results = sweeper.launch([[name] for name in left])
+    assert [result.outcome for result in results] == [
+        *("done", "done", "killed", "diverged", "failed (1)"),
+        *("not started", "not started", "not started"),
+    ]
+    assert [result.reason for result in results[3:5]] == ["DivergedError: nan", "ValueError: 1"]
+    assert [result.seconds for result in results] == [1.0] + [0.0] * 7
     assert "the cluster is gone" in caplog.text
 
 
@@ -100,10 +114,10 @@ def test_a_job_is_the_one_that_was_submitted_and_runs_where_the_sweep_was_starte
     monkeypatch.setenv("DEEPBLOOM_CACHE", "/elsewhere")
     seen = []
 
-    def note(config: RunConfig) -> JobResult:
+    def note(config: RunConfig) -> Ended:
         seen.append((config.seed, config.output_dir, os.getcwd(), os.environ["DEEPBLOOM_CACHE"]))
-        return JobResult(Path("x"), 0)
+        return Ended(0)
 
-    monkeypatch.setattr(commands_sweep, "run_job", note)
+    monkeypatch.setattr(commands_sweep, "_run_in_process", note)
     pickle.loads(carried).run(1)
     assert seen == [(1, "outputs/1", str(tmp_path), str(tmp_path / "cache"))]

@@ -1,5 +1,6 @@
 """A search goes on where it was killed: the same trials, none lost, none run twice."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -24,15 +25,20 @@ class Killed(BaseException):
 class Jobs:
     """Runs jobs as a launcher does, each leaving a complete run; dies when it has begun ``dies_at`` of them.
 
-    The highest accuracy is at lr=0.01.
+    The highest accuracy is at lr=0.01. While job ``stopped_at`` runs, a person stops the search.
     """
 
-    def __init__(self, folder: Path, dies_at: int = 0, codes: Mapping[int, int] | None = None) -> None:
-        self.folder, self.dies_at, self.codes = folder, dies_at, codes or {}
+    def __init__(
+        self, folder: Path, dies_at: int = 0, codes: Mapping[int, int] | None = None, stopped_at: int = 0
+    ) -> None:
+        self.folder, self.dies_at, self.codes, self.stopped_at = folder, dies_at, codes or {}, stopped_at
         self.begun: list[dict[str, object]] = []
 
     def __call__(self, batch: Sequence[Mapping[str, object]]) -> list[JobResult]:
         return [self._run(dict(parameters)) for parameters in batch]
+
+    def stopped_by(self) -> int:
+        return 2 if 0 < self.stopped_at <= len(self.begun) else 0
 
     def _run(self, parameters: dict[str, object]) -> JobResult:
         self.begun.append(parameters)
@@ -54,7 +60,15 @@ def trials_of(storage: str) -> list[tuple]:
 
 
 def start(storage: str, jobs: Jobs, n_trials: int = 14, n_jobs: int = 1) -> None:
-    search(open_study(storage, "s", ["optimizer.lr=x"]), SPACE, jobs, n_trials=n_trials, n_jobs=n_jobs, seed=0)
+    search(
+        open_study(storage, "s", ["optimizer.lr=x"]),
+        SPACE,
+        jobs,
+        jobs.stopped_by,
+        n_trials=n_trials,
+        n_jobs=n_jobs,
+        seed=0,
+    )
 
 
 def test_a_killed_search_goes_on_and_ends_as_one_never_killed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -101,11 +115,19 @@ def test_a_crashed_trial_stays_open_and_a_diverged_one_counts(tmp_path: Path, ca
 
 
 def test_a_person_who_stops_the_search_begins_no_further_trial(tmp_path: Path) -> None:
-    jobs = Jobs(tmp_path, codes={2: 130})
+    jobs = Jobs(tmp_path, codes={2: 130}, stopped_at=2)
     with pytest.raises(SweepError) as failure:
         start(f"sqlite:///{tmp_path / 'study.db'}", jobs)
     assert failure.value.exit_code == 130
     assert len(jobs.begun) == 2
+
+
+def test_a_trial_that_is_stopped_alone_stays_open_and_the_search_goes_on(tmp_path: Path) -> None:
+    storage, jobs = f"sqlite:///{tmp_path / 'study.db'}", Jobs(tmp_path, codes={2: 143})
+    with pytest.raises(SweepError, match="1 of 4 trials are not done") as failure:
+        start(storage, jobs, n_trials=4)
+    assert failure.value.exit_code == 143
+    assert [value is None for _, value in trials_of(storage)] == [False, True, False, False]
 
 
 def test_a_study_of_other_settings_is_not_mixed_with(tmp_path: Path) -> None:
@@ -114,6 +136,14 @@ def test_a_study_of_other_settings_is_not_mixed_with(tmp_path: Path) -> None:
     open_study(storage, "s", ["seed=0"])
     with pytest.raises(ConfigError, match="seed=1"):
         open_study(storage, "s", ["seed=1"])
+
+
+def test_a_study_of_other_code_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    open_study(storage, "s", ["seed=0"])
+    monkeypatch.setattr("deepbloom.commands.search.code_version", lambda: "other")
+    with pytest.raises(ConfigError, match=r"begun by other code of DeepBloom .*another hydra.sweeper.study_name"):
+        open_study(storage, "s", ["seed=0"])
 
 
 def test_a_storage_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
@@ -145,17 +175,18 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.long
-def test_a_search_trains_and_a_second_start_finds_all_done(
+def test_a_search_trains_and_a_second_start_finds_all_done_unless_the_pictures_changed(
     deepbloom: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    own = Path(shutil.copytree(pictures, tmp_path / "own"))
     arguments = (
         "hydra/sweeper=optuna",
         "hydra.sweeper.n_trials=2",
         "optimizer.lr=tag(log,interval(1e-4,1e-2))",
         "model=scratch_cnn",
         "data=imagefolder",
-        f"data.root={pictures}",
+        f"data.root={own}",
         "train.epochs=1",
         "train.batch_size=9",
     )
@@ -166,3 +197,8 @@ def test_a_search_trains_and_a_second_start_finds_all_done(
     code, out, _ = deepbloom("train", "-m", *arguments)
     assert code == 0
     assert out.count("done before") == 2
+
+    shutil.copy(own / "lime" / "01.png", own / "lime" / "00.png")
+    code, _, err = deepbloom("train", "-m", *(*arguments, "hydra.sweeper.n_trials=3"))
+    assert code == 2
+    assert "has a trial whose run is of other pictures" in err

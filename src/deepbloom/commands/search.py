@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Union
 from deepbloom import run_dir
 from deepbloom.commands.sweep import JobResult, SweepError
 from deepbloom.errors import ConfigError, require_package
+from deepbloom.provenance import code_version
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -35,7 +36,8 @@ def open_study(storage: str, name: str, settings: Sequence[str]) -> "Study":
     Raises
     ------
     ConfigError
-        Optuna is not installed, the storage cannot be opened, or the study was begun with other settings.
+        Optuna is not installed, the storage cannot be opened, or the study was begun with other settings or by other
+        code.
     """
     require_package("optuna", "hydra/sweeper=optuna")
     import optuna
@@ -57,18 +59,32 @@ def open_study(storage: str, name: str, settings: Sequence[str]) -> "Study":
             f"The study {name!r} in {storage} was begun with other settings (differing: {', '.join(changed)}). "
             "For a new one give another hydra.sweeper.study_name."
         )
+    begun_by = study.user_attrs.get("code_version")
+    if begun_by not in (None, code_version()):
+        raise ConfigError(
+            f"The study {name!r} in {storage} was begun by other code of DeepBloom ({begun_by}, now {code_version()}), "
+            "and accuracies of both would be compared. For a new one give another hydra.sweeper.study_name."
+        )
     study.set_user_attr("settings", list(settings))
+    study.set_user_attr("code_version", code_version())
     return study
 
 
 def search(
-    study: "Study", space: Mapping[str, "BaseDistribution"], launch: Launch, n_trials: int, n_jobs: int, seed: int
+    study: "Study",
+    space: Mapping[str, "BaseDistribution"],
+    launch: Launch,
+    stopped_by: Callable[[], int],
+    n_trials: int,
+    n_jobs: int,
+    seed: int,
 ) -> None:
     """Run trials until the study has ``n_trials``, and print what became of each.
 
     The objective is the best accuracy on the validation part; the test part decides nothing. Trials that were
     interrupted come first: their parameters are in the study, so their runs go on from their directories. A trial that
     diverged counts; one that ended in any other way than done stays open, for the same command to go on with.
+    ``stopped_by`` returns the signal that the search was stopped with, or 0: then no further trial begins.
 
     Raises
     ------
@@ -91,16 +107,22 @@ def search(
             batch.append(study.ask(dict(space)))
         if not batch:
             break
-        done = _run_batch(study, batch, launch)
-        results |= done
-        if any(result.exit_code in (130, 143) for result in done.values()):  # stopped by the person
+        results |= _run_batch(study, batch, launch)
+        if stopped_by():
             break
-    _conclude(study, results, n_trials)
+    _conclude(study, results, n_trials, stopped_by())
 
 
 def begun_trials(study: "Study") -> "list[FrozenTrial]":
     """Return the trials that have parameters; a kill may leave one without."""
     return [trial for trial in study.get_trials() if trial.params]
+
+
+def finished_trials(study: "Study") -> "list[FrozenTrial]":
+    """Return the trials that have an accuracy."""
+    from optuna.trial import TrialState
+
+    return study.get_trials(states=(TrialState.COMPLETE,))
 
 
 def _run_batch(study: "Study", batch: "Sequence[Trial]", launch: Launch) -> dict[int, JobResult]:
@@ -123,7 +145,7 @@ def validation_accuracy(folder: Path) -> float:
     return json.loads((folder / run_dir.METRICS).read_text())["val"]["top1_accuracy"]
 
 
-def _conclude(study: "Study", results: Mapping[int, JobResult], n_trials: int) -> None:
+def _conclude(study: "Study", results: Mapping[int, JobResult], n_trials: int, stopped_by: int) -> None:
     from optuna.trial import TrialState
 
     before = {TrialState.COMPLETE: "done before", TrialState.FAIL: "diverged", TrialState.RUNNING: "not done"}
@@ -132,12 +154,14 @@ def _conclude(study: "Study", results: Mapping[int, JobResult], n_trials: int) -
         result = results.get(trial.number)
         outcome, folder = (result.outcome, result.folder) if result else (before[trial.state], "")
         value = "" if trial.value is None else f"{trial.value:.4f}"
-        print(f"trial {trial.number:<4} {outcome:<11}  {value:<6}  {_overrides(trial.params)}  {folder}".rstrip())
+        reason = result.reason if result else ""
+        line = f"trial {trial.number:<4} {outcome:<11}  {value:<6}  {_overrides(trial.params)}  {folder}  {reason}"
+        print(line.rstrip())
     left = n_trials - sum(trial.state.is_finished() for trial in trials)
     if left > 0:
-        codes = [result.exit_code for result in results.values() if result.exit_code not in (0, DIVERGED, None)]
+        failed = [result.exit_code for result in results.values() if result.exit_code not in (0, DIVERGED, None)]
         message = f"{left} of {n_trials} trials are not done. The same command goes on with them."
-        raise SweepError(message, codes[0] if codes else 1)
+        raise SweepError(message, 128 + stopped_by if stopped_by else (failed or [1])[0])
     if all(trial.state == TrialState.FAIL for trial in trials):
         raise SweepError(f"All {len(trials)} trials diverged. Search smaller values of optimizer.lr.", DIVERGED)
     best = study.best_trial

@@ -7,13 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from deepbloom import run_dir
-from deepbloom.config import RunConfig, from_dict
+from deepbloom import errors, run_dir
+from deepbloom.analysis.parsing import Fields
+from deepbloom.config import RunConfig, SplitConfig, from_dict
 from deepbloom.errors import ConfigError, DeepBloomError, RunError
 from deepbloom.provenance import code_version
 
@@ -32,30 +36,33 @@ class JobResult:
     ----------
     folder : Path
     exit_code : int or None
-        None: it was not started.
+        None: it was not started, or has not ended.
     seconds : float
-        0 where the run was complete before.
+        0 where this sweep did not run it, or lost sight of it.
+    reason : str
+        The error that it ended with.
+    before : bool
+        The run was complete before the sweep.
     """
 
     folder: Path
     exit_code: int | None = None
     seconds: float = 0.0
+    reason: str = ""
+    before: bool = False
 
     @property
     def outcome(self) -> str:
         """In one or two words."""
         if self.exit_code is None:
-            return "still running" if self.folder.is_dir() and run_dir.is_running(self.folder) else "not started"
-        if self.exit_code == 0 and self.seconds == 0:
+            return "still running" if run_dir.is_running(self.folder) else "not started"
+        if self.before:
             return "done before"
         return OUTCOMES.get(self.exit_code, f"failed ({self.exit_code})")
 
     def describe(self) -> str:
-        """Return the run's test accuracy, or one line that says why there is none."""
-        if self.exit_code == 0:
-            scores = json.loads((self.folder / run_dir.METRICS).read_text())
-            return f"test accuracy {scores['test']['top1_accuracy']:.4f}"
-        return run_dir.failure_reason(self.folder) if self.exit_code else ""
+        """Return the run's test accuracy, or the error that it ended with."""
+        return f"test accuracy {read_test_accuracy(self.folder):.4f}" if self.exit_code == 0 else self.reason
 
 
 class SweepError(DeepBloomError):
@@ -65,7 +72,7 @@ class SweepError(DeepBloomError):
     ----------
     message : str
     exit_code : int
-        That of the first job that was not done.
+        130 or 143 where a person stopped the sweep, else that of the first job that was not done.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -89,17 +96,43 @@ def submit(configs: Sequence[RunConfig]) -> list[RunConfig]:
     return [replace(config, output_dir=str(run_dir.claim_folder(config))) for config in configs]
 
 
-def run_jobs(configs: Sequence[RunConfig]) -> None:
-    """Run the jobs in turn and print a table of what became of them.
+def settle(configs: Sequence[RunConfig]) -> list[JobResult | None]:
+    """Return the result of every job whose run is complete already; None for those that are to be run.
+
+    A complete run of other settings or other pictures is a refused job: its results are not this job's.
+    """
+    fingerprints: dict[str, str] = {}
+    return [_settle(config, Path(str(config.output_dir)), fingerprints) for config in configs]
+
+
+def _settle(config: RunConfig, folder: Path, fingerprints: dict[str, str]) -> JobResult | None:
+    if run_dir.read_state(folder) != "complete":
+        return None
+    from deepbloom.commands.train import check_pictures
+    from deepbloom.data.sources import load_source
+
+    pictures = repr(replace(config.data, split=SplitConfig()))
+    try:
+        run_dir.check_folder(folder, config)
+        if pictures not in fingerprints:
+            fingerprints[pictures] = load_source(config.data).fingerprint
+        check_pictures(folder, fingerprints[pictures])
+        read_test_accuracy(folder)
+    except DeepBloomError as error:
+        log.error("%s", error)
+        return JobResult(folder, error.exit_code, reason=_one_line(error))
+    return JobResult(folder, 0, before=True)
+
+
+def read_test_accuracy(folder: Path) -> float:
+    """Return that of a complete run.
 
     Raises
     ------
-    SweepError
-        At least one job was not done.
+    RunError
+        Its results are damaged.
     """
-    submission = Submission(submit(configs))
-    results = submission.run_in_turn(0, len(configs))
-    conclude(results + [JobResult(Path(str(config.output_dir))) for config in submission.jobs[len(results) :]])
+    return Fields(folder / run_dir.METRICS).number("test.top1_accuracy", 1)
 
 
 @dataclass
@@ -112,11 +145,14 @@ class Submission:
         What `submit` returned.
     folder, cache : str
         Where the command was given, and its ``DEEPBLOOM_CACHE``: paths mean the same wherever a job runs.
+    stopped_by : int
+        The signal that this process was sent while a job ran: no further one is to begin.
     """
 
     jobs: list[RunConfig] = field(default_factory=list)
     folder: str = field(default_factory=os.getcwd)
     cache: str = field(default_factory=lambda: os.environ.get("DEEPBLOOM_CACHE", ""))
+    stopped_by: int = 0
 
     def run(self, number: int) -> JobResult:
         """Run one job in a process of its own.
@@ -137,41 +173,60 @@ class Submission:
             os.environ["DEEPBLOOM_CACHE"] = self.cache
         config = self.jobs[number]
         log.info("job %d of %d: %s", number + 1, len(self.jobs), config.output_dir)
-        return run_job(config)
+        started = time.monotonic()
+        ended = _run_in_process(config)
+        self.stopped_by = self.stopped_by or ended.stopped_by
+        return JobResult(Path(str(config.output_dir)), ended.exit_code, time.monotonic() - started, ended.reason)
 
     def run_in_turn(self, first: int, count: int) -> list[JobResult]:
-        """Run ``count`` jobs; fewer where a person stops one, for then the rest is not wanted either."""
+        """Run ``count`` jobs; fewer where this process is told to stop, for then the rest is not wanted either."""
         results: list[JobResult] = []
         for number in range(first, first + count):
             results.append(self.run(number))
-            if results[-1].exit_code in (130, 143):
+            if self.stopped_by:
                 break
         return results
 
 
-def result_from_folder(config: RunConfig, seconds: float) -> JobResult:
-    """Return what the run's folder says of a job that its launcher has lost."""
+def last_start(config: RunConfig) -> tuple[int, int] | None:
+    """Return what is another each time that a job begins in the run's folder: identity and age of its settings."""
+    try:
+        written = (Path(str(config.output_dir)) / run_dir.CONFIG).stat()
+    except OSError:
+        return None
+    return written.st_ino, written.st_mtime_ns
+
+
+def result_from_folder(config: RunConfig, start_before: tuple[int, int] | None) -> JobResult:
+    """Return what the run's folder says of a job that its launcher has lost, or never begun.
+
+    Parameters
+    ----------
+    config : RunConfig
+    start_before : tuple of int or None
+        `last_start` before the sweep: where it is the same still, the folder's state is of an earlier sweep.
+    """
     folder = Path(str(config.output_dir))
     state = run_dir.read_state(folder)
-    if state == "empty" or run_dir.is_running(folder):
+    if run_dir.is_running(folder) or state == "empty" or last_start(config) == start_before:
         return JobResult(folder)
-    return JobResult(folder, {"complete": 0, "failed": 1}.get(state, 137), seconds)
+    if state == "complete":
+        return JobResult(folder, 0)
+    if state == "failed":
+        reason = run_dir.failure_reason(folder)
+        kind = getattr(errors, reason.partition(":")[0], None)
+        return JobResult(folder, getattr(kind, "exit_code", 1), reason=reason)
+    return JobResult(folder, 137)
 
 
-def run_job(config: RunConfig) -> JobResult:
-    """Train in a process of its own, unless the run is complete already, and wait for it."""
-    folder, started = Path(str(config.output_dir)), time.monotonic()
-    try:
-        if run_dir.read_state(folder) == "complete" and run_dir.check_folder(folder, config) == "complete":
-            return JobResult(folder, 0)
-    except RunError:
-        pass  # the job itself says what is wrong
-    code = _run_in_process(config)
-    return JobResult(folder, code, time.monotonic() - started)
-
-
-def conclude(results: Sequence[JobResult]) -> None:
+def conclude(results: Sequence[JobResult], stopped_by: int = 0) -> None:
     """Print what became of every job.
+
+    Parameters
+    ----------
+    results : sequence of JobResult
+    stopped_by : int
+        The signal that the sweep was stopped with, if any.
 
     Raises
     ------
@@ -183,41 +238,50 @@ def conclude(results: Sequence[JobResult]) -> None:
     for result in results:
         seconds = f"{result.seconds:.0f} s" if result.seconds else ""
         print(f"{result.outcome:<{width}}  {seconds:>7}  {result.folder!s:<{names}}  {result.describe()}".rstrip())
-    bad = [result.exit_code for result in results if result.exit_code]
+    codes = [128 + stopped_by] if stopped_by else [result.exit_code for result in results if result.exit_code]
     left = sum(result.exit_code != 0 for result in results)
     if left:
         raise SweepError(
             f"{left} of {len(results)} jobs are not done. The same command goes on with them and leaves the others.",
-            bad[0] if bad else 1,
+            codes[0] if codes else 1,
         )
 
 
-def _run_in_process(config: RunConfig) -> int:
-    """Train in a new process and return its exit code; SIGINT and SIGTERM are handed on to it, and it is waited for."""
-    command = [sys.executable, "-m", "deepbloom.commands.sweep", code_version(), str(os.getpid())]
+class Ended(NamedTuple):
+    """How a job's process ended: its exit code, the error it left, and a signal that this process was sent or 0."""
+
+    exit_code: int
+    reason: str = ""
+    stopped_by: int = 0
+
+
+def _run_in_process(config: RunConfig) -> Ended:
+    """Train in a new process; SIGINT and SIGTERM are handed on to it, and it is waited for."""
     child: subprocess.Popen | None = None
-    early: list[int] = []
+    received: list[int] = []
 
     def hand_on(number: int, _: object) -> None:
-        if child is None:
-            early.append(number)
-        else:
+        received.append(number)
+        if child is not None:
             child.send_signal(number)
 
     previous = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        # In a session of its own, so that Ctrl-C in a terminal reaches it once, through this process.
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
-        for number in early:
-            child.send_signal(number)
-        child.communicate(json.dumps(asdict(config)))
+        with tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as reason:
+            command = [sys.executable, "-m", "deepbloom.commands.sweep", code_version(), str(os.getpid()), reason.name]
+            # In a session of its own, so that Ctrl-C in a terminal reaches it once, through this process.
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
+            for number in received:
+                child.send_signal(number)
+            child.communicate(json.dumps(asdict(config)))
+            code = child.returncode if child.returncode >= 0 else 128 - child.returncode
+            return Ended(code, reason.read(), received[0] if received else 0)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
-def _run_one(submitted_code: str = "", parent: str = "") -> None:
+def _run_one(submitted_code: str = "", parent: str = "", reason_file: str = "") -> None:
     """Train what stands in stdin. A job whose sweep was killed saves its state and leaves too.
 
     Parameters
@@ -226,7 +290,19 @@ def _run_one(submitted_code: str = "", parent: str = "") -> None:
         `code_version` of the sweep, and
     parent : str
         its process; nothing of each is checked where it is empty.
+    reason_file : str
+        Where the sweep looks for the error that the job ended with.
     """
+    try:
+        _train_submitted(submitted_code, parent)
+    except Exception as error:
+        if reason_file:
+            with suppress(OSError):
+                Path(reason_file).write_text(_one_line(error), encoding="utf-8", errors="backslashreplace")
+        raise
+
+
+def _train_submitted(submitted_code: str, parent: str) -> None:
     from deepbloom.commands.train import train
 
     config = from_dict(RunConfig, json.load(sys.stdin))
@@ -242,6 +318,10 @@ def _run_one(submitted_code: str = "", parent: str = "") -> None:
         with run_dir.exclusive(folder, SECONDS_TO_LEAVE):
             pass
     train(replace(config, output_dir=str(folder)))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _end_with(parent: int) -> None:

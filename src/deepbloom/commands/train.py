@@ -16,6 +16,7 @@ from deepbloom.commands.training_results import test_and_write
 from deepbloom.config import LoggerConfig, RunConfig
 from deepbloom.data.audit import WatchedPixels
 from deepbloom.data.prepared import prepare
+from deepbloom.data.sources import load_source
 from deepbloom.device import available_cores, choose_device, device_name, use_cores
 from deepbloom.engine.checkpoint import model_header
 from deepbloom.engine.distributed import Group, join
@@ -65,6 +66,7 @@ def train(config: RunConfig) -> Path:
         folder, state = group.agree(partial(run_dir.open_run, config))
         tracking = Tracking(config.logger if group.leader else LoggerConfig(), folder)
         if state == "complete":
+            group.agree(lambda: check_pictures(folder, load_source(config.data).fingerprint))
             log.info("%s is complete already. For another run, change a setting or add train.resume=never.", folder)
             tracking.close("complete")
         elif group.leader:
@@ -76,6 +78,21 @@ def train(config: RunConfig) -> Path:
             with _log_level(logging.ERROR):
                 _train(config, folder, device, group, stop, tracking)
     return folder
+
+
+def check_pictures(folder: Path, dataset_fingerprint: str) -> None:
+    """Make sure that a complete run learned from the pictures that are there now.
+
+    Raises
+    ------
+    RunError
+        They are others.
+    """
+    if run_dir.read_provenance(folder).get("dataset_fingerprint") not in (None, dataset_fingerprint):
+        raise RunError(
+            f"{folder} holds a complete run on other pictures: they have changed since. Delete that folder to train "
+            "on those of now, or choose another output_dir=PATH."
+        )
 
 
 @contextmanager
