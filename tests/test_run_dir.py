@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from deepbloom import atomic_files, run_dir
+from deepbloom.analysis import parsing
 from deepbloom.config import (
     AugmentConfig,
     DataConfig,
@@ -96,6 +97,75 @@ def test_a_run_whose_pictures_changed_is_not_gone_on_with(tmp_path: Path) -> Non
     with pytest.raises(RunError, match="another split fingerprint"):
         run_dir.check_provenance(tmp_path, {"split_fingerprint": "c"})
     assert run_dir.read_provenance(tmp_path)["split_fingerprint"] == "b"
+
+
+def test_with_the_state_before_only_changed_pictures_are_refused_too(tmp_path: Path) -> None:
+    """A crash between the two renames of a write leaves no other."""
+    run_dir.check_provenance(tmp_path, {"split_fingerprint": "a"})
+    (tmp_path / run_dir.PREVIOUS).touch()
+    with pytest.raises(RunError, match="another split fingerprint"):
+        run_dir.check_provenance(tmp_path, {"split_fingerprint": "b"})
+    assert run_dir.read_provenance(tmp_path)["split_fingerprint"] == "a"
+
+
+def test_with_the_state_before_only_other_code_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RunConfig(output_dir=str(tmp_path))
+    run_dir.write_config(tmp_path, config)
+    run_dir.check_provenance(tmp_path, {})
+    (tmp_path / run_dir.PREVIOUS).touch()
+    monkeypatch.setattr(run_dir, "code_version", lambda: "other code")
+    with pytest.raises(RunError, match="other code of DeepBloom"):
+        run_dir.check_folder(tmp_path, config)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000, None])
+def test_a_run_whose_provenance_is_damaged_is_not_gone_on_with(content: bytes | None, tmp_path: Path) -> None:
+    facts = {"split_fingerprint": "a"}
+    run_dir.check_provenance(tmp_path, facts)
+    path = tmp_path / run_dir.PROVENANCE
+    path.unlink() if content is None else path.write_bytes(content)
+    (tmp_path / run_dir.LAST).touch()
+    with pytest.raises(RunError, match=r"provenance\.json is damaged or gone"):
+        run_dir.check_provenance(tmp_path, facts)
+    (tmp_path / run_dir.LAST).unlink()
+    run_dir.check_provenance(tmp_path, facts)  # nothing was trained yet: it is written anew
+
+
+@pytest.mark.parametrize("name", [run_dir.LOCK, run_dir.LOG, run_dir.FAILED, run_dir.PLOTS])
+def test_a_run_is_not_written_through_links(name: str, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("canary")
+    folder = tmp_path / "run"
+    config = RunConfig(output_dir=str(folder))
+    folder.mkdir()
+    run_dir.write_config(folder, config)
+    (folder / name).symlink_to(tmp_path / "victim")
+    with pytest.raises(RunError, match=f"{name} is a link"):
+        run_dir.open_run(config)
+    if name == run_dir.LOCK:
+        with pytest.raises(OSError, match="symbolic links"), run_dir.exclusive(folder):
+            pass
+        assert not run_dir.is_running(folder)
+    assert (tmp_path / "victim").read_text() == "canary"
+
+
+def test_pipes_in_a_run_folder_make_nobody_wait(tmp_path: Path) -> None:
+    config = RunConfig(output_dir=str(tmp_path))
+    for name in (run_dir.CONFIG, run_dir.FAILED, run_dir.PROVENANCE, run_dir.METRICS, run_dir.LOCK):
+        os.mkfifo(tmp_path / name)
+    assert run_dir.failure_reason(tmp_path) == ""
+    assert run_dir.read_provenance(tmp_path) == {}
+    assert not run_dir.is_running(tmp_path)
+    with pytest.raises(RunError, match="or no file"):
+        run_dir.open_run(config)
+    with pytest.raises(RunError, match="not a regular file"):
+        parsing.load_json(tmp_path / run_dir.METRICS)
+
+
+def test_a_giant_in_a_run_folder_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / run_dir.METRICS).touch()
+    os.truncate(tmp_path / run_dir.METRICS, 10**12)
+    with pytest.raises(RunError, match="too large"):
+        parsing.load_json(tmp_path / run_dir.METRICS)
 
 
 def test_whether_a_run_is_running_is_seen_without_disturbing_it(tmp_path: Path) -> None:

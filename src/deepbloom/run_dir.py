@@ -1,9 +1,11 @@
 """A run's folder: the names of its files, its state, and one owner at a time."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,6 +33,9 @@ FAILED = "failed.txt"
 PROVENANCE = "provenance.json"
 LOCK = ".lock"
 
+MAX_TEXT_BYTES = 200_000_000
+"""Larger files are not read: the predictions for a million test pictures take half of it."""
+
 # Where a run is done, and how fast, does not make it another run.
 NOT_IDENTITY = {
     "output_dir",
@@ -41,6 +46,17 @@ NOT_IDENTITY = {
     "logger.name",
     "logger.tracking_uri",
 }
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """Return the UTF-8 text of a run's file. A pipe, which would never end, and a giant are an `OSError`."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8", errors=errors) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "It is not a regular file", str(path))
+        if status.st_size > MAX_TEXT_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+        return file.read()
 
 
 def load_settings(text: str) -> dict:
@@ -99,8 +115,7 @@ def default_folder(config: RunConfig) -> Path:
 def failure_reason(folder: Path) -> str:
     """Return the first line of what a failed run says about itself; empty where it says nothing."""
     try:
-        with open(folder / FAILED, encoding="utf-8", errors="replace") as file:
-            return file.readline(500).strip()
+        return read_text(folder / FAILED, "replace").partition("\n")[0][:500].strip()
     except OSError:
         return ""
 
@@ -164,6 +179,7 @@ def check_folder(folder: Path, config: RunConfig) -> str:
         no run.
     """
     state = read_state(folder)
+    _refuse_links(folder)
     if state == "empty":
         if folder.is_dir() and not all(map(_is_of_a_beginning, folder.iterdir())):
             raise RunError(f"{folder} holds files that are not a run's. Choose another output_dir=PATH.")
@@ -172,12 +188,22 @@ def check_folder(folder: Path, config: RunConfig) -> str:
     else:
         _check_same_settings(folder, config)
         begun_by = read_provenance(folder).get("code_version")
-        if state != "complete" and (folder / LAST).exists() and begun_by not in (None, code_version()):
+        if state != "complete" and holds_state(folder) and begun_by not in (None, code_version()):
             raise RunError(
                 f"{folder} was begun by other code of DeepBloom ({begun_by}, now {code_version()}), and half a run of "
                 "each would be neither. Choose another output_dir=PATH, or leave it out; or delete that folder."
             )
     return state
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raise `RunError` where the folder holds what could lead a run's writes elsewhere, or make them wait for ever."""
+    for entry in list(os.scandir(folder)) if folder.is_dir() else []:
+        if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
+            raise RunError(
+                f"{entry.path} is a link, or no file: a run is not written where such things are. Remove it, or choose "
+                "another output_dir=PATH."
+            )
 
 
 def _is_of_a_beginning(path: Path) -> bool:
@@ -188,7 +214,7 @@ def _is_of_a_beginning(path: Path) -> bool:
 
 def _check_same_settings(folder: Path, config: RunConfig) -> None:
     try:
-        stored = flatten(load_settings((folder / CONFIG).read_text("utf-8")))
+        stored = flatten(load_settings(read_text(folder / CONFIG)))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"{folder / CONFIG} cannot be read, so the run in it is left alone. Choose another output_dir."
@@ -224,8 +250,8 @@ def write_config(folder: Path, config: RunConfig) -> None:
 def read_provenance(folder: Path) -> dict[str, object]:
     """Return what `check_provenance` wrote; empty where a run has not come so far, or the file is damaged."""
     try:
-        content = json.loads((folder / PROVENANCE).read_text())
-    except (OSError, ValueError):
+        content = json.loads(read_text(folder / PROVENANCE))
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -242,17 +268,22 @@ def check_provenance(folder: Path, facts: Mapping[str, object]) -> None:
     Raises
     ------
     RunError
-        There is a state to go on from, and one of the facts was another when it was begun.
+        There is a state to go on from, and one of the facts was another when it was begun, or is not known any more.
     """
-    before = read_provenance(folder)
-    changed = [name for name, value in facts.items() if before.get(name) not in (None, value)]
-    if changed and (folder / LAST).exists():
+    before = read_provenance(folder) if holds_state(folder) else {}
+    changed = [name for name, value in facts.items() if before.get(name, value) != value]
+    if changed:
         raise RunError(
             f"{folder} was begun with another {changed[0].replace('_', ' ')}: the pictures or weights have changed "
             "since, and half a run of each would be neither. Bring them back, or choose another output_dir=PATH."
         )
+    if holds_state(folder) and not facts.keys() <= before.keys():
+        raise RunError(
+            f"{folder / PROVENANCE} is damaged or gone, so that nothing shows whether the pictures and weights are "
+            f"those that the run was begun with. Choose another output_dir=PATH, or delete {folder} to train anew."
+        )
     begun = {"code_version": code_version(), "git_commit": git_commit(), **facts}
-    atomic_files.write_json(folder / PROVENANCE, (before if (folder / LAST).exists() else {}) | begun)
+    atomic_files.write_json(folder / PROVENANCE, before | begun)
 
 
 def note(folder: Path, key: str, value: object) -> None:
@@ -283,7 +314,7 @@ def exclusive(folder: Path, wait_seconds: float = 0.5) -> Iterator[None]:
         Another process is working in it.
     """
     deadline = time.monotonic() + wait_seconds
-    with open(folder / LOCK, "w") as file:
+    with open(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "rb") as file:
         while not _lock(file, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 raise RunError(
@@ -298,13 +329,13 @@ def exclusive(folder: Path, wait_seconds: float = 0.5) -> Iterator[None]:
 def is_running(folder: Path) -> bool:
     """Return whether a process works in the folder; its work is not disturbed."""
     try:
-        with open(folder / LOCK) as file:
+        with open(os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             return not _lock(file, fcntl.LOCK_SH)
     except OSError:
         return False
 
 
-def _lock(file: IO[str], kind: int) -> bool:
+def _lock(file: IO[bytes], kind: int) -> bool:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:

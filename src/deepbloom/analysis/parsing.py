@@ -13,9 +13,9 @@ from deepbloom.errors import RunError
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
-    """Return a UTF-8 file's text. Raises `RunError` where it is missing or cannot be read."""
+    """Return a UTF-8 file's text. Raises `RunError` where it is missing, no regular file, too large or no text."""
     try:
-        return path.read_text(encoding="utf-8", errors=errors)
+        return run_dir.read_text(path, errors)
     except FileNotFoundError:
         raise RunError(f"{path} is missing.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -145,6 +145,13 @@ class Fields:
         ):
             raise self._fail(name, value, "a list of pairs of texts")
         return tuple((first, second) for first, second in value)
+
+    def integers(self, name: str) -> tuple[int, ...]:
+        """Return a list of whole numbers, which may be empty."""
+        value = self.get(name)
+        if not isinstance(value, list) or not all(type(item) is int for item in value):
+            raise self._fail(name, value, "a list of whole numbers")
+        return tuple(value)
 
     def number(self, name: str, high: float = 1e300) -> float:
         """Return a number in [0, high]."""
