@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,34 @@ def test_unreadable_pictures_are_found_once_and_remembered(folder, monkeypatch):
     assert list(found) == ["train/a/1.png"]
     monkeypatch.setattr(ImageFolder, "read", lambda self, index: pytest.fail("decoded again"))
     assert check_readable(source, 2) == found
+
+
+@pytest.mark.parametrize("damage", ["content", "digest", "shape", "depth"])
+def test_a_damaged_note_of_unreadable_pictures_is_not_believed(damage, folder, user_cache):
+    (folder / "train" / "a" / "1.png").write_bytes(b"no picture")
+    source = ImageFolder.create(folder)
+    found = check_readable(source, 0, progress=False)
+    assert files.recall_unreadable(source) == found
+    (path,) = (user_cache / "unreadable").iterdir()
+    text = path.read_text()
+    changed = {
+        "content": text.replace("train/a/1.png", "train/a/2.png"),
+        "digest": text.replace('"sha256": "', '"sha256": "0'),
+        "shape": "{}",
+        "depth": "[" * 100_000,
+    }[damage]
+    path.write_text(changed)
+    assert files.recall_unreadable(source) is None
+    assert check_readable(source, 0, progress=False) == found
+
+
+def test_a_file_larger_than_any_picture_is_not_read(folder, monkeypatch):
+    path = folder / "train" / "a" / "1.png"
+    os.truncate(path, 10**12)
+    source = ImageFolder.create(folder)
+    assert source.digests.count("unreadable") == 1
+    (reason,) = check_readable(source, 0, progress=False).values()
+    assert "1,000,000,000,000 bytes are more than 512,000,000" in reason
 
 
 def test_a_cache_folder_that_cannot_be_written_only_costs_time(folder, user_cache):

@@ -50,6 +50,13 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes], rows: bytes = b""
     )
 
 
+def scans(side: int, more: int) -> bytes:
+    """Return a JPEG of ``side`` x ``side`` pixels that repeats its last pass over them ``more`` times."""
+    content = encode(Image.new("L", (side, side)), "JPEG", progressive=True)
+    last = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + last * more + content[-2:]
+
+
 def rotated(orientation: int, kind: str = "JPEG") -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -94,6 +101,12 @@ def _sizes() -> Iterator[tuple[str, bytes, Size | None]]:
     yield "no pixels.png", png(0, 0), None
     yield "no width.png", png(0, 10), None
     yield "text bomb.png", png(8, 8, (b"zTXt", b"k\0\0" + zlib.compress(b"x" * 70_000_000))), None
+    yield "ninety passes.jpg", scans(16, 80), (16, 16)
+    yield "scan bomb.jpg", scans(2000, 5000), None
+    yield "marker bomb.jpg", b"\xff\xd8" + b"\xff\xe1\0\x02" * 4_000_000, None
+    yield "film behind.jpg", encode(upright(), "JPEG") + b"\xff\xda\0\x02" * 50_000, (24, 16)
+    thumbnail = b"Exif\0\0" + encode(upright(), "JPEG") + b"\xff\xda\0\x02" * 1000
+    yield "scans in a thumbnail.jpg", encode(upright(), "JPEG", exif=thumbnail), (24, 16)
     yield "profile bomb.png", png(8, 8, (b"iCCP", b"k\0\0" + zlib.compress(b"x" * 70_000_000))), None
 
 
@@ -168,6 +181,9 @@ def _specials(folder: Path) -> Iterator[str]:
     yield "nowhere.jpg"
     (folder / "device.jpg").symlink_to("/dev/zero")
     yield "device.jpg"
+    (folder / "giant.jpg").write_bytes(encode(upright(), "JPEG")[:-2])
+    os.truncate(folder / "giant.jpg", 10**12)  # takes a few kB on the disk
+    yield "giant.jpg"
     (folder / "upwards.jpg").symlink_to("..")
     yield "upwards.jpg"
 

@@ -14,14 +14,14 @@ import pytest
 from children import Child
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from odd_pictures import ORIENTATIONS, Size, encode, make, rotated, upright
+from odd_pictures import ORIENTATIONS, Size, encode, make, rotated, scans, upright
 from PIL import Image
 from small_runs import settings as run_settings
 
 from deepbloom import cli
 from deepbloom.commands.train import train
 from deepbloom.data import transforms
-from deepbloom.data.transforms import MAX_PIXELS, read_picture
+from deepbloom.data.transforms import MAX_PIXELS, read_picture, read_picture_bytes
 from deepbloom.errors import DataError
 
 SECONDS = 10
@@ -88,6 +88,20 @@ def test_without_the_limit_of_pixels_a_bomb_would_be_decoded(
         read_picture(path)
     monkeypatch.setattr(transforms, "MAX_PIXELS", 10**9)
     assert read_picture(path).size == (20_000, 4_001)
+
+
+def test_without_the_limit_of_passes_a_small_file_would_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = scans(1000, 1000)
+    assert len(bomb) < 100_000
+    with pytest.raises(DataError, match="more than 100 passes"):
+        read_picture_bytes(bomb)  # as the demo does
+    seconds = []
+    monkeypatch.setattr(transforms, "MAX_SCANS", 10**9)
+    for content in (scans(1000, 1), bomb):
+        started = time.process_time()
+        assert read_picture_bytes(content).size == (1000, 1000)
+        seconds.append(time.process_time() - started)
+    assert seconds[1] > 10 * seconds[0]
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.data.source import ImageSource
-from deepbloom.data.transforms import read_picture
+from deepbloom.data.transforms import MAX_BYTES, read_picture
 from deepbloom.device import available_cores
 from deepbloom.errors import DataError
 
@@ -26,6 +26,7 @@ Source = TypeVar("Source", bound="FileSource")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+CHUNK_BYTES = 1 << 20
 NAMED = 3
 """How many of a long list a message names."""
 
@@ -61,16 +62,21 @@ def fingerprint_files(image_ids: Iterable[str], class_of_each: Iterable[str], di
 
 
 def hash_files(paths: Iterable[Path]) -> tuple[str, ...]:
-    """Return SHA-256 (hex) of each file's bytes, or ``unreadable``."""
+    """Return SHA-256 (hex) of each file's bytes, or ``unreadable``: no regular file, or larger than any picture."""
     with ThreadPoolExecutor(available_cores()) as executor:
         return tuple(executor.map(_hash_file, paths))
 
 
 def _hash_file(path: Path) -> str:
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:  # opening a pipe would wait for ever
             return "unreadable"
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
     except OSError:
         return "unreadable"
 
@@ -183,10 +189,11 @@ def _memory(source: ImageSource) -> Path:
 
 
 def recall_unreadable(source: ImageSource) -> dict[str, str] | None:
-    """Return what `remember_unreadable` noted for pictures of exactly these contents, or None."""
+    """Return what `remember_unreadable` noted for pictures of exactly these contents; None where that is damaged."""
     try:
-        return dict(json.loads(_memory(source).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        content = json.loads(_memory(source).read_text("utf-8"))
+        return dict(content["unreadable"]) if content["sha256"] == _digest(content["unreadable"]) else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -196,7 +203,12 @@ def remember_unreadable(source: ImageSource, unreadable: dict[str, str]) -> None
         path = _memory(source)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(unreadable, indent=1), "utf-8")
+        content = {"sha256": _digest(unreadable), "unreadable": unreadable}
+        temporary.write_text(json.dumps(content, indent=1), "utf-8")
         os.replace(temporary, path)
     except OSError:
         pass
+
+
+def _digest(unreadable: object) -> str:
+    return hashlib.sha256(json.dumps(unreadable).encode()).hexdigest()

@@ -2,9 +2,11 @@
 
 import io
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -18,6 +20,15 @@ from deepbloom.errors import ConfigError, DataError
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 80_000_000
 """Larger pictures are refused before they are decoded; below the size at which Pillow itself warns."""
+MAX_BYTES = 512_000_000
+"""Larger files are refused: twice what `MAX_PIXELS` in RGB take when they are not compressed at all."""
+MAX_SCANS = 100
+"""Passes over its pixels that a JPEG may ask for: a small file of thousands would take minutes. Ten are usual."""
+MAX_SEGMENTS = 20_000
+"""Parts that a JPEG may have; usual are twenty, and one more for every 64 kB of metadata."""
+JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+"""A marker that begins a part; not a stuffed or fill byte, nor a marker within the data of a pass."""
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 DRAWS = 12
@@ -58,8 +69,11 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
     """
     name = f"picture {os.fspath(path)!r}"
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise DataError(f"Cannot read {name}: it is not a regular file.")
+        if status.st_size > MAX_BYTES:
+            raise DataError(f"Cannot read {name}: {status.st_size:,} bytes are more than {MAX_BYTES:,}.")
     except (OSError, ValueError) as error:
         raise DataError(f"Cannot read {name}: {_reason(error)}.") from error
     return _decode(Path(path), name)
@@ -78,18 +92,38 @@ def read_picture_bytes(content: bytes) -> Image.Image:
 
 def _decode(file: Path | io.BytesIO, name: str) -> Image.Image:
     try:
-        with Image.open(file, formats=FORMATS) as picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise DataError(
-                    f"Cannot read {name}: {width} x {height} pixels are more than {MAX_PIXELS:,}. Scale it down first."
-                )
-            ImageOps.exif_transpose(picture, in_place=True)
-            return _to_rgb(picture)
+        with open(file, "rb") if isinstance(file, Path) else file as content:
+            _check_scans(content, name)
+            with Image.open(content, formats=FORMATS) as picture:
+                width, height = picture.size
+                if width * height > MAX_PIXELS:
+                    raise DataError(
+                        f"Cannot read {name}: {width} x {height} pixels are more than {MAX_PIXELS:,}. "
+                        "Scale it down first."
+                    )
+                ImageOps.exif_transpose(picture, in_place=True)
+                return _to_rgb(picture)
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
         raise DataError(f"Cannot read {name}: {_reason(error)}.") from error
+
+
+def _check_scans(file: BinaryIO, name: str) -> None:
+    """Raise `DataError` where a JPEG asks for too many passes over its pixels; leave the file at its beginning."""
+    content = file.read(len(JPEG_START))
+    if content == JPEG_START:
+        content += file.read()
+    file.seek(0)
+    place, scans, segments = 2, 0, 0
+    while (found := JPEG_SEGMENT.search(content, place)) and found[0] != JPEG_END:
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+        scans, segments = scans + (found[0] == JPEG_SCAN), segments + 1
+        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
+            raise DataError(
+                f"Cannot read {name}: a JPEG of more than {MAX_SCANS} passes or {MAX_SEGMENTS:,} parts could take "
+                "minutes. Save it again with another program."
+            )
 
 
 def _reason(error: Exception) -> str:
