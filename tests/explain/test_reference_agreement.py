@@ -34,6 +34,13 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "scorecam": package.ScoreCAM,
     "ablationcam": lambda **arguments: package.AblationCAM(ablation_layer=Silencing(), **arguments),
 }
+LARGEST_DIFFERENCE = 1e-4
+"""Of a value of two maps, both stretched to [0, 1]; measured: below 1e-5."""
+EARLY_LAYERS = {
+    "resnet18_partial": "layer1",
+    "efficientnet_b0_partial": "features.1",
+    "efficientnet_lite0_partial": "blocks.0",
+}
 QUICK = [method for method in METHODS if METHODS[method].needs != "probe"]
 NETWORKS = {
     "resnet18_partial": "none",
@@ -93,13 +100,16 @@ def correlate(mine: Tensor, theirs: Tensor) -> Tensor:
     return (centred[0] * centred[1]).sum(1) / (centred[0].norm(dim=1) * centred[1].norm(dim=1))
 
 
+def assert_agreement(mine: Tensor, theirs: Tensor) -> None:
+    assert correlate(mine, theirs).min() > 0.9999
+    low, high = theirs.amin((1, 2), keepdim=True), theirs.amax((1, 2), keepdim=True)
+    assert (mine - (theirs - low) / (high - low)).abs().max() < LARGEST_DIFFERENCE
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("method", [method for method in QUICK if method != "eigencam"])
 def test_maps_agree_with_the_package(network: str, method: str) -> None:
-    mine, theirs = draw_both(network, method, draw_inputs(96))
-    assert correlate(mine, theirs).min() > 0.9999
-    peaks = theirs.amax((1, 2), keepdim=True)
-    assert ((mine - theirs / peaks).abs().amax((1, 2)) < 1e-3).all()
+    assert_agreement(*draw_both(network, method, draw_inputs(96)))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -110,15 +120,16 @@ def test_eigencam_agrees_with_the_package_up_to_the_sign(network: str, monkeypat
     monkeypatch.setitem(METHODS, "eigencam", opposite)
     model, layer = load_network(network)
     turned = class_activation_maps(model, inputs, layer, method="eigencam").maps
-    assert torch.maximum(correlate(mine, theirs), correlate(turned, theirs)).min() > 0.9999
+    is_turned = correlate(turned, theirs) > correlate(mine, theirs)
+    assert_agreement(torch.where(is_turned[:, None, None], turned, mine), theirs)
     assert correlate(mine, turned).max() < 0.5
 
 
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("method", ["scorecam", "ablationcam"])
-def test_methods_that_ask_the_network_agree_with_the_package(method: str) -> None:
-    """On an early layer of small pictures: each channel costs a forward pass."""
-    mine, theirs = draw_both("resnet18_partial", method, draw_inputs(48)[:1], layer="layer1")
-    assert correlate(mine, theirs).min() > 0.9999
+def test_methods_that_ask_the_network_agree_with_the_package(network: str, method: str) -> None:
+    """On an early layer, which has few channels, of two small photographs: each channel costs a forward pass."""
+    assert_agreement(*draw_both(network, method, draw_inputs(48)[:2], layer=EARLY_LAYERS[network]))
 
 
 def test_a_named_class_agrees_with_the_package() -> None:
