@@ -59,7 +59,10 @@ def test_clean_runs_pass(make_run, tmp_path):
         ("freeze.missing", ["fc.bias"], "Freeze", "fc.bias"),
         ("freeze.in_optimizer", 9, "Freeze", "In 1 of 2 runs"),
         ("split.in_two_parts", 3, "Split", "3 pictures are in two parts"),
-        ("test.read_before_testing", True, "Test", "read before the test"),
+        ("test.read_before_testing", True, "Test", "bad (read before the test)"),
+        ("test.reads_per_picture", [2, 2], "Test", "bad (read 2 times)"),
+        ("test.reads_per_picture", [0, 1], "Test", "bad (read 0 to 1 times)"),
+        ("test.reads_per_picture", None, "Test", "bad (it does not say how often)"),
     ],
 )
 def test_one_bad_run_fails_the_audit_and_is_named(make_run, tmp_path, path, value, name, said):
@@ -69,6 +72,21 @@ def test_one_bad_run_fails_the_audit_and_is_named(make_run, tmp_path, path, valu
     assert verdicts(table)[name] == "failed"
     (finding,) = (finding for finding in describe_audits(table) if finding.name == name)
     assert said in finding.text
+
+
+def test_a_test_that_was_begun_again_is_a_remark(make_run, tmp_path):
+    make_run("good", num_images=40, audit=CLEAN)
+    make_run("again", seed=1, num_images=40, audit=audit_with("test.times_tested", 5))
+    table = table_of(tmp_path / "runs")
+    assert verdicts(table)["Test"] == "remark"
+    assert "1 run began the test more than once (up to 5 times)" in describe_audits(table)[2].text
+
+
+def test_a_near_duplicate_counts_once_however_many_seeds_saw_it(make_run, tmp_path):
+    for seed in (0, 1, 2):
+        make_run(f"s{seed}", seed=seed, num_images=40, audit=audit_with("split.near_duplicates.test", 2))
+    ((_, _, _, left_out),) = list_without_twins(table_of(tmp_path / "runs"))
+    assert left_out == 2
 
 
 def test_near_duplicates_are_shown_with_the_accuracy_without_them(make_run, tmp_path):
@@ -117,3 +135,26 @@ def test_heatmaps_of_the_same_pictures_stand_side_by_side(make_run, tmp_path):
     page = report.html.read_text(encoding="utf-8")
     assert page.count('class="photo"') == 5
     assert "Where mini_resnet looks in daisy/0000" in page
+
+
+def test_the_verdict_under_a_heatmap_is_of_the_run_that_drew_it(make_run, tmp_path):
+    for seed in (0, 1):
+        folder = make_run(f"s{seed}", seed=seed, num_images=10)
+        runs = {run.name: run for run in find_runs(tmp_path / "runs")}
+    place = folder / "explain" / "heatmaps" / "daisy"
+    place.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(place / "0000.png")
+    (table,) = make_tables(list(runs.values()))
+    for name, answer in (("s0", 0), ("s1", 3)):
+        predictions = runs[name].predictions
+        predictions.answers[predictions.image_ids.index("daisy/0000")] = answer
+    ((heatmap,),) = (row.heatmaps for row in find_heatmaps(table))
+    assert heatmap.verdict == "wrong: taken for poppy"
+    assert heatmap.model == "mini_resnet, seed 1"
+
+
+def test_without_heatmaps_the_report_says_how_to_get_them(make_run, tmp_path):
+    make_run("only", num_images=40)
+    report = write_report(tmp_path / "runs", tmp_path / "report")
+    for path in (report.html, report.markdown):
+        assert "deepbloom explain ckpt=RUN" in path.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from scipy import stats
 from deepbloom.analysis.compare import explain_separation, make_tables
 from deepbloom.analysis.report import write_report
 from deepbloom.analysis.runs import find_runs
-from deepbloom.analysis.statistics import fold_interval
+from deepbloom.analysis.statistics import fold_interval, seed_interval, wilson_interval
 
 CORRECT = {0: 18, 1: 16, 2: 15}
 
@@ -105,6 +105,30 @@ def test_folds_that_test_a_picture_twice_are_not_joined(make_fold, tmp_path):
     make_fold(fold=0)
     change(make_fold(fold=0, name="copy") / "metrics.json", fold=1)
     assert len(tables_of(tmp_path / "runs")) == 2
+
+
+def test_overlapping_folds_with_a_repeat_are_reported(make_fold, tmp_path):
+    make_fold(fold=0)
+    make_fold(fold=0, name="repeat")
+    change(make_fold(fold=0, name="copy") / "metrics.json", fold=1)
+    tables = tables_of(tmp_path / "runs")
+    assert sorted([run.name for run in table.runs] for table in tables) == [["copy"], ["mini_resnet-s0-f0"]]
+    assert [run.name for table in tables for run in table.repeats] == ["repeat"]
+    write_report(tmp_path / "runs", tmp_path / "report")
+
+
+def test_folds_of_equal_accuracy_have_an_interval_over_seeds_or_pictures(make_fold, tmp_path, monkeypatch):
+    monkeypatch.setattr("test_folds.CORRECT", dict.fromkeys(range(3), 14))
+    for fold in range(3):
+        make_fold(fold=fold)
+    (one,) = tables_of(tmp_path / "runs")[0].models
+    assert one.interval_kind == "pictures"
+    assert one.interval == pytest.approx(wilson_interval(42, 60))
+    for fold in range(3):
+        make_fold(fold=fold, seed=1)
+    (two,) = tables_of(tmp_path / "runs")[0].models
+    assert two.interval_kind == "seeds"
+    assert two.interval == pytest.approx(seed_interval([42 / 60, 39 / 60]))
 
 
 def test_the_interval_over_folds_is_wider_than_students_t_alone():

@@ -77,3 +77,11 @@ def test_names_are_short_printable_and_on_one_line():
     assert long.startswith("aaa")
     assert long.endswith("bbb")
     assert "…" in long
+
+
+def test_names_that_would_be_shortened_to_the_same_are_numbered():
+    names = ["net (" + "a" * 60 + end + "b" * 60 + ")" for end in "xy"]
+    assert formatting.shorten(names[0]) == formatting.shorten(names[1])
+    first, other, second = formatting.shorten_apart([names[0], "net", names[1]])
+    assert (first[:6], other, second[:6]) == ("1. net", "net", "3. net")
+    assert max(len(first), len(second)) <= 48

@@ -3,14 +3,19 @@
 import csv
 import json
 import re
+import statistics
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
+from test_audits import audit_with
 
+from deepbloom.analysis.notes import FILES, TEXTS
 from deepbloom.analysis.report import write_report
+from deepbloom.analysis.statistics import seed_interval
 from deepbloom.errors import RunError
 
 EVIL = "<script>alert(1)</script>"
@@ -102,7 +107,7 @@ def test_the_benchmark_leads_with_the_published_columns(report):
     columns = [cell.strip() for cell in header.strip("|").split("|")]
     assert columns[:4] == ["Model", "Training type", "Test accuracy", "Parameters"]
     assert columns[-1] == "Remarks"
-    assert {"Trainable", "MACs", "Training time", "Images/s", "Peak memory", "Best epoch", "Macro F1"} < set(columns)
+    assert {"Trainable", "MACs", "Training time", "Images/s", "Peak memory", "Epochs", "Best epoch"} < set(columns)
     for column in columns:
         assert any(line.startswith(f"- **{column}**: ") for line in lines)
 
@@ -147,6 +152,69 @@ def test_the_csv_has_raw_values_and_a_row_per_run(report):
         "failed",
         "",
     )
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_models_and_pairs_are_written_unrounded(report):
+    runs, models, pairs = read_csv(report.csv), read_csv(report.models), read_csv(report.pairs)
+    assert [(row["table"], row["rank"], row["seeds"]) for row in models] == [
+        ("1", "1", "2"),
+        ("1", "2", "2"),
+        ("1", "3", "2"),
+        ("2", "1", "1"),
+    ]
+    cnn = next(row for row in models if row["label"] == "scratch_cnn")
+    accuracies = [float(row["top1_accuracy"]) for row in runs if row["model"] == "scratch_cnn"]
+    assert float(cnn["top1_accuracy"]) == pytest.approx(statistics.mean(accuracies), abs=1e-12)
+    assert float(cnn["top1_accuracy_std"]) == pytest.approx(statistics.stdev(accuracies), abs=1e-12)
+    low, high = seed_interval(accuracies)
+    assert (float(cnn["top1_accuracy_low"]), float(cnn["top1_accuracy_high"])) == pytest.approx((low, high))
+    assert [row["interval_over"] for row in models] == ["seeds", "seeds", "seeds", "pictures"]
+    assert models[3]["top1_accuracy_std"] == ""
+    assert [(row["first"], row["second"], row["verdict"]) for row in pairs] == [
+        (models[0]["label"], models[1]["label"], "tie"),
+        (models[0]["label"], "scratch_cnn", "first is better"),
+        (models[1]["label"], "scratch_cnn", "first is better"),
+    ]
+    for row in pairs:
+        assert float(row["difference_low"]) <= float(row["difference"]) <= float(row["difference_high"])
+        assert float(row["p_value"]) <= float(row["p_value_holm"])
+
+
+def test_every_interval_says_what_it_is_over(report, page):
+    text = report.markdown.read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if re.search(r"\| \d+\.\d % \\\[", line)]
+    assert len(rows) == 4
+    assert ["over seeds |" in row for row in rows] == [True, True, True, False]
+    assert "over pictures |" in rows[3]
+    assert "95 % interval over seeds" in page.text
+
+
+def test_the_markdown_says_what_the_page_says(report, page):
+    text = report.markdown.read_text(encoding="utf-8")
+    used = ("confusion", "no_heatmaps", "hard_classes", "hard_pictures", "origin")
+    for name in used:
+        assert TEXTS[name] in page.text
+        assert TEXTS[name] in text
+    for name, meaning in FILES:
+        assert f"{name} {meaning}" in page.text
+        assert (report.html.parent / name).exists()
+    assert "knows nothing of ties" in text
+
+
+def test_a_table_that_is_cut_says_so(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepbloom.analysis.report.MAX_ROWS", 2)
+    monkeypatch.setattr("deepbloom.analysis.report.MAX_ILLUSTRATED", 0)
+    audit = audit_with("split.near_duplicates.test", 2)
+    for lr in (1, 2, 3):
+        make_run(f"r{lr}", lr=lr, num_images=40, audit=audit)
+    report = write_report(tmp_path / "runs", tmp_path / "report")
+    for path in (report.html, report.markdown):
+        assert "The 2 most accurate of 3 models; report.csv has all." in path.read_text(encoding="utf-8")
 
 
 def test_the_figures_of_the_markdown_exist(report):
@@ -232,7 +300,7 @@ def test_very_many_tables_get_figures_for_the_largest_only(make_run, tmp_path, m
     assert "| mini_resnet |" in first
     assert "2 ± " in first
     assert len(others) == 5
-    assert not any("figures/" in section for section in others)
+    assert not any("](figures/" in section for section in others)
 
 
 def test_different_machines_and_repeated_runs_are_pointed_out(make_run, tmp_path, monkeypatch):
@@ -244,7 +312,7 @@ def test_different_machines_and_repeated_runs_are_pointed_out(make_run, tmp_path
     text = report.markdown.read_text(encoding="utf-8")
     assert "2 different machines" in text
     assert "different versions of the software" in text
-    assert "the same settings and seed: b." in text
+    assert "the same settings, code and seed: b." in text
 
 
 def test_a_folder_without_a_complete_run_is_refused_with_the_reason(make_run, tmp_path):
@@ -258,3 +326,17 @@ def test_a_folder_without_a_complete_run_is_refused_with_the_reason(make_run, tm
 def test_the_report_needs_no_torch():
     code = "import sys, deepbloom.analysis.report; sys.exit('torch' in sys.modules or 'hydra' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.long
+def test_a_report_over_500_runs_takes_seconds(write_run, tmp_path):
+    for number in range(500):
+        model, seed, lr = f"net{number % 10}", number // 10 % 10, 0.1 ** (1 + number // 100)
+        write_run(tmp_path / "runs" / f"r{number}", model, seed, 0.6 + 0.03 * (number % 10), num_images=1638, lr=lr)
+    started = time.perf_counter()
+    report = write_report(tmp_path / "runs", tmp_path / "report")
+    seconds = time.perf_counter() - started
+    print(f"{seconds:.1f} s")
+    assert len(read_csv(report.csv)) == 500
+    assert len(read_csv(report.models)) == 50
+    assert seconds < 60

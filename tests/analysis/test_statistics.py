@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from deepbloom.analysis.statistics import (
+    SMALLEST_P,
     compare_runs,
     compare_seeds,
     holm,
@@ -150,6 +151,60 @@ def test_one_run_against_several_borrows_their_spread():
     alone = compare_runs(first[0], second[0])
     several = compare_seeds(first, second[:1])
     assert several.high - several.low > alone.high - alone.low
+
+
+@pytest.mark.parametrize("seeds", [(1, 2), (1, 3), (3, 1), (1, 5)])
+@pytest.mark.parametrize("seed_spread", [0.05, 0.15, 0.3])
+def test_equal_models_of_which_one_has_one_run_are_a_tie_about_95_times_in_100(seeds, seed_spread):
+    rng = np.random.default_rng(11)
+    found = []
+    for _ in range(1000):
+        tables = simulate_runs(rng, (0.85, 0.85), max(seeds), 400, seed_spread)
+        found.append(compare_seeds(*(table[:count] for table, count in zip(tables, seeds, strict=True))))
+    ties = np.mean([f.p_value >= 0.05 for f in found])
+    assert ties >= 0.93
+    assert np.mean([f.low <= 0 <= f.high for f in found]) == pytest.approx(ties, abs=1e-9)
+
+
+def test_seeds_that_happen_to_be_alike_do_not_make_one_run_certain():
+    """Negative control: Satterthwaite's t, which compare_seeds uses for several seeds each, is too sure here."""
+    rng = np.random.default_rng(7)
+    found, sure = [], []
+    for _ in range(300):
+        two, one = simulate_runs(rng, (0.85, 0.85), 2, 400, 0.3)
+        one = one[:1]
+        found.append(compare_seeds(one, two).p_value >= 0.05)
+        v_pictures = (one.mean(0) - two.mean(0)).var(ddof=1) / 400
+        v_seeds = two.mean(1).var(ddof=1) * 1.5
+        freedom = (v_pictures + v_seeds) ** 2 / (v_pictures**2 / 399 + v_seeds**2)
+        t = abs(one.mean() - two.mean()) / np.sqrt(v_pictures + v_seeds)
+        sure.append(2 * stats.t.sf(t, freedom) >= 0.05)
+    assert np.mean(sure) < 0.9
+    assert np.mean(found) > 0.93
+
+
+def test_one_run_against_two_by_hand():
+    one = np.array([[1, 1, 1, 1, 0, 1, 1, 1]], bool)
+    two = np.array([[1, 0, 1, 0, 0, 1, 0, 1], [1, 0, 0, 0, 0, 0, 1, 1]], bool)
+    found = compare_seeds(one, two)
+    v_pictures = np.var([0, 1, 0.5, 1, 0, 0.5, 0.5, 0], ddof=1) / 8
+    v_seeds = (4 / 8 - 3 / 8) ** 2 / 2 * (1 + 1 / 2)
+    half = np.sqrt(stats.t.ppf(0.975, 7) ** 2 * v_pictures + stats.t.ppf(0.975, 1) ** 2 * v_seeds)
+    assert found.estimate == pytest.approx(3.5 / 8)
+    assert found.low == pytest.approx(max(-1, 3.5 / 8 - half))
+    t_pictures, t_seeds = (stats.t.ppf(found.p_value / 2, freedom) for freedom in (7, 1))
+    assert t_pictures**2 * v_pictures + t_seeds**2 * v_seeds == pytest.approx(found.estimate**2)
+
+
+def test_one_run_that_equals_the_mean_of_others_is_no_difference():
+    found = compare_seeds(np.array([[1, 1, 0, 0]]), np.array([[1, 1, 1, 0], [1, 0, 0, 0]]))
+    assert (found.estimate, found.p_value) == (0, 1)
+
+
+def test_a_difference_beyond_all_doubt_has_the_smallest_p_value():
+    found = compare_seeds(np.ones((1, 1000)), np.tile(np.arange(1000) % 50 == 0, (3, 1)))
+    assert found.p_value == SMALLEST_P
+    assert found.low > 0.9
 
 
 def test_models_without_any_difference_have_an_interval_of_zero():

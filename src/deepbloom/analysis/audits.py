@@ -35,6 +35,8 @@ class Audit:
     accuracy_without, count_without : float or None, int
         Test accuracy without the test pictures that have a near-duplicate, and how many are left.
     times_tested : int
+    reads : tuple of int
+        How often the least and the most read test picture was read; empty where the run does not say.
     read_early : bool
         Whether a test picture was read before the test.
     """
@@ -51,6 +53,7 @@ class Audit:
     accuracy_without: float | None
     count_without: int
     times_tested: int
+    reads: tuple[int, ...]
     read_early: bool
 
     @property
@@ -63,7 +66,7 @@ class Audit:
 
     @property
     def test_holds(self) -> bool:
-        return not self.read_early
+        return not self.read_early and self.reads == (1, 1)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def read_audit(fields: Fields) -> Audit | None:
     """Return the ``audit`` block, or None where a run has none. Raises `RunError` where it is damaged."""
     if not fields.has("audit"):
         return None
-    without = "audit.split.test_without"
+    without, reads = "audit.split.test_without", "audit.test.reads_per_picture"
     return Audit(
         frozen=fields.integer("audit.freeze.frozen"),
         changed=fields.names("audit.freeze.changed"),
@@ -103,6 +106,7 @@ def read_audit(fields: Fields) -> Audit | None:
         else None,
         count_without=fields.integer(f"{without}.count"),
         times_tested=fields.integer("audit.test.times_tested", 1),
+        reads=fields.integers(reads) if fields.has(reads) else (),
         read_early=fields.get("audit.test.read_before_testing") is not False,
     )
 
@@ -176,33 +180,51 @@ def _say_val(audits: "Sequence[Audit]") -> str:
 
 
 def _describe_test(audited: "Sequence[tuple[CompleteRun, Audit]]") -> Finding:
-    early = [run for run, audit in audited if audit.read_early]
-    if early:
-        named = ", ".join(shorten(run.name) for run in early[:MAX_NAMED])
+    bad = [(run, audit) for run, audit in audited if not audit.test_holds]
+    if bad:
+        named = "; ".join(f"{shorten(run.name)} ({_describe_reads(audit)})" for run, audit in bad[:MAX_NAMED])
+        more = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
         return Finding(
             "Test",
             "failed",
-            f"In {len(early)} of {_runs(len(audited))} a test picture was read before the test, so it may have "
-            f"influenced training: {named}.",
+            f"In {len(bad)} of {_runs(len(audited))} the test pictures were not read exactly once, after training, so "
+            f"they may have influenced it, or the test is not whole: {named}{more}.",
         )
-    again = sum(audit.times_tested > 1 for _, audit in audited)
-    more = f" {_runs(again)} tested again, with the same weights, after a stop in the test." if again else ""
-    return Finding(
-        "Test", "passed", f"{_runs(len(audited))}. No test picture was read before the weights were chosen.{more}"
+    passed = (
+        f"{_runs(len(audited))}. No test picture was read before the weights were chosen, and the test read each once."
     )
+    again = [audit.times_tested for _, audit in audited if audit.times_tested > 1]
+    if not again:
+        return Finding("Test", "passed", passed)
+    return Finding(
+        "Test",
+        "remark",
+        f"{passed} But {_runs(len(again))} began the test more than once (up to {max(again)} times). After a stop in "
+        "the test that is done by itself, with the same weights; done on purpose it would be choosing by the test.",
+    )
+
+
+def _describe_reads(audit: Audit) -> str:
+    if audit.read_early:
+        return "read before the test"
+    if len(audit.reads) != 2:
+        return "it does not say how often"
+    least, most = audit.reads
+    return f"read {least} times" if least == most else f"read {least} to {most} times"
 
 
 def list_without_twins(table: "Table") -> list[tuple[str, str, str, int]]:
     """Return model, accuracy, accuracy without test pictures that have a near-duplicate, and how many these are.
 
-    Empty where there are none; of several seeds or folds it is the mean.
+    Empty where there are none; of several seeds or folds the accuracies are means. Each picture is counted once,
+    however many seeds were tested on it.
     """
     rows = []
     for model in table.models:
         audits = [run.metrics.audit for run in model.runs if run.metrics.audit]
         known = [audit.accuracy_without for audit in audits if audit.accuracy_without is not None]
         if audits and len(known) == len(model.runs) and any(audit.near_test for audit in audits):
-            left_out = sum(audit.near_test for audit in audits)
+            left_out = sum(audit.near_test for audit in audits) // len(model.answers)
             rows.append(
                 (model.label, format_percent(model.accuracy), format_percent(sum(known) / len(known)), left_out)
             )

@@ -1,123 +1,23 @@
 """Which runs may be compared, and what the comparison finds.
 
-Runs that differ in their seed or fold only are one model. Models are ranked together only where they were tested on the
+Runs that differ in their seed or fold only are one model; those that another version of the code trained are another
+model. Models are ranked together only where they were tested on the
 same pictures after training on the same pictures: equal data, and an equal split or the same set of folds.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
-import numpy as np
-
-from deepbloom.analysis.folds import Unit, join_predictions, make_units
-from deepbloom.analysis.runs import CompleteRun, Predictions
-from deepbloom.analysis.statistics import (
-    Difference,
-    compare_runs,
-    compare_seeds,
-    fold_interval,
-    holm,
-    seed_interval,
-    wilson_interval,
-)
-from deepbloom.metrics import (
-    Reliability,
-    bin_by_confidence,
-    confusion_matrix,
-    expected_calibration_error,
-)
+from deepbloom.analysis.folds import Unit, make_units
+from deepbloom.analysis.formatting import shorten_apart
+from deepbloom.analysis.model import Model
+from deepbloom.analysis.runs import CompleteRun
+from deepbloom.analysis.statistics import Difference, compare_runs, compare_seeds, holm
 
 SIGNIFICANCE = 0.05
 MAX_COMPARED = 20
 """Models compared pair by pair, the most accurate first: 190 pairs are as many as anyone reads."""
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """Runs that differ in nothing but their seed and fold.
-
-    Attributes
-    ----------
-    label : str
-        The network's name, and the settings that tell it from others of that name in its table.
-    runs : tuple of CompleteRun
-        By seed, then fold.
-    """
-
-    label: str
-    runs: tuple[CompleteRun, ...]
-
-    @cached_property
-    def answers(self) -> tuple[Predictions, ...]:
-        """Predictions of each seed; those of its folds are joined, so that each picture is in them once."""
-        seeds = sorted({run.metrics.seed for run in self.runs})
-        return tuple(
-            join_predictions([run.predictions for run in self.runs if run.metrics.seed == seed]) for seed in seeds
-        )
-
-    @cached_property
-    def correct(self) -> np.ndarray:
-        """Whether each seed classified each picture correctly: bool, shape (seeds, pictures)."""
-        return np.stack([answers.correct for answers in self.answers])
-
-    @cached_property
-    def accuracy(self) -> float:
-        """Test accuracy, the mean over runs."""
-        return float(self._accuracies.mean())
-
-    @cached_property
-    def _accuracies(self) -> np.ndarray:
-        """Accuracy of each run: float64, shape (seeds, folds); one column where there are no folds."""
-        return np.array([run.predictions.correct.mean() for run in self.runs]).reshape(len(self.answers), -1)
-
-    @cached_property
-    def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy: Wilson's for a single run, Student's t over several seeds or folds.
-
-        Runs that all have the same accuracy give t nothing to work with; Wilson's interval stands for them too.
-        """
-        folds = self._accuracies.mean(axis=0)
-        if len(folds) > 1 and folds.std():
-            return fold_interval(folds, self.runs[0].metrics.folds)
-        if self.spread:
-            return seed_interval(self._accuracies.mean(axis=1)) if len(self.answers) > 1 else self._wilson()
-        return self._wilson()
-
-    def _wilson(self) -> tuple[float, float]:
-        pictures = self.correct.shape[1]
-        low, high = wilson_interval(self.accuracy * pictures, pictures)
-        return float(low), float(high)
-
-    @property
-    def spread(self) -> float | None:
-        """Standard deviation of the accuracy over runs; None for a single one."""
-        return float(self._accuracies.std(ddof=1)) if len(self.runs) > 1 else None
-
-    @property
-    def calibration_error(self) -> float:
-        """Expected calibration error, the mean over runs."""
-        return float(np.mean([calibration_error(run) for run in self.runs]))
-
-    @property
-    def reliability(self) -> Reliability:
-        """Confidence against accuracy, over the predictions of all runs."""
-        return bin_by_confidence(
-            np.concatenate([answers.confidences for answers in self.answers]), self.correct.reshape(-1)
-        )
-
-    def confusion(self, num_classes: int) -> np.ndarray:
-        """Return the confusion matrix of all runs together: int64, shape (C, C)."""
-        return sum(
-            (confusion_matrix(run.predictions.answers, run.predictions.targets, num_classes) for run in self.runs),
-            np.zeros((num_classes, num_classes), np.int64),
-        )
-
-    def mean(self, get: Callable[[CompleteRun], float | None]) -> float | None:
-        """Return the mean of a number over the runs; None where a run does not know it."""
-        values = [value for run in self.runs if (value := get(run)) is not None]
-        return float(np.mean(values)) if len(values) == len(self.runs) else None
 
 
 @dataclass(frozen=True)
@@ -145,9 +45,9 @@ class Comparison:
         return self.adjusted_p >= SIGNIFICANCE
 
     @property
-    def finding(self) -> str:
-        """``tie``, or which model is better."""
-        return "tie" if self.is_tie else f"{self.first.label} is better"
+    def verdict(self) -> str:
+        """``tie`` or ``first is better``."""
+        return "tie" if self.is_tie else "first is better"
 
 
 @dataclass(frozen=True)
@@ -205,11 +105,6 @@ class Table:
         return [run for model in self.models for run in model.runs]
 
 
-def calibration_error(run: CompleteRun) -> float:
-    """Return a run's expected calibration error on the test pictures."""
-    return expected_calibration_error(run.predictions.confidences, run.predictions.correct)
-
-
 def make_tables(runs: Sequence[CompleteRun]) -> list[Table]:
     """Sort runs into tables of comparable models; the table with most runs comes first."""
     tables: dict[tuple, list[Unit]] = {}
@@ -249,14 +144,13 @@ def explain_separation(tables: Sequence[Table]) -> str:
 
 
 def _make_table(units: Sequence[Unit]) -> Table:
-    by_settings: dict[tuple, list[Unit]] = {}
+    by_traits: dict[tuple, list[Unit]] = {}
     for unit in units:
-        by_settings.setdefault(tuple(sorted(unit.runs[0].settings.items())), []).append(unit)
-    groups = [tuple(run for unit in seeds for run in unit.runs) for seeds in by_settings.values()]
-    labels = _label([group[0] for group in groups])
-    models = sorted((Model(*pair) for pair in zip(labels, groups, strict=True)), key=lambda m: (-m.accuracy, m.label))
+        by_traits.setdefault(tuple(sorted(unit.runs[0].traits.items())), []).append(unit)
+    groups = [tuple(run for unit in seeds for run in unit.runs) for seeds in by_traits.values()]
     runs = [run for group in groups for run in group]
     one = runs[0].metrics
+    models = _name_models(groups)
     largest = max(int(max(run.predictions.targets.max(), run.predictions.answers.max())) for run in runs)
     return Table(
         dataset=one.dataset,
@@ -265,25 +159,35 @@ def _make_table(units: Sequence[Unit]) -> Table:
         folds=one.folds,
         folds_tested=tuple(run.metrics.fold for run in units[0].runs) if one.folds else (),
         class_names=one.class_names or tuple(f"class {index}" for index in range(largest + 1)),
-        models=tuple(models),
-        comparisons=_compare(models[:MAX_COMPARED]),
+        models=models,
+        comparisons=compare_models(models[:MAX_COMPARED]),
         repeats=tuple(run for unit in units for run in unit.repeats),
     )
 
 
+def _name_models(groups: Sequence[tuple[CompleteRun, ...]]) -> tuple[Model, ...]:
+    """Return a model for each group of runs, the most accurate first."""
+    labels = _label([group[0] for group in groups])
+    models = [Model(label, group, label) for label, group in zip(labels, groups, strict=True)]
+    models.sort(key=lambda model: (-model.accuracy, model.label))
+    names = shorten_apart([model.label for model in models])
+    return tuple(replace(model, short=name) for model, name in zip(models, names, strict=True))
+
+
 def _label(runs: Sequence[CompleteRun]) -> list[str]:
-    """Name each run's model, with the settings in which models of that name differ."""
+    """Name each run's model, with the settings and the code in which models of that name differ."""
     labels = []
     for run in runs:
-        same_name = [other.settings for other in runs if other.metrics.model == run.metrics.model]
-        keys = sorted({key for settings in same_name for key in settings})
-        differing = [key for key in keys if len({settings.get(key) for settings in same_name}) > 1]
-        details = ", ".join(f"{key}={run.settings.get(key, 'unknown')}" for key in differing)
+        same_name = [other.traits for other in runs if other.metrics.model == run.metrics.model]
+        keys = sorted({key for traits in same_name for key in traits})
+        differing = [key for key in keys if len({traits.get(key) for traits in same_name}) > 1]
+        details = ", ".join(f"{key}={run.traits.get(key, 'unknown')}" for key in differing)
         labels.append(f"{run.metrics.model} ({details})" if details else run.metrics.model)
     return labels
 
 
-def _compare(models: Sequence[Model]) -> tuple[Comparison, ...]:
+def compare_models(models: Sequence[Model]) -> tuple[Comparison, ...]:
+    """Compare every two models, with Holm's correction for their number."""
     pairs = list(combinations(models, 2))
     differences = [_difference(first, second) for first, second in pairs]
     adjusted = holm([difference.p_value for difference in differences])

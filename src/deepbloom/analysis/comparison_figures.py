@@ -1,6 +1,7 @@
 """Figures of many models together. Each function takes plain numbers and writes one PNG."""
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,14 +133,19 @@ def plot_pareto(labels: Sequence[str], accuracies: Sequence[float], costs: Seque
         figure.suptitle("What accuracy costs (filled and joined: no other model is both cheaper and more accurate)")
 
 
-def plot_reliability(bins: Mapping[str, Reliability], errors: Mapping[str, float], path: Path) -> None:
+def plot_reliability(
+    bins: Mapping[str, Reliability], errors: Mapping[str, float], seeds: Mapping[str, int], path: Path
+) -> None:
     """Draw accuracy against confidence for each model, with 95 % Wilson intervals; the diagonal is honest.
+
+    Seeds that answer the same pictures are no new pictures: an interval is that of counts / seeds.
 
     Parameters
     ----------
     bins : dict of model name to `Reliability`
         At most the first `MAX_LINES` are drawn.
-    errors : dict of model name to its expected calibration error
+    errors : dict of model name to the expected calibration error of the same answers
+    seeds : dict of model name to how often each picture is in ``bins``
     """
     shown = list(bins.items())[:MAX_LINES]
     columns = min(4, len(shown))
@@ -150,12 +156,14 @@ def plot_reliability(bins: Mapping[str, Reliability], errors: Mapping[str, float
             axis.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1.2)
             filled = reliability.counts > 0
             x, y = reliability.mean_confidence[filled], reliability.accuracy[filled]
-            low, high = wilson_interval(y * reliability.counts[filled], reliability.counts[filled])
+            pictures = reliability.counts[filled] / seeds[label]
+            low, high = wilson_interval(y * pictures, pictures)
             axis.vlines(x, low, high, color=COLORS[0], linewidth=1.2, alpha=0.55)
             axis.scatter(
                 x, y, 10 + 130 * reliability.counts[filled] / reliability.counts.max(), color=COLORS[0], zorder=3
             )
-            axis.set_title(f"{shorten(label, 26)}\nECE {format_percent(errors[label])}", fontsize=9.5)
+            name = textwrap.fill(shorten(label), 26)
+            axis.set_title(f"{name}\nECE {format_percent(errors[label])}", fontsize=9.5)
             axis.set(xlim=(-0.04, 1.06), ylim=(-0.04, 1.06), aspect="equal")
             for side in (axis.xaxis, axis.yaxis):
                 side.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))

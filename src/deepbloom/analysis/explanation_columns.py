@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deepbloom.analysis.benchmark import Column
-from deepbloom.analysis.compare import Model
 from deepbloom.analysis.explanations import read_means
+from deepbloom.analysis.model import Model
 from deepbloom.explain.measures import MEASURES
 
 SHOWN = ("insertion_area", "deletion_area", "road_score", "energy_inside")

@@ -17,7 +17,7 @@ class Unit:
     runs : tuple of CompleteRun
         A single run, or those of its folds that are there, by fold.
     repeats : tuple of CompleteRun
-        Left out, because another one has the same settings, seed and fold.
+        Left out, because another one has the same settings, code, seed and fold.
     """
 
     runs: tuple[CompleteRun, ...]
@@ -40,7 +40,7 @@ def make_units(runs: Sequence[CompleteRun]) -> list[Unit]:
         metrics = run.metrics
         data = (metrics.dataset, metrics.dataset_fingerprint, metrics.data_split_kind, metrics.folds)
         single = None if metrics.folds else _tested_on(run)
-        key = (data, single, tuple(sorted(run.settings.items())), metrics.seed)
+        key = (data, single, tuple(sorted(run.traits.items())), metrics.seed)
         groups.setdefault(key, {}).setdefault((metrics.fold if metrics.folds else 0,), []).append(run)
     units = []
     for folds in groups.values():
@@ -50,7 +50,7 @@ def make_units(runs: Sequence[CompleteRun]) -> list[Unit]:
         if len(set(tested)) == len(tested):
             units.append(Unit(tuple(chosen), tuple(repeats)))
         else:
-            units += [Unit((run,), ()) for run in (*chosen, *repeats)]
+            units += [Unit((same[0],), tuple(same[1:])) for same in folds.values()]
     return sorted(units, key=lambda unit: unit.runs[0].metrics.seed)
 
 

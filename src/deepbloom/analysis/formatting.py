@@ -1,6 +1,8 @@
 """Numbers and names as people read them."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 
 
 def format_count(count: float | None) -> str:
@@ -85,3 +87,13 @@ def shorten(name: str, limit: int = 48) -> str:
         return line
     tail = (limit - 1) // 3
     return f"{line[: limit - 1 - tail]}…{line[-tail:]}"
+
+
+def shorten_apart(names: Sequence[str], limit: int = 48) -> list[str]:
+    """Return the names shortened; those that would then be alike begin with their number among all: ``3. name``."""
+    short = [shorten(name, limit) for name in names]
+    counts = Counter(short)
+    return [
+        line if counts[line] == 1 else f"{place}. {shorten(name, limit - len(f'{place}. '))}"
+        for place, (line, name) in enumerate(zip(short, names, strict=True), 1)
+    ]

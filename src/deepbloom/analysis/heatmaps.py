@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepbloom.analysis.compare import Model, Table
+from deepbloom.analysis.compare import Table
+from deepbloom.analysis.model import Model
+from deepbloom.analysis.runs import CompleteRun
 
 FOLDER = Path("explain", "heatmaps")
 MAX_PICTURES = 6
@@ -21,9 +23,11 @@ class Heatmap:
     ----------
     path : Path or None
         The PNG; None where the model's run has none of this picture.
-    model, image_id : str
+    model : str
+        With seed and fold, where there are several runs.
+    image_id : str
     verdict : str
-        ``right``, ``wrong: taken for CLASS``, or empty where the picture was not tested.
+        That run's answer: ``right``, ``wrong: taken for CLASS``, or empty where it did not test the picture.
     """
 
     path: Path | None
@@ -48,15 +52,28 @@ class HeatmapRow:
 
 def find_heatmaps(table: Table) -> list[HeatmapRow]:
     """Return up to `MAX_PICTURES` pictures by up to `MAX_MODELS` models, those shown by most models first."""
-    by_model: list[tuple[Model, dict[str, Path]]] = []
-    for model in table.models:
-        files = next((found for run in model.runs if (found := _list_pictures(run.path / FOLDER))), None)
-        if files:
-            by_model.append((model, files))
-    by_model = by_model[:MAX_MODELS]
-    ids = {image_id for _, files in by_model for image_id in files}
-    chosen = sorted(ids, key=lambda image_id: (-sum(image_id in files for _, files in by_model), image_id))
-    return [_make_row(table, image_id, by_model) for image_id in chosen[:MAX_PICTURES]]
+    shown = [view for model in table.models if (view := _find_view(model))][:MAX_MODELS]
+    ids = {image_id for view in shown for image_id in view.files}
+    chosen = sorted(ids, key=lambda image_id: (-sum(image_id in view.files for view in shown), image_id))
+    return [_make_row(table, image_id, shown) for image_id in chosen[:MAX_PICTURES]]
+
+
+@dataclass(frozen=True)
+class _View:
+    """The first run of a model that has heatmaps, and these by picture."""
+
+    name: str
+    run: CompleteRun
+    files: dict[str, Path]
+
+
+def _find_view(model: Model) -> _View | None:
+    for run in model.runs:
+        if files := _list_pictures(run.path / FOLDER):
+            fold = f", fold {run.metrics.fold}" if run.metrics.folds else ""
+            which = f", seed {run.metrics.seed}{fold}" if len(model.runs) > 1 else ""
+            return _View(f"{model.label}{which}", run, files)
+    return None
 
 
 def _list_pictures(folder: Path) -> dict[str, Path]:
@@ -69,15 +86,15 @@ def _list_pictures(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _make_row(table: Table, image_id: str, by_model: list[tuple[Model, dict[str, Path]]]) -> HeatmapRow:
+def _make_row(table: Table, image_id: str, shown: list[_View]) -> HeatmapRow:
     target, heatmaps = "", []
-    for model, files in by_model:
-        answers = model.answers[0]
+    for view in shown:
+        predictions = view.run.predictions
         verdict = ""
-        if image_id in answers.image_ids:
-            place = answers.image_ids.index(image_id)
-            target = table.class_names[answers.targets[place]]
-            answer = table.class_names[answers.answers[place]]
+        if image_id in predictions.image_ids:
+            place = predictions.image_ids.index(image_id)
+            target = table.class_names[predictions.targets[place]]
+            answer = table.class_names[predictions.answers[place]]
             verdict = "right" if answer == target else f"wrong: taken for {answer}"
-        heatmaps.append(Heatmap(files.get(image_id), model.label, image_id, verdict))
+        heatmaps.append(Heatmap(view.files.get(image_id), view.name, image_id, verdict))
     return HeatmapRow(image_id, target, tuple(heatmaps))

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from deepbloom.analysis import comparison_figures as figures
-from deepbloom.analysis.compare import Model, Table
+from deepbloom.analysis.compare import Table
 from deepbloom.analysis.figures import plot_confusion
 from deepbloom.analysis.formatting import format_count, format_percent, format_seconds, shorten
+from deepbloom.analysis.model import Model
 
 TOPICS = ("accuracy", "curves", "cost", "calibration", "confusion")
 MAX_CONFUSIONS = 8
@@ -64,19 +65,20 @@ def draw(number: int, table: Table, folder: Path) -> dict[str, list[Illustration
 
 def _draw_accuracy(table: Table, path: Path) -> Illustration:
     shown = table.models[:MAX_BARS]
-    figures.plot_accuracy([m.label for m in shown], [m.accuracy for m in shown], [m.interval for m in shown], path)
+    figures.plot_accuracy([m.short for m in shown], [m.accuracy for m in shown], [m.interval for m in shown], path)
     return Illustration(
         path,
         f"Test accuracy of {_count_models(shown, table)} with 95 % intervals, from "
         f"{format_percent(shown[-1].accuracy)} to {format_percent(shown[0].accuracy)}; the benchmark table holds the "
         "same numbers.",
-        "The dot is the accuracy, the bar its 95 % interval. Overlapping bars do not decide whether two models differ: "
-        "the paired comparison does, because both answered the same pictures.",
+        "The dot is the accuracy, the bar its 95 % interval; the benchmark table says over what. Overlapping bars do "
+        "not decide whether two models differ: the paired comparison does, because both answered the same pictures."
+        + _say_left_out(len(shown), len(table.models)),
     )
 
 
 def _draw_curves(table: Table, path: Path) -> Illustration:
-    curves = {m.label: [r.history for r in m.runs if r.history] for m in table.models if any(r.history for r in m.runs)}
+    curves = {m.short: [r.history for r in m.runs if r.history] for m in table.models if any(r.history for r in m.runs)}
     figures.plot_curves(curves, path)
     shown = list(curves)[: figures.MAX_LINES]
     return Illustration(
@@ -113,27 +115,38 @@ def _draw_cost(table: Table, path: Path) -> Illustration:
             format_seconds,
         ),
     ]
-    figures.plot_pareto([m.label for m in models], [m.accuracy for m in models], costs, path)
+    figures.plot_pareto([m.short for m in models], [m.accuracy for m in models], costs, path)
     return Illustration(
         path,
         f"Test accuracy of {len(models)} models against parameters, MACs and training time; the benchmark table holds "
         "the same numbers.",
         "Up is more accurate, left is cheaper; each step to the right multiplies the cost. Filled points joined by the "
-        "dashed line are the Pareto front: whoever wants more accuracy than one of them must pay more.",
+        "dashed line are the Pareto front: whoever wants more accuracy than one of them must pay more. The front goes "
+        "by the measured accuracies and knows nothing of ties: where the paired comparison says tie, the cheaper model "
+        "may be as good."
+        + (f" Grey: models after the first {figures.MAX_LINES}." if len(models) > figures.MAX_LINES else ""),
     )
 
 
 def _draw_calibration(table: Table, path: Path) -> Illustration:
     shown = table.models[: figures.MAX_LINES]
-    errors = {model.label: model.calibration_error for model in shown}
-    figures.plot_reliability({model.label: model.reliability for model in shown}, errors, path)
+    errors = {model.short: model.calibration_error for model in shown}
+    seeds = {model.short: len(model.answers) for model in shown}
+    figures.plot_reliability({model.short: model.reliability for model in shown}, errors, seeds, path)
+    pooled = (
+        " Dots and ECE are over the answers of all seeds together; the intervals count each picture once, however many "
+        "seeds answered it."
+        if max(seeds.values()) > 1
+        else ""
+    )
     listed = "; ".join(f"{shorten(label)} {format_percent(error)}" for label, error in errors.items())
     return Illustration(
         path,
         f"Reliability diagrams. Expected calibration error: {listed}.",
         "A calibrated model that says 80 % is right 80 times in 100: its points lie on the diagonal. Below it the "
         "model is too sure of itself, above it too modest. ECE is the mean distance from the diagonal, 0 % at best. "
-        "Larger dots hold more answers; lines are 95 % intervals." + _say_left_out(len(shown), len(table.models)),
+        f"Larger dots hold more answers; lines are 95 % intervals over pictures (Wilson).{pooled}"
+        + _say_left_out(len(shown), len(table.models)),
     )
 
 

@@ -1,23 +1,22 @@
-"""``report.md``, ``report.csv`` and ``report.html`` from run directories: no network, no data, no checkpoint needed."""
+"""``report.html``, ``report.md`` and the CSV files from run directories: no network, data or checkpoint needed."""
 
 import base64
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from deepbloom import atomic_files, run_dir
-from deepbloom.analysis import illustrations
+from deepbloom import atomic_files
+from deepbloom.analysis import illustrations, notes, raw_values
 from deepbloom.analysis.audits import describe_audits, list_without_twins
-from deepbloom.analysis.benchmark import COLUMNS, list_raw_values
+from deepbloom.analysis.benchmark import COLUMNS
 from deepbloom.analysis.compare import MAX_COMPARED, Comparison, Table, explain_separation, make_tables
 from deepbloom.analysis.difficulty import find_hard_classes, find_hard_pictures
 from deepbloom.analysis.explanation_columns import explanation_columns
 from deepbloom.analysis.formatting import format_p_value, format_percent, format_points, shorten
-from deepbloom.analysis.heatmaps import find_heatmaps
+from deepbloom.analysis.heatmaps import MAX_MODELS, MAX_PICTURES, find_heatmaps
 from deepbloom.analysis.runs import CompleteRun, find_runs
 from deepbloom.errors import RunError
 
@@ -33,20 +32,26 @@ class ReportPaths:
 
     Attributes
     ----------
-    markdown, csv, html, figures : Path
-        Three files and a folder.
+    markdown, html : Path
+    csv, models, pairs : Path
+        Raw values of every run, of every model (means over its runs), and of every paired comparison.
+    figures : Path
+        A folder.
     summary : str
         The benchmark's main columns, as plain text.
     """
 
     markdown: Path
-    csv: Path
     html: Path
+    csv: Path
+    models: Path
+    pairs: Path
     figures: Path
     summary: str
 
     def __str__(self) -> str:
-        return f"{self.summary}\n\n{self.html}\n{self.markdown}\n{self.csv}\n{self.figures}"
+        written = (self.html, self.markdown, self.csv, self.models, self.pairs, self.figures)
+        return "\n".join([f"{self.summary}\n", *map(str, written)])
 
 
 def write_report(runs_folder: Path, output_dir: Path) -> ReportPaths:
@@ -74,8 +79,10 @@ def write_report(runs_folder: Path, output_dir: Path) -> ReportPaths:
     atomic_files.make_folder(output_dir)
     paths = ReportPaths(
         markdown=output_dir / "report.md",
-        csv=output_dir / "report.csv",
         html=output_dir / "report.html",
+        csv=output_dir / "report.csv",
+        models=output_dir / "models.csv",
+        pairs=output_dir / "pairs.csv",
         figures=atomic_files.make_folder(output_dir / "figures"),
         summary="\n\n".join(_write_plain(table) for table in tables),
     )
@@ -87,13 +94,18 @@ def write_report(runs_folder: Path, output_dir: Path) -> ReportPaths:
         "runs": runs,
         "unused": [run for run in runs if not isinstance(run, CompleteRun)],
         "counted": sum(len(table.runs) for table in tables),
-        "made_with": _list_origins(complete),
+        "made_with": notes.list_origins(complete),
+        "files": notes.FILES,
+        "texts": notes.TEXTS,
+        "heatmap_limits": f"At most {MAX_PICTURES} pictures and {MAX_MODELS} models are shown.",
     }
     environment = _make_environment()
     for path in (paths.html, paths.markdown):
         text = environment.get_template(path.name).render(content)
         atomic_files.write_bytes(path, text.encode("utf-8", "replace"))
-    atomic_files.write_csv(paths.csv, *list_raw_values(runs, tables))
+    atomic_files.write_csv(paths.csv, *raw_values.list_runs(runs, tables))
+    atomic_files.write_csv(paths.models, *raw_values.list_models(tables))
+    atomic_files.write_csv(paths.pairs, *raw_values.list_pairs(tables))
     return paths
 
 
@@ -103,15 +115,16 @@ def _describe(number: int, table: Table, figures: Path) -> dict[str, object]:
     return {
         "number": number,
         "table": table,
-        "finding": _state_finding(table),
-        "notes": _list_notes(table),
-        "methods": _describe_methods(table),
+        "finding": notes.state_finding(table),
+        "notes": notes.list_notes(table),
+        "differences": notes.list_differences(table),
+        "methods": notes.describe_methods(table),
         "several_seeds": any(len(model.answers) > 1 for model in compared),
         "left_out": len(table.models) - len(compared),
         "hard_classes": find_hard_classes(table),
         "hard_pictures": find_hard_pictures(table),
         "audits": describe_audits(table),
-        "without_twins": list_without_twins(table)[:MAX_ROWS],
+        "without_twins": list_without_twins(table),
         "heatmaps": find_heatmaps(table) if number <= MAX_ILLUSTRATED else [],
         "pictures": (
             illustrations.draw(number, table, figures)
@@ -119,74 +132,6 @@ def _describe(number: int, table: Table, figures: Path) -> dict[str, object]:
             else {topic: [] for topic in illustrations.TOPICS}
         ),
     }
-
-
-def _state_finding(table: Table) -> str:
-    best = table.models[0]
-    low, high = best.interval
-    score = f"{format_percent(best.accuracy)} of the test pictures (95 % interval {100 * low:.1f} to {100 * high:.1f})"
-    if len(table.models) == 1:
-        return f"{shorten(best.label, 120)} classifies {score} correctly."
-    ties = [shorten(c.second.label, 120) for c in table.comparisons if c.first is best and c.is_tie]
-    if ties:
-        named = [*ties[:5], f"{len(ties) - 5} more"] if len(ties) > 6 else ties
-        listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
-        verdict = f"It is in a tie with {listed}: chance alone could explain the difference."
-    else:
-        verdict = "It is better than every other model that it was compared with, beyond what chance explains."
-    return f"{shorten(best.label, 120)} has the highest accuracy: {score}. {verdict}"
-
-
-def _describe_methods(table: Table) -> list[str]:
-    """Say how the pairs of this table were compared: only the methods that were used."""
-    seeds = [len(c.first.answers) + len(c.second.answers) for c in table.comparisons]
-    methods = []
-    if any(count == 2 for count in seeds):
-        what = "Two models of one seed" if table.folds else "Two single runs"
-        methods.append(
-            f"{what} are compared picture by picture: the interval is a paired bootstrap over the test pictures "
-            "(10 000 draws), p is McNemar's exact test. The finding is about these trained networks; another seed may "
-            "change it."
-        )
-    if table.folds:
-        methods.append(
-            "The answers of all folds are taken together: each picture was answered by the one network of its model "
-            "that did not train on it."
-        )
-    if any(count > 2 for count in seeds):
-        methods.append(
-            "With several seeds, test pictures and seeds are both samples: the interval and p are Student's t for a "
-            "table of pictures by seeds (crossed random effects). The finding is about the models, whatever the seed. "
-            "Where one model has a single run, the other's spread over seeds stands for both."
-        )
-    return methods
-
-
-def _list_notes(table: Table) -> list[str]:
-    """Say what a reader must know before comparing the rows."""
-    notes = []
-    devices = {(run.metrics.device_name, run.metrics.num_threads, run.metrics.precision) for run in table.runs}
-    if len(devices) > 1:
-        notes.append(
-            f"Times, speed and memory come from {len(devices)} different machines, thread counts or precisions."
-        )
-    if len({(run.metrics.versions, run.metrics.git_commit) for run in table.runs}) > 1:
-        notes.append("The runs were made by different versions of the software; report.csv lists them.")
-    if table.repeats:
-        names = ", ".join(shorten(run.name) for run in table.repeats[:5])
-        more = " and others" if len(table.repeats) > 5 else ""
-        notes.append(f"Left out, because another run has the same settings and seed: {names}{more}.")
-    bare = [run for run in table.runs if not (run.path / run_dir.CONFIG).exists()]
-    if bare:
-        notes.append(f"{len(bare)} runs have no config.yaml, so only their model, weights and epochs tell them apart.")
-    return notes
-
-
-def _list_origins(runs: Sequence[CompleteRun]) -> list[str]:
-    versions = {f"{name} {version}" for run in runs for name, version in run.metrics.versions}
-    devices = {run.metrics.device_name for run in runs}
-    commits = {run.metrics.git_commit for run in runs if run.metrics.git_commit}
-    return [shorten(text, 60) for group in (devices, versions, commits) for text in sorted(group)[:20]]
 
 
 def _write_plain(table: Table) -> str:

@@ -1,4 +1,4 @@
-"""Run directories as typed values. Reads metrics.json, config.yaml, history.csv and predictions.csv, nothing else."""
+"""Run directories as typed values. Reads their small files, never weights or pictures."""
 
 import os
 from collections.abc import Mapping
@@ -79,6 +79,7 @@ class Metrics:
     audit: Audit | None
     versions: tuple[tuple[str, str], ...]
     git_commit: str | None
+    code_version: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +123,11 @@ class CompleteRun(Run):
     settings: Mapping[str, str]
     history: list[dict[str, float]]
     predictions: Predictions
+
+    @property
+    def traits(self) -> dict[str, str]:
+        """The settings, and the version of the code that trained: runs that are equal in them are one model."""
+        return {**self.settings, "code_version": self.metrics.code_version or "unknown"}
 
 
 def find_runs(folder: Path) -> list[Run]:
@@ -239,7 +245,16 @@ def _read_metrics(path: Path) -> Metrics:
         audit=read_audit(fields),
         versions=tuple((str(k), str(v)) for k, v in versions.items()) if isinstance(versions, dict) else (),
         git_commit=fields.text("git_commit", "") or None,
+        code_version=_read_code_version(fields, path.parent),
     )
+
+
+def _read_code_version(fields: Fields, folder: Path) -> str | None:
+    """Return the version of the code; where metrics.json has none, that of the run's beginning."""
+    begun = folder / run_dir.PROVENANCE
+    if not fields.has("code_version") and begun.exists():
+        fields = Fields(begun)
+    return fields.text("code_version", "") or None
 
 
 def _read_settings(path: Path, metrics: Metrics) -> dict[str, str]:
