@@ -49,6 +49,50 @@ def test_a_mistake_is_answered_with_what_to_do(
     assert out == ""
 
 
+@pytest.fixture
+def odd_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    return {
+        "long": "a" * 300,
+        "long below": f"a/{'b' * 5000}",
+        "nobody's home": "~nobody-of-that-name/x",
+        "loop": "loop",
+    }
+
+
+@pytest.mark.parametrize("kind", ["long", "long below", "nobody's home", "loop"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "predict ckpt=PATH image=x",
+        "predict ckpt=RUN image=PATH",
+        "gradcam ckpt=RUN image=PATH",
+        "eval ckpt=PATH",
+        "eval ckpt=RUN data.root=PATH",
+        "eval ckpt=RUN output_dir=PATH/x",
+        "train data=imagefolder data.root=PATH",
+        "train data=flowers102 data.root=PATH",
+        "train data=imagefolder data.root=PICTURES train.epochs=1 train.batch_size=99 output_dir=PATH/x",
+        "eval ckpt=RUN data.pixel_cache=PATH/x",
+        "data data=imagefolder data.root=PATH",
+        "report runs=PATH",
+        "runs runs=PATH",
+    ],
+)
+def test_a_path_that_can_be_nowhere_is_a_persons_mistake(
+    line: str, kind: str, deepbloom: Run, odd_paths: dict[str, str], trained_run: Path, pictures: Path
+) -> None:
+    given = {"PATH": odd_paths[kind], "RUN": str(trained_run), "PICTURES": str(pictures)}
+    for name, value in given.items():
+        line = line.replace(name, value)
+    code, _, err = deepbloom(*line.split())
+    makes_it = kind == "nobody's home" and line.startswith("eval") and line.endswith("/x/x")
+    assert code == (0 if makes_it else 2), err
+    assert "Traceback" not in err
+    assert makes_it or "deepbloom: " in err
+
+
 def test_a_batch_larger_than_the_data_is_refused_before_training(
     deepbloom: Run, pictures: Path, tmp_path: Path
 ) -> None:

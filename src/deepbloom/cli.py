@@ -26,7 +26,17 @@ COMMANDS = {
     "data": "Show what pictures there are, how they are split, and whether they can be read.",
     "doctor": "Show versions, device, where data and weights are, and what is missing.",
 }
-DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
+DISK_FAULTS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
 """Nobody's bug: errors of the system that a person can do something about."""
 PATH_KEYS = ("ckpt", "image", "output_dir", "runs", "masks", "data.root", "data.pixel_cache", "model.weights")
 NAME_KEYS = ("target", "contrast")
