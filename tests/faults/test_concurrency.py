@@ -174,4 +174,5 @@ def test_a_clock_moved_back_by_a_day_does_not_stop_the_saving(
     _, header = read_tensors(tmp_path / "run" / run_dir.LAST, STATE_KIND)
     progress = header["progress"]
     assert len(progress["history"]) * STEPS + progress["step"] == saved_step
-    tally("kills survived")
+    if clock == "monotonic":
+        tally("kills survived")

@@ -128,7 +128,8 @@ def test_an_automatic_resume_falls_back_to_the_state_before(
         )
     assert cli.guarded(lambda: train(config)) == (0 if falls_back else 2)
     assert (tmp_path / "run" / run_dir.METRICS).exists() is falls_back
-    tally("damaged files found")
+    if falls_back:
+        tally("damaged files found")
 
 
 @pytest.mark.parametrize("falls_back", [False, True])
@@ -160,4 +161,5 @@ def test_a_file_that_is_named_is_never_replaced_by_another(
     assert code == (0 if falls_back else 2)
     assert ("is damaged" in err) is not falls_back
     assert (tmp_path / "out" / "predictions.csv").exists() is falls_back
-    tally("damaged files found")
+    if not falls_back:
+        tally("damaged files found")
