@@ -5,8 +5,8 @@
 ``PICTURES`` holds a folder of pictures per class. DeepBloom's run is timed whole, from the start of the process, with
 empty caches, to its last file: decoding, the frozen part, every epoch with validation, the test. Each alternative is
 timed from the start of its process over a few steps, and the rest of its epochs over the same training pictures is
-added at that pace: they are all alike, and it neither validates nor tests. They take turns, and each turn gives one
-ratio. Weights are random: speed does not depend on them.
+added at that pace: they are all alike, and it neither validates nor tests. In each turn the alternatives are measured
+before and after DeepBloom's run, which gives two ratios. Weights are random: speed does not depend on them.
 """
 
 import argparse
@@ -24,7 +24,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -95,13 +97,24 @@ def run_deepbloom(model: str, folder: Path, epochs: int, work: Path) -> dict[str
     }
 
 
-def run_alternative(way: str, model: str, folder: Path, pictures: int, epochs: int, steps: int, work: Path) -> float:
-    """Return the seconds that a whole run of the alternative takes: its start as measured, its steps multiplied."""
+@dataclass(frozen=True)
+class Pace:
+    """How fast an alternative is: measured over its start and a few steps."""
+
+    seconds: float
+    steps: int
+    step_seconds: float
+
+    def whole_run(self, steps: float) -> float:
+        """Return the seconds of a run of so many steps: its start as measured, the rest at the pace of those timed."""
+        return self.seconds + (steps - self.steps) * self.step_seconds
+
+
+def run_alternative(way: str, model: str, folder: Path, steps: int, work: Path) -> Pace:
     script = Path(__file__).with_name("alternatives.py")
     command = [str(script), way, "--folder", str(folder), "--model", model, "--steps", str(steps)]
     seconds, output = timed(command, work / "cache")
-    step = json.loads(output.splitlines()[-1])["step_seconds"]
-    return seconds + (epochs * pictures / BATCH - steps - 1) * step
+    return Pace(seconds, steps + 1, json.loads(output.splitlines()[-1])["step_seconds"])
 
 
 def limits(model: str, precision: str, classes: int) -> dict[str, float]:
@@ -151,14 +164,14 @@ def measure(model: str, folder: Path, args: argparse.Namespace, work: Path) -> d
     """Run DeepBloom and the alternatives in turn."""
     turns = []
     for turn in range(args.repeats):
+        before = {way: run_alternative(way, model, folder, args.steps, work) for way in args.ways}
         own = run_deepbloom(model, folder, args.epochs, work)
-        others = {
-            way: run_alternative(way, model, folder, own["training_pictures"], args.epochs, args.steps, work)
-            for way in args.ways
-        }
+        after = {way: run_alternative(way, model, folder, args.steps, work) for way in args.ways}
         limit = limits(model, str(own["precision"]), sum(1 for _ in folder.iterdir()))
+        steps = args.epochs * own["training_pictures"] / BATCH
+        others = {way: [pace.whole_run(steps) for pace in (before[way], after[way])] for way in args.ways}
         turns.append({"deepbloom": own, "limit": limit, **others})
-        ratios = ", ".join(f"{way} {seconds / own['seconds']:.1f}x" for way, seconds in others.items())
+        ratios = ", ".join(f"{way} {mean(seconds) / own['seconds']:.1f}x" for way, seconds in others.items())
         print(f"{model}, turn {turn + 1}: {own['seconds']:.0f} s; {ratios}", file=sys.stderr, flush=True)
     return {"model": model, "turns": turns}
 
@@ -171,7 +184,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--steps", type=int, default=6, help="timed steps of each alternative")
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("training_speed.json"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -20,8 +20,8 @@ COLORS = {"plain": "#3b5b92", "lightning": "#c8772e", "timm": "#5d8f4e"}
 
 
 def ratios(result: dict, way: str) -> list[float]:
-    """Return how many times longer the alternative takes, for every turn."""
-    return [turn[way] / turn["deepbloom"]["seconds"] for turn in result["turns"] if way in turn]
+    """Return how many times longer the alternative takes, for every time that it was measured."""
+    return [seconds / turn["deepbloom"]["seconds"] for turn in result["turns"] for seconds in turn.get(way, [])]
 
 
 def middle(result: dict, part: str, name: str) -> float:
