@@ -131,9 +131,43 @@ def test_a_missing_package_is_named_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_password_in_the_address_is_refused() -> None:
-    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
-        LoggerConfig("mlflow", "https://me:secret@example.org")
+@pytest.mark.parametrize("userinfo", ["me:secret", "token", ":secret", "me:s@cret", "me:secret with blanks"])
+def test_a_user_or_password_in_the_address_is_refused(userinfo: str) -> None:
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI") as caught:
+        LoggerConfig("mlflow", f"https://{userinfo}@example.org")
+    assert userinfo not in str(caught.value)
+    LoggerConfig("mlflow", "https://example.org/me@home")
+    LoggerConfig("mlflow", "sqlite:////home/me@work/runs.db")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"http://me:{SECRET}@127.0.0.1:9",
+        f"http://{SECRET}@127.0.0.1:9",
+        f"http://me:{SECRET}/@127.0.0.1:9",
+        f"http://me:@{SECRET}@127.0.0.1:9",
+        f"http://{SECRET}:x@127.0.0.1:nine",
+        f"postgresql://me:{SECRET}@127.0.0.1:9/runs",
+        f"nothing://me:{SECRET}@127.0.0.1:9",
+    ],
+)
+def test_a_server_that_cannot_be_reached_does_not_bring_its_password_into_the_log(
+    uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture,
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    write_run(tmp_path / "run", 1)
+    Tracking(LoggerConfig("mlflow"), tmp_path / "run").update()
+    assert "logger=mlflow failed and is left out" in caplog.text
+    said = "".join(capfd.readouterr())
+    assert SECRET not in caplog.text + said
+    assert SECRET not in "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
 
 
 def test_where_results_are_sent_does_not_make_it_another_run() -> None:

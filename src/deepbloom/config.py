@@ -3,9 +3,9 @@
 The YAML files in ``conf/`` fill the same fields; a field's docstring stands below it.
 """
 
+import re
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, TypeVar, get_type_hints
-from urllib.parse import urlsplit
 
 from deepbloom.errors import ConfigError, unknown
 
@@ -230,10 +230,10 @@ class LoggerConfig:
 
     def __post_init__(self) -> None:
         check_choice("logger", self.name, LOGGERS)
-        if self.tracking_uri and urlsplit(self.tracking_uri).password:
+        if re.search("://[^/]*@", self.tracking_uri or ""):
             raise ConfigError(
-                "logger.tracking_uri holds a password, which a run's config.yaml would show. Leave it out, and set the "
-                "environment variable MLFLOW_TRACKING_URI instead."
+                "logger.tracking_uri holds a user or password, which a run's config.yaml would show. Leave it out, "
+                "and set the environment variable MLFLOW_TRACKING_URI instead."
             )
 
 

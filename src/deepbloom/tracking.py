@@ -8,6 +8,7 @@ import csv
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -93,15 +94,23 @@ class Tracking:
     def _guard(self, work: Callable[[], object]) -> None:
         if self.config.name == "none":
             return
+        said = ""
         try:
             work()
         except Exception as error:  # a server that is gone, a full disk, whatever a tracker raises
             self.tracker, self.failed = None, True
+            said = _without_userinfo(" ".join(str(error).split()))[:300] or type(error).__name__
+        if said:  # out of the reach of the error, which a log that fails would print whole
             log.warning(
                 "logger=%s failed and is left out: %s. Training goes on; the same command sends a complete run again.",
                 self.config.name,
-                " ".join(str(error).split())[:300] or type(error).__name__,
+                said,
             )
+
+
+def _without_userinfo(message: str) -> str:
+    """Take user names and passwords out of the addresses in a message; a password may hold any sign but a blank."""
+    return re.sub(r"://\S*@", "://", message)
 
 
 def check_logger(config: LoggerConfig) -> None:
