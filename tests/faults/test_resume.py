@@ -152,6 +152,7 @@ def test_another_environment_is_told_that_the_bits_may_differ(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seconds", [0.05, 0.4, 1.1, 2.3])
 def test_the_command_itself_killed_from_outside_goes_on(
     seconds: float, pictures: Path, tmp_path: Path, tally: Callable

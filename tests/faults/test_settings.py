@@ -104,6 +104,7 @@ def test_anything_mistyped_is_answered_without_a_traceback(tally: Callable, argu
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 @hypothesis_settings(COUNTED, max_examples=1500)
 @given(mistyped())
 def test_a_thousand_mistyped_lines_are_answered_without_a_traceback(tally: Callable, arguments: list[str]) -> None:
