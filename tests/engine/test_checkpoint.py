@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 
 import deepbloom
 from deepbloom.data.transforms import Preprocessing
+from deepbloom.engine import checkpoint
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, model_header, read_model, read_tensors, write_tensors
 from deepbloom.errors import CheckpointError
-from deepbloom.models.registry import create_model
+from deepbloom.models.registry import create_model, model_names
 
 
 @pytest.fixture
@@ -103,6 +104,33 @@ def test_a_header_without_a_needed_field_is_refused(model_file: Path, field: str
     write_tensors(model_file, tensors, header)
     with pytest.raises(CheckpointError):
         read_model(model_file)
+
+
+def test_no_memory_is_taken_for_classes_that_only_a_header_claims(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+
+    def create(*arguments: object, **named: object) -> torch.nn.Module:
+        built.append(torch.empty(0).device.type)
+        return create_model(*arguments, **named)
+
+    monkeypatch.setattr(checkpoint, "create_model", create)
+    read_model(model_file)
+    assert built == ["meta", "cpu"]
+    tensors, header = read_tensors(model_file, MODEL_KIND)
+    write_tensors(model_file, tensors, header | {"classes": [""] * 1_000_000})
+    with pytest.raises(CheckpointError, match="not those of scratch_cnn for 1000000 classes"):
+        read_model(model_file)
+    assert built == ["meta", "cpu", "meta"]
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_every_network_is_read_back(name: str, tmp_path: Path) -> None:
+    network = create_model(name, 3)
+    write_tensors(tmp_path / "model", network.state_dict(), model_header(name, ("a", "b", "c"), Preprocessing()))
+    found = read_model(tmp_path / "model").network.state_dict()
+    assert all(torch.equal(tensor, found[key]) for key, tensor in network.state_dict().items())
 
 
 def test_an_empty_run_folder_has_no_model(tmp_path: Path) -> None:

@@ -183,6 +183,12 @@ def test_a_complete_run_keeps_one_state_only(pictures: Path, tmp_path: Path) -> 
         lambda header: header["progress"].update(epoch="one"),
         lambda header: header["progress"].update(unknown=1),
         lambda header: header["progress"].update(best_val_loss=[]),
+        lambda header: header["progress"].update(choices={"views": 4}),
+        lambda header: header["progress"].update(choices=[]),
+        lambda header: header["progress"]["choices"].update(views=-1),
+        lambda header: header["progress"]["choices"].update(views="4"),
+        lambda header: header["progress"]["choices"].update(precision="fp8"),
+        lambda header: header["progress"]["choices"].update(prefix_precision=[]),
         lambda header: header.update(progress=[]),
     ],
 )

@@ -314,7 +314,7 @@ def test_flowers_are_not_downloaded_to_where_only_a_checkpoint_says(
     (tmp_path / "victim").mkdir()
     path = tmp_path / "evil.safetensors"
     write_tensors(path, tensors, header)
-    with pytest.raises(CheckpointError, match=r"Say where it is, or shall be: data\.root"):
+    with pytest.raises(CheckpointError, match=r"Say where it is or shall be: data\.root"):
         evaluate(EvalConfig(str(path), str(tmp_path / "out")))
     assert not asked
     assert not list((tmp_path / "victim").iterdir())

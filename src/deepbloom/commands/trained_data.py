@@ -39,7 +39,7 @@ def prepare_trained_data(ckpt: str, trained: Trained, changes: dict[str, Any]) -
     config = from_dict(DataConfig, merged | given)
     if config.name == "flowers102" and config.root and "root" not in given and not flowers102.is_in(config.root):
         raise CheckpointError(
-            f"{ckpt} was trained with Flowers102 in {config.root!r}, and it is not there. Say where it is, or shall be: "
+            f"{ckpt} was trained with Flowers102 in {config.root!r}, and it is not there. Say where it is or shall be: "
             "data.root=FOLDER."
         )
     data = prepare(config, trained.preprocessing, available_cores())

@@ -144,11 +144,26 @@ def read_model(run_or_file: str | Path) -> Trained:
         classes = tuple(str(name) for name in header["classes"])
         fields = header["preprocessing"]
         preprocessing = Preprocessing(int(fields["size"]), fields["mean"], fields["std"], str(fields["interpolation"]))
+        _check_shapes(str(header["model"]), len(classes), tensors)
         network = create_model(str(header["model"]), len(classes), weights="none")
         network.load_state_dict(tensors)
     except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not describe a network of this version: {error}") from error
     return Trained(network.eval(), classes, preprocessing, header)
+
+
+def _check_shapes(name: str, num_classes: int, tensors: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` unless the tensors are a network's, before memory is taken for the classes of a header."""
+    with torch.device("meta"):
+        wanted = create_model(name, num_classes, weights="none").state_dict()
+    differing = _shapes(wanted) ^ _shapes(tensors)
+    if differing:
+        key, shape = min(differing)
+        raise ValueError(f"its tensors are not those of {name} for {num_classes} classes, such as {key} {list(shape)}")
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> set[tuple[str, tuple[int, ...]]]:
+    return {(name, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
 def load_model(run_or_file: str | Path) -> nn.Module:

@@ -17,6 +17,7 @@ from deepbloom.config import RunConfig, from_dict
 from deepbloom.engine.checkpoint import FORMAT, STATE_KIND, read_tensors, write_tensors
 from deepbloom.engine.job import Job
 from deepbloom.engine.optim import make_optimizer, optimizer_tensors, restore_optimizer
+from deepbloom.engine.precision import DTYPES
 from deepbloom.errors import CheckpointError, ConfigError, DivergedError
 from deepbloom.reproducibility import environment
 
@@ -186,10 +187,19 @@ def read_progress(
         content = dict(header["progress"])
         content["best_val_loss"] = float(content["best_val_loss"])
         progress, scaler = from_dict(Progress, content), dict(header["scaler"])
+        _check_choices(progress.choices)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} holds no training state of this version: {error}") from error
     _warn_of_changes(header.get("environment"), environment(device))
     return progress, tensors, scaler
+
+
+def _check_choices(choices: Any) -> None:
+    """Raise `ValueError` unless all is there that `prepare_job` chooses when a run begins."""
+    found = choices if isinstance(choices, dict) else {}
+    views, precisions = found.get("views"), (found.get("precision"), found.get("prefix_precision"))
+    if type(views) is not int or views < 0 or not all(str(precision) in DTYPES for precision in precisions):
+        raise ValueError(f"its choices are {str(choices)[:100]}")
 
 
 def _read_newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
