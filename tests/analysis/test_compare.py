@@ -78,7 +78,7 @@ def test_runs_of_another_code_version_are_another_model_and_none_is_dropped(make
     }
     assert [run.name for run in table.repeats] == ["d-begun"]
     (note,) = (note for note in list_notes(table) if "training code" in note)
-    assert "bbbb: 2, aaaa: 1, unknown: 1 runs" in note
+    assert "2 by bbbb, 1 by aaaa, 1 by unknown" in note
 
 
 def test_settings_that_differ_between_networks_are_listed(make_run):

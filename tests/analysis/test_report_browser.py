@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from test_audits import CLEAN
 
 from deepbloom.analysis.report import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ACCURACIES = {"scratch_cnn": 0.55, "mini_resnet": 0.72, "resnet18_frozen": 0.74, "resnet18_partial": 0.9}
+
+KNOWN = {"audit": CLEAN, "latency_ms": 12.3, "size_bytes": 44_700_000}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +33,11 @@ def write_dozen(write_run, folder: Path) -> Path:
         for seed in range(3):
             epochs = 30 if model == "scratch_cnn" else 10
             name = f"{model}-synthetic-s{seed}-0a1b2c3d"
-            write_run(folder / "runs" / name, model, seed, accuracy, epochs=epochs, audit=CLEAN, code_version="0a1b")
-    write_run(folder / "runs" / ("a_long_name_of_a_run_" * 6), lr=0.01, audit=CLEAN, code_version="2c3d", epochs=10)
+            run = write_run(folder / "runs" / name, model, seed, accuracy, epochs=epochs, **KNOWN, code_version="0a1b")
+            heatmap = run / "explain" / "heatmaps" / "daisy" / "0000.png"
+            heatmap.parent.mkdir(parents=True)
+            Image.linear_gradient("L").save(heatmap)
+    write_run(folder / "runs" / ("a_long_name_of_a_run_" * 6), lr=0.01, epochs=10, **KNOWN, code_version="2c3d")
     failed = folder / "runs" / "crashed"
     failed.mkdir()
     (failed / "failed.txt").write_text("DivergedError: the loss became nan\n")
@@ -55,6 +61,9 @@ def test_the_page_is_whole_on_every_screen_and_asks_nobody(browser, page, width,
     assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
     assert complaints == []
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    if width == 1280:
+        benchmark = tab.locator(".scroll:has(.benchmark)").first
+        assert benchmark.evaluate("e => e.scrollWidth <= e.clientWidth")
     images = tab.evaluate("[...document.images].map(i => [i.alt, i.naturalWidth, i.complete])")
     assert len(images) >= 8
     assert all(alt and natural > 0 and complete for alt, natural, complete in images)

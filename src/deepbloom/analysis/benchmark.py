@@ -25,7 +25,7 @@ class Column:
         What a student needs to read it.
     write : function of Model to str
     detail : function of Model to str, or None
-        A second, smaller line of the cell.
+        Smaller lines below.
     is_text : bool
         Words, not numbers.
     """
@@ -39,7 +39,7 @@ class Column:
 
 def _interval(model: Model) -> str:
     low, high = model.interval
-    return f"[{100 * low:.1f}, {100 * high:.1f}] over {model.interval_kind}"
+    return f"[{100 * low:.1f}, {100 * high:.1f}]\nover {model.interval_kind}"
 
 
 def _name_in_figures(model: Model) -> str:
@@ -129,14 +129,11 @@ COLUMNS = (
     ),
     Column(
         "Epochs",
-        "Passes over the training pictures. A model that had more of them had an advantage.",
+        "Passes over the training pictures: a model that had more of them had an advantage. Below it the best one, "
+        "after which validation accuracy was highest; those weights were tested. If it is the last, longer training "
+        "may help.",
         lambda model: _range([run.metrics.epochs for run in model.runs]),
-    ),
-    Column(
-        "Best epoch",
-        "The pass over the training pictures after which validation accuracy was highest; those weights were tested. "
-        "If it is the last one, longer training may help.",
-        lambda model: _range([run.metrics.best_epoch for run in model.runs]),
+        lambda model: f"best {_range([run.metrics.best_epoch for run in model.runs])}",
     ),
     Column(
         "Macro F1",

@@ -4,6 +4,7 @@ Colours are those of Okabe and Ito (2008), which colour-blind people tell apart;
 Names are drawn as they are: no character in them is markup.
 """
 
+import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from deepbloom import atomic_files
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX<>"
@@ -52,7 +55,9 @@ def open_figure(path: Path, width: float, height: float, layout: Any = "constrai
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = Figure(figsize=(width, height), layout=layout)
         yield figure
-        figure.savefig(path, dpi=130, metadata={"Software": None})
+        content = io.BytesIO()
+        figure.savefig(content, dpi=130, metadata={"Software": None})
+        atomic_files.write_bytes(path, content.getvalue())
 
 
 def column(history: History, name: str) -> np.ndarray:

@@ -112,9 +112,9 @@ def list_notes(table: Table) -> list[str]:
         notes.append("The runs were made by different versions of the software; report.csv lists them.")
     trained_by = Counter(run.metrics.code_version or "unknown" for run in table.runs)
     if len(trained_by) > 1:
-        counts = ", ".join(f"{shorten(version)}: {count}" for version, count in trained_by.most_common())
+        counts = ", ".join(f"{count} by {shorten(version)}" for version, count in trained_by.most_common())
         notes.append(
-            f"{len(trained_by)} versions of the training code made these runs ({counts} runs). What decides results "
+            f"{len(trained_by)} versions of the training code made these runs ({counts}). What decides results "
             "differs between them, so runs of different versions are never one row; compare such rows with care, or "
             "train the old ones again."
         )

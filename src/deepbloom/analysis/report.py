@@ -140,7 +140,9 @@ def _write_plain(table: Table) -> str:
     ]
     rows = [[column.heading for column in shown]]
     for model in table.models:
-        rows.append([f"{c.write(model)} {c.detail(model)}" if c.detail else c.write(model) for c in shown])
+        rows.append(
+            [f"{c.write(model)} {c.detail(model)}".replace("\n", " ") if c.detail else c.write(model) for c in shown]
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([shorten(table.name, 120), *lines])
