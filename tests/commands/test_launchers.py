@@ -4,24 +4,27 @@ import importlib.util
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 
 from deepbloom import run_dir
 from deepbloom.commands import sweep as commands_sweep
-from deepbloom.commands.sweep import Ended, JobResult, Submission
+from deepbloom.commands.sweep import Ended, JobResult, Submission, SweepError
 from deepbloom.config import RunConfig
+from deepbloom.signals import Stopped
 from hydra_plugins.deepbloom_launcher import GridSweeper, SubmittedJob
 
 LAUNCHERS = {
     "joblib": ["hydra.launcher.n_jobs=2"],
     "submitit_local": [],
-    "ray": ["+hydra.launcher.ray.init.num_cpus=2"],
+    "ray": ["+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"],
 }
 
 
@@ -101,6 +104,26 @@ def test_what_a_launcher_lost_is_read_from_the_runs_folders(
     assert [result.reason for result in results[3:5]] == ["DivergedError: nan", "ValueError: 1"]
     assert [result.seconds for result in results] == [1.0] + [0.0] * 7
     assert "the cluster is gone" in caplog.text
+
+
+class Interrupted:
+    """A launcher that a person stops."""
+
+    def launch(self, jobs: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
+        raise Stopped(signal.SIGINT)
+
+
+def test_a_sweep_stopped_while_a_launcher_has_its_jobs_ends_with_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    sweeper = GridSweeper()
+    sweeper.task, sweeper.launcher = SubmittedJob(), Interrupted()
+    monkeypatch.setattr(sweeper, "_compose", lambda overrides: RunConfig(output_dir=str(tmp_path / overrides[0])))
+    monkeypatch.setattr(sweeper, "parse", OverridesParser.create().parse_overrides)
+    with pytest.raises(SweepError) as caught:
+        sweeper.sweep(["seed=0,1"])
+    assert caught.value.exit_code == 130
+    assert capsys.readouterr().out.count("not started") == 2
 
 
 def test_a_job_is_the_one_that_was_submitted_and_runs_where_the_sweep_was_started(
