@@ -1,5 +1,6 @@
 """What a person sees who mistypes: one or two lines that say what to do, exit code 2, and no traceback."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deepbloom import cli
+from deepbloom.engine.checkpoint import MODEL_KIND, read_tensors, write_tensors
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -91,6 +93,27 @@ def test_a_path_that_can_be_nowhere_is_a_persons_mistake(
     assert code == (0 if makes_it else 2), err
     assert "Traceback" not in err
     assert makes_it or "deepbloom: " in err
+
+
+def test_no_name_is_an_instruction_to_the_terminal(
+    deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path
+) -> None:
+    evil = "$\\q$\x1b]0;title\x07\x1b[31m\u202e\n\r\x9b2J"
+    tensors, header = read_tensors(trained_run / "model.safetensors", MODEL_KIND)
+    write_tensors(tmp_path / "model", tensors, header | {"classes": [f"{evil}{n}" for n in range(3)]})
+    (tmp_path / "data").mkdir()
+    for number, folder in enumerate(sorted(pictures.iterdir())):
+        shutil.copytree(folder, tmp_path / "data" / f"{evil}{number}")
+    for line in (
+        ["predict", f"ckpt={tmp_path / 'model'}", f"image={tmp_path / 'data'}"],
+        ["data", "data=imagefolder", f"data.root={tmp_path / 'data'}", f"output_dir={tmp_path / 'out'}"],
+    ):
+        code, out, err = deepbloom(*line)
+        assert code == 0, err
+        assert "\\x1b[31m\\u202e\\n\\r\\x9b2J1" in out
+        assert not {sign for sign in out if not sign.isprintable()} - {"\n"}
+    _, out, _ = deepbloom("predict", f"ckpt={trained_run}", f"image={pictures / 'lime'}")
+    assert "lime/00.png\n" in out  # ordinary names stay as they are
 
 
 def test_a_batch_larger_than_the_data_is_refused_before_training(

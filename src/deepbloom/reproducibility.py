@@ -6,6 +6,8 @@ continued therefore draws the same numbers as one that is not.
 
 import hashlib
 
+import numpy as np
+import PIL
 import torch
 
 
@@ -25,6 +27,8 @@ def environment(device: torch.device) -> dict[str, str | int]:
     return {
         "device": device.type,
         "torch": torch.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
         "num_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }

@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import PIL
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -315,6 +317,12 @@ def test_a_stopped_multirun_saves_its_job_and_leaves_no_process(
     with run_dir.exclusive(folder):  # nobody holds it any more
         _, header = read_tensors(folder / run_dir.LAST, STATE_KIND)
     assert header["progress"]["epoch"] >= 1
+
+
+def test_a_state_says_with_what_it_was_computed(pictures: Path, tmp_path: Path) -> None:
+    _, header = read_tensors(train(settings(pictures, tmp_path / "run", epochs=1)) / run_dir.LAST, STATE_KIND)
+    versions = {"torch": torch.__version__, "numpy": np.__version__, "pillow": PIL.__version__}
+    assert header["environment"].items() >= versions.items()
 
 
 def test_two_processes_do_not_share_a_run(pictures: Path, tmp_path: Path) -> None:

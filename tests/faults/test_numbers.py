@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from children import at_step
 from PIL import Image
-from small_runs import outcome, settings
+from small_runs import TINY, outcome, settings
 
 from deepbloom import run_dir
+from deepbloom.commands import train as command
 from deepbloom.commands.train import train
 from deepbloom.data.loaders import evaluation_batches
 from deepbloom.data.pixel_cache import DecodedPixels
 from deepbloom.data.prepared import prepare
 from deepbloom.engine.checkpoint import STATE_KIND, read_model, read_tensors
 from deepbloom.engine.evaluate import predict_logits
+from deepbloom.errors import DataError
 
 TOLERANCE = 1e-5
 """Largest difference of a logit between batches of another size: other kernels sum in another order."""
@@ -62,6 +65,44 @@ def test_only_test_pictures_can_be_replaced_and_deleted_without_changing_the_wei
     config = settings(changed, tmp_path / "after")
     config.data.allow_missing = True
     assert (weights(train(config)) == before) is same
+
+
+@pytest.mark.parametrize("kind", ["ready-made parts", "stratified"])
+def test_a_run_whose_test_pictures_are_gone_until_it_is_trained_has_the_same_weights(
+    kind: str, pictures: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are there while all pictures are tried before the first step, and for the test."""
+    root = shutil.copytree(parts if kind == "ready-made parts" else pictures, tmp_path / "root")
+    before = weights(train(settings(root, tmp_path / "before", pixel_cache="off")))
+    data = prepare(settings(root, tmp_path / "unused", pixel_cache="off").data, TINY.preprocessing, 0)
+    paths = [data.source.paths[index] for index in data.split.test]
+    away = tmp_path / "away"
+    away.mkdir()
+    honest, seen = command.test_and_write, []
+
+    def take() -> None:
+        for number, path in enumerate(paths):
+            path.rename(away / str(number))
+
+    def give_back(*arguments: object) -> None:
+        seen.extend(path for path in paths if path.exists())
+        for number, path in enumerate(paths):
+            (away / str(number)).rename(path)
+        honest(*arguments)
+
+    monkeypatch.setattr(command, "test_and_write", give_back)
+    with at_step(take, 1):
+        folder = train(settings(root, tmp_path / "after", pixel_cache="off"))
+    assert len(paths) >= 6
+    assert not seen
+    assert weights(folder) == before
+
+
+def test_training_pictures_that_are_gone_are_missed(parts: Path, tmp_path: Path) -> None:
+    """The control of the test above: with the cache off, pictures are read from their files in every step."""
+    root = shutil.copytree(parts, tmp_path / "root")
+    with at_step(lambda: shutil.rmtree(root / "train"), 1), pytest.raises(DataError, match="no such file"):
+        train(settings(root, tmp_path / "run", pixel_cache="off"))
 
 
 def test_no_test_picture_is_read_before_the_training_is_over(

@@ -14,9 +14,11 @@ from small_runs import outcome
 from small_runs import settings as small_settings
 
 from deepbloom import atomic_files, cli, run_dir
+from deepbloom.analysis.canvas import open_figure
 from deepbloom.commands.train import train
 from deepbloom.config import RunConfig
 from deepbloom.engine.checkpoint import STATE_KIND, read_tensors
+from deepbloom.errors import RunError
 
 SOME = (3, 9, 22, 35, 50, 71)
 """Steps of writing at which the quick tests plant their faults; `at_write` counts them."""
@@ -227,6 +229,34 @@ def test_a_disk_that_turns_read_only_loses_nothing(
     assert state_loads(small_disk / "run")
     train(config)
     assert outcome(small_disk / "run") == whole
+    tally("writes failed")
+
+
+def test_a_figure_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, tally: Callable) -> None:
+    path = tmp_path / "figure.png"
+    path.write_bytes(b"old")
+    for number in (1, 2, 3, 4):
+        with at_write(full_disk, number), pytest.raises(RunError, match="No space left"), open_figure(path, 2, 2):
+            pass
+        assert path.read_bytes() == b"old"
+        assert list(tmp_path.iterdir()) == [path]
+        tally("writes failed")
+    with open_figure(path, 2, 2):
+        pass
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_contact_sheet_that_cannot_be_written_leaves_the_old_one(
+    pictures: Path, tmp_path: Path, deepbloom: Callable, tally: Callable
+) -> None:
+    path, line = tmp_path / "contact_sheet.png", ["data", "data=imagefolder", f"data.root={pictures}"]
+    assert deepbloom(*line, f"output_dir={tmp_path}")[0] == 0  # pictures are cached from here on
+    path.write_bytes(b"old")
+    with at_write(full_disk, 5 + 2):  # counts.csv is written before
+        code, _, err = deepbloom(*line, f"output_dir={tmp_path}")
+    assert code == 2
+    assert "contact_sheet.png: No space left on device" in err
+    assert path.read_bytes() == b"old"
     tally("writes failed")
 
 

@@ -1,5 +1,6 @@
 """``deepbloom data``: what pictures there are, how they are split, and whether they can be read."""
 
+import io
 import logging
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from deepbloom import atomic_files
 from deepbloom.command_config import InspectConfig
+from deepbloom.commands.pictures import printable
 from deepbloom.data.prepared import prepare
 from deepbloom.data.transforms import Preprocessing
 from deepbloom.device import available_cores
@@ -35,7 +37,9 @@ def run(config: InspectConfig) -> None:
         for i, name in enumerate(source.class_names)
     ]
     atomic_files.write_csv(folder / "counts.csv", ("class", "total", *parts), rows)
-    draw_contact_sheet(data).savefig(folder / "contact_sheet.png")
+    sheet = io.BytesIO()
+    draw_contact_sheet(data).savefig(sheet)
+    atomic_files.write_bytes(folder / "contact_sheet.png", sheet.getvalue())
     _print_counts(rows, parts)
     print(f"\npictures     {len(source)} in {len(source.class_names)} classes")
     print(f"fingerprint  {source.fingerprint[:16]} (data)  {data.split_fingerprint[:16]} (split)")
@@ -43,6 +47,7 @@ def run(config: InspectConfig) -> None:
 
 
 def _print_counts(rows: list[dict], parts: dict[str, np.ndarray]) -> None:
+    rows = [row | {"class": printable(row["class"])} for row in rows]
     width = max(len(row["class"]) for row in rows)
     print(f"{'class':<{width}}  total  train    val   test")
     for row in rows:
@@ -65,5 +70,6 @@ def draw_contact_sheet(data):
             cell.axis("off")
             if index is not None:
                 cell.imshow(data.pixels.read(np.array([index]))[0])
-        row[0].text(-0.08, 0.5, source.class_names[number], ha="right", va="center", transform=row[0].transAxes)
+        name, place = printable(source.class_names[number]), row[0].transAxes
+        row[0].text(-0.08, 0.5, name, ha="right", va="center", transform=place, parse_math=False)
     return figure

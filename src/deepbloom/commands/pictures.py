@@ -89,6 +89,11 @@ def read_batches(
         yield pictures
 
 
+def printable(name: str) -> str:
+    """Return a name on one line that no terminal takes for an instruction: other characters become Python's escapes."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
+
+
 def _read(path: Path, preprocessing: Preprocessing) -> Readable | Unreadable:
     try:
         picture = read_picture(path)

@@ -10,7 +10,7 @@ import torch
 from deepbloom import atomic_files
 from deepbloom.command_config import PredictConfig
 from deepbloom.commands.outputs import softmax, top_classes
-from deepbloom.commands.pictures import Readable, find_pictures, read_batches, stack_inputs
+from deepbloom.commands.pictures import Readable, find_pictures, printable, read_batches, stack_inputs
 from deepbloom.device import choose_device, use_cores
 from deepbloom.engine.checkpoint import read_model
 
@@ -79,6 +79,6 @@ def _csv_row(answer: dict) -> dict[str, object]:
 def _print(answers: list[dict]) -> None:
     for answer in answers:
         if not answer["error"]:
-            print(answer["path"].encode("utf-8", "backslashreplace").decode())
+            print(printable(answer["path"]))
         for entry in answer["top5"]:
-            print(f"  {entry['confidence']:7.2%}  {entry['class_name']}")
+            print(f"  {entry['confidence']:7.2%}  {printable(entry['class_name'])}")
