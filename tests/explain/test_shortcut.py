@@ -1,6 +1,7 @@
 """A network that reads a mark in the background is found out by where its evidence lies."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,16 @@ def train_small(rate: float) -> tuple[float, dict[str, np.ndarray]]:
     return accuracy, measure_localization(result.maps, masks[held_out], 0.5)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Steps this small wait for one another on a busy machine; commands of earlier tests take all cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_small_network_trained_with_marks_is_found_out() -> None:
     """The negative control is the same network, trained on the same flowers without marks."""
     (honest_accuracy, honest), (cheating_accuracy, cheating) = train_small(0.0), train_small(1.0)
