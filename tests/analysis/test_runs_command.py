@@ -1,5 +1,6 @@
 """``deepbloom runs``: every state is told apart, with its reason, in a moment."""
 
+import os
 import subprocess
 import sys
 
@@ -57,6 +58,13 @@ def test_every_state_is_told_apart(make_run, begin, tmp_path, monkeypatch):
     assert lines[-1] == "7 runs: 3 damaged, 1 complete, 1 failed, 1 partial, 1 running"
     monkeypatch.setattr("deepbloom.commands.runs.code_version", lambda: "other")
     assert "other code" in {run.name[0]: run for run in list_runs(tmp_path / "runs")}["e"].remark
+
+
+def test_a_pipe_in_place_of_a_history_is_damage_and_nothing_to_wait_for(begin, tmp_path):
+    history = begin("run") / "history.csv"
+    history.unlink()
+    os.mkfifo(history)
+    assert [run.state for run in list_runs(tmp_path / "runs")] == ["damaged"]
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):

@@ -120,8 +120,8 @@ def _summarize_complete(path: Path, name: str) -> Summary:
 def _read_history(path: Path) -> list[float]:
     """Return the validation accuracy of every finished epoch."""
     try:
-        with open(path, newline="", encoding="utf-8", errors="replace") as file:
-            return [float(row["val_accuracy"]) for row in csv.DictReader(file)]
+        lines = run_dir.read_text(path, "replace").splitlines()
+        return [float(row["val_accuracy"]) for row in csv.DictReader(lines)]
     except FileNotFoundError:
         return []
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:

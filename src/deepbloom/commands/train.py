@@ -189,8 +189,8 @@ def _train(
 def _record_failure(folder: Path, error: Exception) -> None:
     """Leave the reason in the run's folder, and a bug's traceback in its log; the folder itself may be what failed."""
     reason = f"{type(error).__name__}: {error}\n"
-    with suppress(OSError):
-        (folder / run_dir.FAILED).write_text(reason)
+    with suppress(OSError, RunError):
+        atomic_files.write_bytes(folder / run_dir.FAILED, reason.encode("utf-8", "backslashreplace"))
         with open(folder / run_dir.LOG, "a", encoding="utf-8") as file:
             file.write(reason if isinstance(error, DeepBloomError) else "".join(traceback.format_exception(error)))
 

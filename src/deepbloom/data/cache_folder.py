@@ -20,7 +20,7 @@ def cache_folder() -> Path:
         The user has no home folder and none of the variables is set.
     """
     if os.environ.get("DEEPBLOOM_CACHE"):
-        return Path(os.environ["DEEPBLOOM_CACHE"]).expanduser().absolute()
+        return Path(os.path.expanduser(os.environ["DEEPBLOOM_CACHE"])).absolute()
     if os.environ.get("XDG_CACHE_HOME"):
         return Path(os.environ["XDG_CACHE_HOME"]).absolute() / "deepbloom"
     try:

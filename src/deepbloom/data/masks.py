@@ -1,5 +1,6 @@
 """Where the flower is: segmentations that come with the pictures, or a folder of one's own."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -66,7 +67,7 @@ def find_masks(source: ImageSource, choice: str) -> Masks:
     if choice in (AUTO, DOWNLOAD):
         there = any(source.mask(index) is not None for index in range(min(len(source), 3)))
         return Masks(source.mask, ORIGINS.get(source.name, "") if there else "")
-    return _find_files(source, Path(choice).expanduser())
+    return _find_files(source, Path(os.path.expanduser(choice)))
 
 
 def _find_files(source: ImageSource, folder: Path) -> Masks:
