@@ -140,6 +140,26 @@ def test_no_pickle_runs_and_each_is_refused(tmp_path: Path, tally: Callable) -> 
     assert not {"antigravity", "this"} & (set(sys.modules) - modules)
 
 
+def field(number: int, content: bytes) -> bytes:
+    """Return a field of a protobuf message that holds a text, bytes or another message of less than 128 bytes."""
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def test_onnx_whose_weights_lie_elsewhere_is_refused_and_they_stay_unread(tmp_path: Path, tally: Callable) -> None:
+    """A pipe in their place would make a reader wait for ever."""
+    (tmp_path / "inside").mkdir()
+    os.mkfifo(tmp_path / "weights.bin")
+    location = field(13, field(1, b"location") + field(2, b"../weights.bin"))
+    tensor = b"\x08\x01\x10\x01" + field(8, b"fc.weight") + location + b"\x70\x01"
+    path = tmp_path / "inside" / "model.onnx"
+    path.write_bytes(b"\x08\x08" + field(7, field(5, tensor)))
+    with pytest.raises(WeightsError):
+        read_state_dict(path)
+    with pytest.raises(CheckpointError):
+        read_model(path)
+    tally("attacks refused", 2)
+
+
 @pytest.mark.parametrize("name", ["os.system", "eval", "subprocess.run", "partial", "pickle.loads", "state of a dict"])
 def test_where_it_is_trusted_the_same_pickle_runs(name: str, tmp_path: Path) -> None:
     """The control: the corpus is not harmless."""
