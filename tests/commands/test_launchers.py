@@ -16,7 +16,8 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from deepbloom import run_dir
 from deepbloom.commands import sweep as commands_sweep
-from deepbloom.commands.sweep import Ended, JobResult, Submission, SweepError
+from deepbloom.commands.sweep import JobResult, Submission, SweepError
+from deepbloom.commands.sweep_job import Ended
 from deepbloom.config import RunConfig
 from deepbloom.signals import Stopped
 from hydra_plugins.deepbloom_launcher import GridSweeper, SubmittedJob
@@ -141,6 +142,6 @@ def test_a_job_is_the_one_that_was_submitted_and_runs_where_the_sweep_was_starte
         seen.append((config.seed, config.output_dir, os.getcwd(), os.environ["DEEPBLOOM_CACHE"]))
         return Ended(0)
 
-    monkeypatch.setattr(commands_sweep, "_run_in_process", note)
+    monkeypatch.setattr(commands_sweep, "run_in_process", note)
     pickle.loads(carried).run(1)
     assert seen == [(1, "outputs/1", str(tmp_path), str(tmp_path / "cache"))]

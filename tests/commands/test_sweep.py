@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from deepbloom import atomic_files, run_dir
-from deepbloom.commands import sweep
+from deepbloom.commands import sweep, sweep_job
 from deepbloom.config import RunConfig
 from deepbloom.errors import RunError
 from deepbloom.models.registry import model_names
@@ -42,7 +42,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     def install(codes: dict[int, int], stopped_at: int | None = None) -> list[int]:
         started: list[int] = []
 
-        def run(config: RunConfig) -> sweep.Ended:
+        def run(config: RunConfig) -> sweep_job.Ended:
             started.append(config.seed)
             folder = atomic_files.make_folder(Path(str(config.output_dir)))
             code = codes[config.seed]
@@ -54,9 +54,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
                 (folder / run_dir.FAILED).write_text(f"SomeError: seed {config.seed}\nTraceback\n")
             time.sleep(0.01)
             reason = f"SomeError: seed {config.seed}" if code in (1, 2, 3) else ""
-            return sweep.Ended(code, reason, signal.SIGTERM if config.seed == stopped_at else 0)
+            return sweep_job.Ended(code, reason, signal.SIGTERM if config.seed == stopped_at else 0)
 
-        monkeypatch.setattr(sweep, "_run_in_process", run)
+        monkeypatch.setattr(sweep, "run_in_process", run)
         return started
 
     return install
@@ -166,14 +166,14 @@ def test_a_complete_run_on_other_pictures_is_refused_and_left_as_it_is(
 def test_a_job_refuses_code_that_changed_after_the_sweep_began(work_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asdict(RunConfig()))))
     with pytest.raises(RunError, match="code has changed since this sweep was started"):
-        sweep._run_one("other code", "", str(work_in / "reason"))
+        sweep_job.run_submitted("other code", "", str(work_in / "reason"))
     assert (work_in / "reason").read_text().startswith("RunError: DeepBloom's code has changed")
     assert not (work_in / "outputs").exists()
 
 
 CHILD = """
 import sys
-if "deepbloom.commands.sweep" in sys.orig_argv:
+if "deepbloom.commands.sweep_job" in sys.orig_argv:
     {}
 """
 CRASH = """import deepbloom.engine.setup as setup

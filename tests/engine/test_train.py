@@ -82,7 +82,7 @@ def start(config: RunConfig) -> subprocess.Popen:
     from dataclasses import asdict
 
     child = subprocess.Popen(
-        [sys.executable, "-m", "deepbloom.commands.sweep"],
+        [sys.executable, "-m", "deepbloom.commands.sweep_job"],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,31 +1,21 @@
 """Several training runs, each in a process of its own: one that fails or is killed does not stop the others."""
 
-import ctypes
-import json
 import logging
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from deepbloom import errors, run_dir
 from deepbloom.analysis.parsing import Fields
-from deepbloom.config import RunConfig, SplitConfig, from_dict
+from deepbloom.commands.sweep_job import one_line, run_in_process
+from deepbloom.config import RunConfig, SplitConfig
 from deepbloom.errors import ConfigError, DeepBloomError, RunError
-from deepbloom.provenance import code_version
 
 log = logging.getLogger("deepbloom")
 
 OUTCOMES = {0: "done", 2: "refused", 3: "diverged", 130: "stopped", 137: "killed", 143: "stopped"}
-SECONDS_TO_LEAVE = 60.0
-"""How long a job waits for a process of an earlier sweep that is saving its state in the same folder."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +110,7 @@ def _settle(config: RunConfig, folder: Path, fingerprints: dict[str, str]) -> Jo
         read_test_accuracy(folder)
     except DeepBloomError as error:
         log.error("%s", error)
-        return JobResult(folder, error.exit_code, reason=_one_line(error))
+        return JobResult(folder, error.exit_code, reason=one_line(error))
     return JobResult(folder, 0, before=True)
 
 
@@ -174,7 +164,7 @@ class Submission:
         config = self.jobs[number]
         log.info("job %d of %d: %s", number + 1, len(self.jobs), config.output_dir)
         started = time.monotonic()
-        ended = _run_in_process(config)
+        ended = run_in_process(config)
         self.stopped_by = self.stopped_by or ended.stopped_by
         return JobResult(Path(str(config.output_dir)), ended.exit_code, time.monotonic() - started, ended.reason)
 
@@ -245,96 +235,3 @@ def conclude(results: Sequence[JobResult], stopped_by: int = 0) -> None:
             f"{left} of {len(results)} jobs are not done. The same command goes on with them and leaves the others.",
             codes[0] if codes else 1,
         )
-
-
-class Ended(NamedTuple):
-    """How a job's process ended: its exit code, the error it left, and a signal that this process was sent or 0."""
-
-    exit_code: int
-    reason: str = ""
-    stopped_by: int = 0
-
-
-def _run_in_process(config: RunConfig) -> Ended:
-    """Train in a new process; SIGINT and SIGTERM are handed on to it, and it is waited for."""
-    child: subprocess.Popen | None = None
-    received: list[int] = []
-
-    def hand_on(number: int, _: object) -> None:
-        received.append(number)
-        if child is not None:
-            child.send_signal(number)
-
-    previous = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as reason:
-            command = [sys.executable, "-m", "deepbloom.commands.sweep", code_version(), str(os.getpid()), reason.name]
-            # In a session of its own, so that Ctrl-C in a terminal reaches it once, through this process.
-            child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
-            for number in received:
-                child.send_signal(number)
-            child.communicate(json.dumps(asdict(config)))
-            code = child.returncode if child.returncode >= 0 else 128 - child.returncode
-            return Ended(code, reason.read(), received[0] if received else 0)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _run_one(submitted_code: str = "", parent: str = "", reason_file: str = "") -> None:
-    """Train what stands in stdin. A job whose sweep was killed saves its state and leaves too.
-
-    Parameters
-    ----------
-    submitted_code : str
-        `code_version` of the sweep, and
-    parent : str
-        its process; nothing of each is checked where it is empty.
-    reason_file : str
-        Where the sweep looks for the error that the job ended with.
-    """
-    try:
-        _train_submitted(submitted_code, parent)
-    except Exception as error:
-        if reason_file:
-            with suppress(OSError):
-                Path(reason_file).write_text(_one_line(error), encoding="utf-8", errors="backslashreplace")
-        raise
-
-
-def _train_submitted(submitted_code: str, parent: str) -> None:
-    from deepbloom.commands.train import train
-
-    config = from_dict(RunConfig, json.load(sys.stdin))
-    if parent:
-        _end_with(int(parent))
-    if submitted_code and code_version() != submitted_code:
-        raise RunError(
-            f"DeepBloom's code has changed since this sweep was started ({submitted_code}, now {code_version()}). "
-            "Start it again, so that all its jobs are of one code."
-        )
-    folder = run_dir.claim_folder(config)
-    if folder.is_dir():
-        with run_dir.exclusive(folder, SECONDS_TO_LEAVE):
-            pass
-    train(replace(config, output_dir=str(folder)))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def _end_with(parent: int) -> None:
-    """Ask the system for a SIGTERM when the parent process ends, however it ends (Linux only)."""
-    if sys.platform != "linux":
-        return
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    from deepbloom.cli import guarded
-
-    sys.exit(guarded(lambda: _run_one(*sys.argv[1:])))
