@@ -211,7 +211,11 @@ def _label_log(axis: Axes, values: np.ndarray, cost: Cost) -> None:
     inside = [tick for tick in cost.ticks if low <= tick <= high]
     if len(inside) < 2 and len(values):
         inside = sorted({values.min(), values.max()}) if values.max() > 1.3 * values.min() else [values.max()]
-    axis.xaxis.set_major_locator(FixedLocator(inside[:: math.ceil(len(inside) / 5) or 1]))
+    shown: list[float] = []
+    for tick in inside:
+        if not shown or math.log(tick / shown[-1]) > math.log(high / low) / 5:  # else their labels would touch
+            shown.append(tick)
+    axis.xaxis.set_major_locator(FixedLocator(shown))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: cost.write(value)))
 
