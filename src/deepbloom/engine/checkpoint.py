@@ -71,7 +71,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         header = json.loads(metadata["header"])
         found = header["kind"]
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} is damaged or not written by DeepBloom ({type(error).__name__}). Give a run directory or its "
             f"{run_dir.MODEL}; for a foreign state dict train with model.weights=PATH."
