@@ -164,10 +164,11 @@ def _describe_split(table: "Table", audited: "Sequence[tuple[CompleteRun, Audit]
         )
     first, second = next((audit.examples[0] for audit in audits if audit.examples), ("?", "?"))
     where = " of each fold" if table.folds else ""
+    pictures = f"test picture{where} has" if near == 1 else f"test pictures{where} have"
     return Finding(
         "Split",
         "remark",
-        f"No picture is in two parts, but {count} test pictures{where} have a near-duplicate in training or "
+        f"No picture is in two parts, but {count} {pictures} a near-duplicate in training or "
         f"validation, such as {shorten(first)} and {shorten(second)}. The table below gives the accuracy without them."
         + _say_val(audits),
     )
