@@ -47,7 +47,7 @@ def row(result: dict) -> str:
         f"{own['training_pictures']:,}",
         f"{middle(result, 'deepbloom', 'seconds'):.0f} s",
         *(spread(ratios(result, way)) for way in WAYS),
-        f"{own['precision']}, {own['views']} views" if own["views"] else own["precision"],
+        f"{own['precision']}, views: {own['views']}" if own["views"] else own["precision"],
         f"{rate:,.0f}",
         f"{rate / limit:.2f}",
         f"{peak:.2f}",
