@@ -187,7 +187,12 @@ def _train(
 
 
 def _record_failure(folder: Path, error: Exception) -> None:
-    """Leave the reason in the run's folder, and a bug's traceback in its log; the folder itself may be what failed."""
+    """Leave the reason in the run's folder, and a bug's traceback in its log; the folder itself may be what failed.
+
+    A run that is complete, of which the disk failed a moment later, is left as it is.
+    """
+    if (folder / run_dir.METRICS).exists():
+        return
     reason = f"{type(error).__name__}: {error}\n"
     with suppress(OSError, RunError):
         atomic_files.write_bytes(folder / run_dir.FAILED, reason.encode("utf-8", "backslashreplace"))
