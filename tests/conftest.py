@@ -1,7 +1,8 @@
 """What several tests need: small pictures, a small trained run, and the command line in this process."""
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from deepbloom import cli
 
 pytest_plugins = ["demo_page"]
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 COLORS = {"azure": (40, 90, 220), "crimson": (210, 30, 60), "lime": (120, 220, 40)}
 
 
@@ -67,6 +69,18 @@ def deepbloom(capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str, st
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """A headless Chromium; the test is skipped where there is none."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
 
 
 SMALL = ("train.num_threads=1", "train.batch_size=8", "train.epochs=2", "train.precision=fp32")

@@ -1,7 +1,5 @@
 """The report in a headless Chromium, opened from disk: on a desk and on a phone, light and dark."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,21 +8,9 @@ from test_audits import CLEAN
 
 from deepbloom.analysis.report import write_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ACCURACIES = {"scratch_cnn": 0.55, "mini_resnet": 0.72, "resnet18_frozen": 0.74, "resnet18_partial": 0.9}
 
 KNOWN = {"audit": CLEAN, "latency_ms": 12.3, "size_bytes": 44_700_000}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium is installed")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
 
 
 def write_dozen(write_run, folder: Path) -> Path:
