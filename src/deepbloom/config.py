@@ -161,6 +161,9 @@ class AugmentConfig:
     """Mirror every second picture."""
     min_crop_area: float = 0.4
     """Zoom into a random part of at least this share of the area, in (0, 1]; 1 leaves the picture whole."""
+    smallest_side: float = 0.6
+    """Pictures grow: in the first third of the epochs they have this share of their full side, in (0, 1], in the last
+    third all of it. 1 shows them at full size throughout."""
     color_jitter: float = 0.0
     """Brightness, contrast and saturation are each scaled by a factor in [1 - x, 1 + x]."""
     mixup_alpha: float = 0.0
@@ -169,6 +172,7 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         check_range("augment.rotation_degrees", self.rotation_degrees, 0, 180)
         check_range("augment.min_crop_area", self.min_crop_area, 0.05, 1)
+        check_range("augment.smallest_side", self.smallest_side, 0.25, 1)
         check_range("augment.color_jitter", self.color_jitter, 0, 1)
         check_range("augment.mixup_alpha", self.mixup_alpha, 0)
 
@@ -202,7 +206,8 @@ class TrainConfig:
     prefix_cache: str = "auto"
     """``auto`` computes the frozen part before the first trained module once; ``off`` in every step."""
     prefix_cache_views: int = 0
-    """Views of each picture to compute; 0 takes four, or what fits the disk, and one where augmentation is off."""
+    """Views of each picture to compute at each of its sizes; 0 takes two (four of a single size) or what fits the disk,
+    and one where augmentation is off."""
 
     def __post_init__(self) -> None:
         check_range("train.epochs", self.epochs, 1)

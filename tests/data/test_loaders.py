@@ -7,6 +7,7 @@ import torch
 from deepbloom.config import AugmentConfig
 from deepbloom.data.loaders import PictureBatches, epoch_order, evaluation_batches, prefetch
 from deepbloom.data.transforms import Preprocessing
+from deepbloom.data.views import View, ViewSchedule
 
 
 class Shades:
@@ -20,10 +21,10 @@ PLAIN = Preprocessing(size=4, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 TARGETS = np.arange(50) % 7
 
 
-def batches(seed: int = 0, views: int = 0, augment: AugmentConfig | None = None) -> PictureBatches:
-    augment = augment or AugmentConfig(0, False, 1)
-    indices = np.arange(10, 43)
-    return PictureBatches(Shades(), indices, TARGETS, PLAIN, augment, seed, 8, torch.device("cpu"), views)
+def batches(augment: AugmentConfig | None = None, sides: tuple[int, ...] = (4,)) -> PictureBatches:
+    augment = augment or AugmentConfig(0, False, 1, smallest_side=1)
+    indices, views = np.arange(10, 43), ViewSchedule(3, sides)
+    return PictureBatches(Shades(), indices, TARGETS, PLAIN, augment, 0, 8, torch.device("cpu"), views)
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(33, 8), (32, 8), (5, 5), (7, 3)])
@@ -55,13 +56,14 @@ def test_starting_late_gives_the_rest_of_the_same_epoch() -> None:
     assert all(torch.equal(a[0], b[0]) for a, b in zip(whole[2:], rest, strict=True))
 
 
-def test_views_repeat_after_their_number() -> None:
-    augment = AugmentConfig(rotation_degrees=45)
-    with_views = batches(views=2, augment=augment)
-    assert [with_views.view(epoch) for epoch in (1, 2, 3, 4)] == [0, 1, 0, 1]
-    assert [batches(augment=augment).view(epoch) for epoch in (1, 2, 3)] == [0, 1, 2]
-    picture = np.array([42])
-    assert not torch.equal(with_views.inputs(picture, 0), with_views.inputs(picture, 1))
+def test_an_epoch_shows_its_view() -> None:
+    pictures = batches(AugmentConfig(rotation_degrees=45), sides=(2, 3, 4))
+    for epoch, side in ((1, 2), (2, 3), (3, 4)):
+        inputs, targets = next(pictures.epoch(epoch))
+        assert inputs.shape == (len(targets), 3, side, side)
+        chosen = pictures.indices[next(pictures.positions(epoch))]
+        assert torch.equal(inputs, pictures.inputs(chosen, View(epoch - 1, side)))
+        assert not torch.equal(inputs, pictures.inputs(chosen, View(epoch, side)))
 
 
 def test_evaluation_is_in_order_and_complete() -> None:

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from deepbloom.config import AugmentConfig
+from deepbloom.config import AugmentConfig, RunConfig, TrainConfig
+from deepbloom.data.loaders import PictureBatches
+from deepbloom.data.transforms import Preprocessing
+from deepbloom.data.views import ViewSchedule
+from deepbloom.engine import prefix_cache
 from deepbloom.engine.distributed import Group
-from deepbloom.engine.prefix_cache import BUDGET_BYTES, Activations, changes_pictures, choose_views
+from deepbloom.engine.prefix_cache import BUDGET_BYTES, Activations, Plan, changes_pictures, choose_views
 
 GB = 10**9
 
@@ -53,6 +57,52 @@ def test_the_activations_leave_nothing_behind(tmp_path: Path) -> None:
     store = Activations(Group().shared_file(tmp_path), views=1, count=2, shape=(3,), dtype=torch.float32)
     assert store.size_bytes == 24
     assert list(tmp_path.iterdir()) == []
+
+
+class Noise:
+    """Pictures of 16 x 16 random pixels."""
+
+    def __init__(self, count: int) -> None:
+        self.pixels = np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), np.uint8)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        return self.pixels[indices]
+
+
+def noise_batches(sides: tuple[int, ...], epochs: int, repeated: int = 0) -> PictureBatches:
+    preprocessing, views = Preprocessing(size=16), ViewSchedule(epochs, sides, repeated)
+    indices, targets = np.arange(3, 12), np.arange(14) % 5
+    return PictureBatches(Noise(14), indices, targets, preprocessing, AugmentConfig(), 0, 4, torch.device("cpu"), views)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sides", [(16,), (8, 12, 16)])
+def test_every_epoch_reads_what_the_frozen_part_makes_of_its_view(tmp_path: Path, sides: tuple[int, ...]) -> None:
+    prefix = torch.nn.Conv2d(3, 5, 3, stride=2)
+    pictures, val_indices = noise_batches(sides, epochs=7, repeated=2), np.array([0, 13, 1])
+    batches, val = prefix_cache.compute(prefix, pictures, val_indices, Plan(2, "fp32"), tmp_path, Group())
+    for epoch in range(1, 8):
+        for (stored, targets), (inputs, expected) in zip(batches.epoch(epoch), pictures.epoch(epoch), strict=True):
+            torch.testing.assert_close(stored, prefix(inputs), atol=1e-5, rtol=0)
+            assert torch.equal(targets, expected)
+    seen = list(prefix_cache.validation_batches(val, torch.tensor([0, 3, 1]), 2))
+    assert torch.cat([inputs for inputs, _ in seen]).shape == (3, 5, 7, 7)  # at full size, whatever training shows
+
+
+@pytest.mark.parametrize(
+    ("sides", "epochs", "wanted", "views"),
+    [((16,), 20, 0, 4), ((8, 12, 16), 20, 0, 2), ((8, 12, 16), 20, 5, 5), ((8, 12, 16), 4, 5, 2), ((16,), 3, 0, 3)],
+)
+def test_views_are_planned_for_every_side(
+    tmp_path: Path, sides: tuple[int, ...], epochs: int, wanted: int, views: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = RunConfig(train=TrainConfig(epochs=epochs, precision="fp32", prefix_cache_views=wanted))
+    caplog.set_level("INFO", "deepbloom")
+    plan = prefix_cache.plan(torch.nn.Conv2d(3, 5_000, 1), noise_batches(sides, epochs), 2, config, tmp_path)
+    assert plan == Plan(views, "fp32")
+    shown = [min(views, epochs_of_side) for epochs_of_side in ((1, 1, 2) if epochs == 4 else (6, 6, 6))]
+    numbers = 9 * sum(number * side * side for number, side in zip(shown, sides, strict=False)) + 2 * 16 * 16
+    assert f"at {', '.join(map(str, sides))} pixels: {numbers * 5_000 * 4 / 1e9:.2f} GB" in caplog.text
 
 
 @pytest.mark.parametrize(

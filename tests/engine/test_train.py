@@ -188,7 +188,11 @@ def test_the_kept_weights_are_those_of_the_best_validation_epoch(pictures: Path,
 
 
 def test_training_learns_what_is_easy(pictures: Path, tmp_path: Path) -> None:
-    folder = train(settings(pictures, tmp_path / "run", epochs=6, ema_decay=0.0, augment=AugmentConfig(0, False, 1)))
+    folder = train(
+        settings(
+            pictures, tmp_path / "run", epochs=6, ema_decay=0.0, augment=AugmentConfig(0, False, 1, smallest_side=1)
+        )
+    )
     test = json.loads((folder / run_dir.METRICS).read_text())["test"]
     assert test["count"] == 6
     assert test["top1_accuracy"] == 1.0
@@ -225,7 +229,7 @@ def test_cached_and_uncached_frozen_parts_train_alike(pictures: Path, tmp_path: 
             tmp_path / prefix_cache,
             "resnet18_partial",
             epochs=2,
-            augment=AugmentConfig(0, False, 1),
+            augment=AugmentConfig(0, False, 1, smallest_side=1),
             optimizer=OptimizerConfig("sgd", lr=0.01),
             ema_decay=0.0,
             prefix_cache=prefix_cache,

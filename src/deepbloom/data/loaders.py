@@ -12,6 +12,7 @@ from torch import Tensor
 from deepbloom.config import AugmentConfig
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.transforms import Preprocessing, normalize, training_inputs
+from deepbloom.data.views import View, ViewSchedule
 from deepbloom.reproducibility import generator
 
 Batch = TypeVar("Batch")
@@ -80,9 +81,8 @@ class PictureBatches:
     batch_size : int
     device : torch.device
         Pixels travel as uint8 and are augmented there.
-    views : int
-        Where positive, epoch e shows each picture's augmented view (e - 1) mod ``views``, so that no more than this
-        number of different views is ever seen; 0 draws a new view in every epoch.
+    views : ViewSchedule
+        What each epoch shows.
     share : slice
         The part of each step's batch that this process takes.
     """
@@ -97,7 +97,7 @@ class PictureBatches:
         seed: int,
         batch_size: int,
         device: torch.device,
-        views: int = 0,
+        views: ViewSchedule,
         share: slice = slice(None),
     ) -> None:
         self.pixels, self.indices, self.targets = pixels, indices, torch.from_numpy(targets)
@@ -111,12 +111,8 @@ class PictureBatches:
     def steps_per_epoch(self) -> int:
         return -(-len(self.indices) // self.batch_size)
 
-    def view(self, epoch: int) -> int:
-        """Return the number of the augmented view shown in ``epoch`` (from 1)."""
-        return (epoch - 1) % self.views if self.views else epoch - 1
-
-    def inputs(self, indices: np.ndarray, view: int) -> Tensor:
-        """Return augmented, normalized inputs, float32 of shape (B, 3, S, S), on the device."""
+    def inputs(self, indices: np.ndarray, view: View) -> Tensor:
+        """Return augmented, normalized inputs, float32 of shape (B, 3, T, T) for a view of side T, on the device."""
         uint8 = torch.from_numpy(self.pixels.read(indices))  # (B, S, S, 3)
         if self.device.type == "cuda":
             uint8 = uint8.pin_memory().to(self.device, non_blocking=True)
@@ -133,7 +129,7 @@ class PictureBatches:
         for positions in self.positions(epoch, start):
             indices = self.indices[positions]
             targets = self.targets[indices].to(self.device, non_blocking=True)
-            yield self.inputs(indices, self.view(epoch)), targets
+            yield self.inputs(indices, self.views.view(epoch)), targets
 
 
 def evaluation_batches(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepbloom.config import AugmentConfig, check_choice, check_range
+from deepbloom.data.views import View
 from deepbloom.errors import ConfigError, DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -176,13 +177,13 @@ def preprocess(picture: Image.Image, preprocessing: Preprocessing) -> Tensor:
     return normalize(pixels.unsqueeze(0), preprocessing)[0]
 
 
-def augment(pixels: Tensor, image_indices: Tensor, epoch: int, seed: int, config: AugmentConfig) -> Tensor:
+def augment(pixels: Tensor, image_indices: Tensor, view: View, seed: int, config: AugmentConfig) -> Tensor:
     """Change each picture at random: rotated about its center, cropped, mirrored, then jittered in color.
 
-    Rotation, crop and mirror are one affine map per picture, sampled once (bilinear). What comes from outside of
+    Rotation, crop, mirror and size are one affine map per picture, sampled once (bilinear). What comes from outside of
     the picture is black, and its outermost half pixel fades into it. The numbers drawn are a pure function of ``seed``,
-    ``epoch`` and the picture's index, so that neither the order nor the size of batches nor the number of workers
-    changes what a picture becomes.
+    the view's number and the picture's index, so that neither the order nor the size of batches nor the number of
+    workers changes what a picture becomes.
     MixUp needs targets and is not done here.
 
     Parameters
@@ -190,16 +191,18 @@ def augment(pixels: Tensor, image_indices: Tensor, epoch: int, seed: int, config
     pixels : uint8 Tensor of shape (B, S, S, 3)
     image_indices : int64 Tensor of shape (B,)
         The pictures' places in the part that is trained on.
+    view : View
+        Its side, T pixels, is at most S.
 
     Returns
     -------
-    float32 Tensor of shape (B, 3, S, S) in [0, 1], on the device of ``pixels``; exactly ``pixels / 255`` where
-    ``config`` asks for no change.
+    float32 Tensor of shape (B, 3, T, T) in [0, 1], on the device of ``pixels``; exactly ``pixels / 255`` where
+    ``config`` asks for no change and T = S.
     """
-    draws = _draw(image_indices.cpu().numpy(), epoch, seed)
+    draws = _draw(image_indices.cpu().numpy(), view.number, seed)
     images = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)  # in the order that sampling likes
-    if config.rotation_degrees > 0 or config.min_crop_area < 1:
-        grid = _sampling_grid(torch.from_numpy(_affine_maps(draws, config)).to(pixels.device), *images.shape[2:])
+    if config.rotation_degrees > 0 or config.min_crop_area < 1 or view.side < images.shape[-1]:
+        grid = _sampling_grid(torch.from_numpy(_affine_maps(draws, config)).to(pixels.device), view.side)
         images = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     elif config.horizontal_flip:
         mirrored = torch.from_numpy(_mirrored(draws)).to(pixels.device).view(-1, 1, 1, 1)
@@ -210,39 +213,39 @@ def augment(pixels: Tensor, image_indices: Tensor, epoch: int, seed: int, config
 
 
 def training_inputs(
-    pixels: Tensor, image_indices: Tensor, epoch: int, seed: int, config: AugmentConfig, preprocessing: Preprocessing
+    pixels: Tensor, image_indices: Tensor, view: View, seed: int, config: AugmentConfig, preprocessing: Preprocessing
 ) -> Tensor:
     """Return the network's input for changed pictures: `normalize` of `augment`, float32 in channels-last memory.
 
     On a CPU a few pictures are taken at a time: they stay in its cache from the first operation to the last.
     """
-    batch, height, width, channels = pixels.shape
-    inputs = torch.empty(batch, height, width, channels, device=pixels.device).permute(0, 3, 1, 2)
+    batch, channels = len(pixels), pixels.shape[-1]
+    inputs = torch.empty(batch, view.side, view.side, channels, device=pixels.device).permute(0, 3, 1, 2)
     step = max(batch, 1) if pixels.is_cuda else 2 * torch.get_num_threads()
     for part in (slice(start, start + step) for start in range(0, batch, step)):
-        images = augment(pixels[part], image_indices[part], epoch, seed, config)
+        images = augment(pixels[part], image_indices[part], view, seed, config)
         inputs[part] = normalize(images, preprocessing)
     return inputs
 
 
-def _sampling_grid(maps: Tensor, height: int, width: int) -> Tensor:
-    """Return float32 (B, H, W, 2): what ``F.affine_grid(..., align_corners=False)`` does, at a fraction of its cost.
+def _sampling_grid(maps: Tensor, side: int) -> Tensor:
+    """Return float32 (B, side, side, 2): what ``F.affine_grid(..., align_corners=False)`` does, at less cost.
 
     x and y lie in planes of their own: sums along rows are fast, and so is sampling from them.
     """
-    x = (torch.arange(width, device=maps.device) * 2 + 1) / width - 1
-    y = ((torch.arange(height, device=maps.device) * 2 + 1) / height - 1).view(-1, 1)
+    x = (torch.arange(side, device=maps.device) * 2 + 1) / side - 1
+    y = x.view(-1, 1)
     by_x, by_y, offset = maps[..., None, None].unbind(2)  # (B, 2, 1, 1) each
     return (by_x * x + (by_y * y + offset)).permute(0, 2, 3, 1)
 
 
-def _draw(image_indices: np.ndarray, epoch: int, seed: int) -> np.ndarray:
+def _draw(image_indices: np.ndarray, view: int, seed: int) -> np.ndarray:
     """Return uniform numbers in [0, 1), float64 of shape (B, DRAWS), from the stream of each picture.
 
-    Philox (Salmon et al. 2011) is a function of key and counter: the key holds seed and epoch, the counter the picture.
+    Philox (Salmon et al. 2011) is a function of key and counter: the key holds seed and view, the counter the picture.
     """
     draws = np.empty((len(image_indices), DRAWS))
-    key = np.array([seed, epoch], dtype=np.uint64)
+    key = np.array([seed, view], dtype=np.uint64)
     for row, index in zip(draws, image_indices.tolist(), strict=True):
         counter = np.array([0, 0, 0, index], dtype=np.uint64)
         np.random.Generator(np.random.Philox(counter=counter, key=key)).random(out=row)

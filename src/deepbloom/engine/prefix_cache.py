@@ -8,7 +8,8 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import mul
 from pathlib import Path
 from typing import IO
 
@@ -19,12 +20,14 @@ from tqdm import tqdm
 
 from deepbloom.config import AugmentConfig, RunConfig
 from deepbloom.data.loaders import PictureBatches, evaluation_batches
+from deepbloom.data.views import View
 from deepbloom.engine.distributed import Group
 from deepbloom.engine.precision import DTYPES, autocast, choose_inference_precision
 
 log = logging.getLogger("deepbloom")
 
-DEFAULT_VIEWS = 4
+DEFAULT_VIEWS, DEFAULT_VIEWS_OF_EACH_SIDE = 4, 2
+"""Of each picture: where it is shown at one size, and where it grows."""
 MEASURED_PICTURES = 16
 """A batch to choose the precision with."""
 BUDGET_BYTES = 16 * 2**30
@@ -36,7 +39,7 @@ class Plan:
     """What will be computed and stored."""
 
     views: int
-    """Augmented views of each training picture; 0: no cache."""
+    """Augmented views of each training picture at each of its sides; 0: no cache."""
     precision: str
     """Precision of the prefix and of what is stored."""
 
@@ -49,17 +52,17 @@ def changes_pictures(config: AugmentConfig) -> bool:
 
 
 def choose_views(wanted: int, epochs: int, augmented: bool, bytes_per_view: int, fixed_bytes: int, free: int) -> int:
-    """Return how many views fit the budget, or 0 where not even one does.
+    """Return how many views of each side fit the budget, or 0 where not even one does.
 
     Parameters
     ----------
     wanted : int
     epochs : int
-        More views than epochs are never seen.
+        That show the same side: more views are never seen.
     augmented : bool
         Without augmentation all views are equal: one is enough.
     bytes_per_view, fixed_bytes, free : int
-        Size of one view of the training part, of the validation part, and free bytes on the disk.
+        Size of one view of the training part at every side, of the validation part, and free bytes on the disk.
     """
     useful = min(wanted, epochs) if augmented else 1
     room = min(BUDGET_BYTES, free // 4) - fixed_bytes
@@ -104,9 +107,16 @@ class Activations:
 
 
 class ActivationBatches:
-    """Shuffled batches of the prefix's outputs: the same order, views and targets as the `PictureBatches` behind."""
+    """Shuffled batches of the prefix's outputs: the same order, views and targets as the `PictureBatches` behind.
 
-    def __init__(self, pictures: PictureBatches, train: Activations) -> None:
+    Parameters
+    ----------
+    pictures : PictureBatches
+    train : list of Activations
+        Those of each part of the run.
+    """
+
+    def __init__(self, pictures: PictureBatches, train: list[Activations]) -> None:
         self.pictures, self.train = pictures, train
 
     @property
@@ -116,9 +126,10 @@ class ActivationBatches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (activations as stored, targets) of the steps ``start``, ``start + 1``, ... of ``epoch`` (from 1)."""
         pictures = self.pictures
+        stage, place = pictures.views.stage(epoch), pictures.views.place(epoch)
         for positions in pictures.positions(epoch, start):
             targets = pictures.targets[pictures.indices[positions]]
-            inputs = self.train.read(pictures.view(epoch), positions)
+            inputs = self.train[stage].read(place, positions)
             yield inputs.to(pictures.device, non_blocking=True), targets.to(pictures.device, non_blocking=True)
 
 
@@ -139,31 +150,42 @@ def plan(prefix: nn.Module, pictures: PictureBatches, val_count: int, config: Ru
     """
     if config.train.prefix_cache == "off" or not any(True for _ in prefix.parameters()):
         return Plan(0, "fp32")
-    inputs = pictures.inputs(pictures.indices[: min(pictures.batch_size, MEASURED_PICTURES)], view=0)
+    views = pictures.views
+    full = views.view(views.epochs)
+    inputs = pictures.inputs(pictures.indices[: min(pictures.batch_size, MEASURED_PICTURES)], full)
     precision = config.train.precision
     if precision == "auto":
         precision, _ = choose_inference_precision(prefix, inputs, pictures.device)
-    output_bytes = prefix(inputs[:1]).numel() * DTYPES[precision].itemsize
+    one = pictures.indices[:1]
+    output_bytes = [
+        prefix(pictures.inputs(one, View(0, side))).numel() * DTYPES[precision].itemsize for side in views.sides
+    ]
+    bytes_of_view = [size * len(pictures.indices) for size in output_bytes]
+    bytes_of_val = output_bytes[-1] * val_count
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    views = choose_views(
-        config.train.prefix_cache_views or DEFAULT_VIEWS,
-        config.train.epochs,
+    default = DEFAULT_VIEWS if len(views.sides) == 1 else DEFAULT_VIEWS_OF_EACH_SIDE
+    count = choose_views(
+        config.train.prefix_cache_views or default,
+        max(views.epochs_of),
         changes_pictures(config.augment),
-        output_bytes * len(pictures.indices),
-        output_bytes * val_count,
+        sum(bytes_of_view),
+        bytes_of_val,
         shutil.disk_usage(existing).free,
     )
-    if views:
+    if count:
+        different = replace(views, repeated=count).different
         log.info(
-            "the frozen part is computed once, in %s, for %d view%s of each training picture: %.2f GB on disk",
+            "the frozen part is computed once, in %s, for %d view%s of each training picture at %s pixels: "
+            "%.2f GB on disk",
             precision,
-            views,
-            "s" if views > 1 else "",
-            output_bytes * (views * len(pictures.indices) + val_count) / 1e9,
+            count,
+            "s" if count > 1 else "",
+            ", ".join(map(str, views.sides)),
+            (sum(map(mul, different, bytes_of_view)) + bytes_of_val) / 1e9,
         )
     else:
         log.info("the frozen part is computed in every step: its activations do not fit the disk budget")
-    return Plan(views, precision)
+    return Plan(count, precision)
 
 
 @torch.inference_mode()
@@ -180,18 +202,22 @@ def compute(
     val : Activations
         One view, in the order of ``val_indices``.
     """
-    shape = tuple(prefix(pictures.inputs(pictures.indices[:1], view=0)).shape[1:])
+    one, views = pictures.indices[:1], pictures.views
+    shapes = [tuple(prefix(pictures.inputs(one, View(0, side))).shape[1:]) for side in views.sides]
     count, dtype = len(pictures.indices), DTYPES[plan.precision]
-    train = Activations(group.shared_file(folder), plan.views, count, shape, dtype)
-    val = Activations(group.shared_file(folder), 1, len(val_indices), shape, dtype)
-    total = plan.views * count // group.local_size + len(val_indices)
+    train = [
+        Activations(group.shared_file(folder), number, count, shape, dtype)
+        for number, shape in zip(views.different, shapes, strict=True)
+    ]
+    val = Activations(group.shared_file(folder), 1, len(val_indices), shapes[-1], dtype)
+    total = sum(views.different) * count // group.local_size + len(val_indices)
     bar = tqdm(total=total, desc="frozen part", unit="picture", disable=None, leave=False)
     with bar, autocast(pictures.device, plan.precision):
-        for view in range(plan.views):
+        for stage, place in ((stage, place) for stage, number in enumerate(views.different) for place in range(number)):
             for start in range(0, count, pictures.batch_size)[group.local_rank :: group.local_size]:
-                inputs = pictures.inputs(pictures.indices[start : start + pictures.batch_size], view)
-                train.write(view, start, prefix(inputs))
-                bar.update(len(inputs))
+                chosen = pictures.indices[start : start + pictures.batch_size]
+                train[stage].write(place, start, prefix(pictures.inputs(chosen, views.repeated_view(stage, place))))
+                bar.update(len(chosen))
         start = 0
         targets = pictures.targets.numpy()
         for inputs, _ in evaluation_batches(

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from deepbloom.config import RunConfig
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.data.loaders import PictureBatches, evaluation_batches
 from deepbloom.data.prepared import PreparedData
+from deepbloom.data.views import ViewSchedule, growing_sides
 from deepbloom.engine import prefix_cache
 from deepbloom.engine.distributed import Group
 from deepbloom.engine.evaluate import EVALUATION_BATCH
@@ -45,6 +47,8 @@ def prepare_job(
     What was chosen when the run began is kept when it goes on.
     """
     spec, split, choices = get_spec(config.model.name), data.split, progress.choices
+    epochs = config.train.epochs
+    views = ViewSchedule(epochs, growing_sides(config.augment, spec.preprocessing.size, epochs))
     pictures = PictureBatches(
         data.pixels,
         split.train,
@@ -54,6 +58,7 @@ def prepare_job(
         config.seed,
         config.train.batch_size,
         device,
+        views,
         share=group.share,
     )
     folder_of_activations = cache_folder() / "frozen_part"
@@ -69,7 +74,7 @@ def prepare_job(
     )
     as_network = _whole
     if plan.views:
-        pictures.views = plan.views
+        pictures.views = replace(views, repeated=plan.views)
         started = time.perf_counter()
         batches, val = prefix_cache.compute(prefix, pictures, split.val, plan, folder_of_activations, group)
         progress.prefix_seconds += time.perf_counter() - started
@@ -94,7 +99,7 @@ def _choose_precision(config: RunConfig, network: nn.Module, batches: Batches) -
         return config.train.precision
     if batches.steps_per_epoch * config.train.epochs < MIN_STEPS_TO_MEASURE:
         return "fp32"
-    inputs, targets = next(batches.epoch(1))
+    inputs, targets = next(batches.epoch(config.train.epochs))
     chosen, seconds = choose_training_precision(network, inputs, targets, inputs.device)
     if seconds:
         measured = ", ".join(f"{name} {len(targets) / value:.0f}" for name, value in seconds.items())

@@ -1,0 +1,73 @@
+"""Which augmented view of the pictures an epoch shows, and how large it is: functions of the epoch, no state."""
+
+from dataclasses import dataclass
+
+from deepbloom.config import AugmentConfig
+
+STAGES = 3
+MULTIPLE = 16
+"""Sides are multiples of this many pixels, so that halved maps have few odd sides."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of every training picture."""
+
+    number: int
+    """Which random numbers it is drawn with, from 0."""
+    side: int
+    """Of the square that is shown, in pixels."""
+
+
+def growing_sides(config: AugmentConfig, full: int, epochs: int) -> tuple[int, ...]:
+    """Return the sides of training pictures in the equal parts of a run, the last one ``full``; in pixels.
+
+    Progressive resizing: small pictures teach the first epochs at a fraction of the cost (Howard 2018,
+    https://www.fast.ai/posts/2018-08-10-fastai-diu-imagenet.html; Tan and Le 2021, https://arxiv.org/abs/2104.00298).
+    """
+    if config.smallest_side == 1:
+        return (full,)
+    shares = (config.smallest_side + (1 - config.smallest_side) * stage / (STAGES - 1) for stage in range(STAGES - 1))
+    smaller = (max(MULTIPLE, round(full * share / MULTIPLE) * MULTIPLE) for share in shares)
+    return (*(min(side, full) for side in smaller), full)[-epochs:]
+
+
+@dataclass(frozen=True)
+class ViewSchedule:
+    """The views of a run, epoch by epoch."""
+
+    epochs: int
+    sides: tuple[int, ...]
+    """Of the parts of the run, in pixels, at most one for an epoch; the parts are as equal as whole epochs allow, the
+    last one the longest."""
+    repeated: int = 0
+    """Different views within a part of the run, shown in turn; 0 draws a new view in every epoch."""
+
+    def view(self, epoch: int) -> View:
+        """Return what ``epoch`` (from 1) shows."""
+        if self.repeated:
+            return self.repeated_view(self.stage(epoch), self.place(epoch))
+        return View(epoch - 1, self.sides[self.stage(epoch)])
+
+    def repeated_view(self, stage: int, place: int) -> View:
+        """Return the view of a part of the run that is shown at its epochs ``place``, ``place + repeated``, ..."""
+        return View(stage * self.repeated + place, self.sides[stage])
+
+    def place(self, epoch: int) -> int:
+        """Return which of the repeated views of its part of the run ``epoch`` shows, from 0."""
+        return (epoch - 1 - sum(self.epochs_of[: self.stage(epoch)])) % self.repeated
+
+    @property
+    def epochs_of(self) -> list[int]:
+        """Epochs of each part of the run."""
+        stages = [self.stage(epoch) for epoch in range(1, self.epochs + 1)]
+        return [stages.count(stage) for stage in range(len(self.sides))]
+
+    @property
+    def different(self) -> list[int]:
+        """Different views in each part of the run."""
+        return [min(self.repeated or epochs, epochs) for epochs in self.epochs_of]
+
+    def stage(self, epoch: int) -> int:
+        """Return the part of the run, from 0, that ``epoch`` belongs to; the last epoch belongs to the last part."""
+        return len(self.sides) - 1 - len(self.sides) * (self.epochs - epoch) // self.epochs

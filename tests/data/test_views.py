@@ -1,0 +1,57 @@
+"""Which view an epoch shows, and how large: by hand."""
+
+import pytest
+
+from deepbloom.config import AugmentConfig
+from deepbloom.data.views import View, ViewSchedule, growing_sides
+from deepbloom.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("share", "full", "epochs", "sides"),
+    [
+        (1.0, 224, 20, (224,)),
+        (0.6, 224, 20, (128, 176, 224)),  # 134.4 and 179.2, to multiples of 16
+        (0.5, 260, 3, (128, 192, 260)),  # the full side is what the network asks for, whatever it is
+        (0.6, 224, 2, (176, 224)),  # no more sides than epochs
+        (0.6, 224, 1, (224,)),
+        (0.6, 16, 20, (16, 16, 16)),
+        (0.25, 8, 20, (8, 8, 8)),  # never more than the full side
+    ],
+)
+def test_sides_grow_in_equal_steps_to_the_full_side(
+    share: float, full: int, epochs: int, sides: tuple[int, ...]
+) -> None:
+    assert growing_sides(AugmentConfig(smallest_side=share), full, epochs) == sides
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.01])
+def test_a_share_out_of_range_is_refused(share: float) -> None:
+    with pytest.raises(ConfigError, match=r"augment\.smallest_side"):
+        AugmentConfig(smallest_side=share)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "stages"),
+    [
+        (3, [0, 1, 2]),
+        (4, [0, 1, 2, 2]),
+        (10, [0, 0, 0, 1, 1, 1, 2, 2, 2, 2]),
+    ],
+)
+def test_the_last_epochs_show_pictures_at_full_size(epochs: int, stages: list[int]) -> None:
+    schedule = ViewSchedule(epochs, (8, 12, 16))
+    assert [schedule.stage(epoch) for epoch in range(1, epochs + 1)] == stages
+    assert schedule.epochs_of == [stages.count(stage) for stage in (0, 1, 2)]
+
+
+def test_every_epoch_draws_a_new_view_unless_views_repeat() -> None:
+    drawn = [ViewSchedule(4, (8, 16)).view(epoch) for epoch in (1, 2, 3, 4)]
+    assert drawn == [View(0, 8), View(1, 8), View(2, 16), View(3, 16)]
+    repeated = [ViewSchedule(6, (8, 16), repeated=2).view(epoch) for epoch in (1, 2, 3, 4, 5, 6)]
+    assert repeated == [View(0, 8), View(1, 8), View(0, 8), View(2, 16), View(3, 16), View(2, 16)]
+
+
+def test_a_single_size_repeats_its_views_in_turn() -> None:
+    schedule = ViewSchedule(5, (16,), repeated=4)
+    assert [schedule.view(epoch).number for epoch in (1, 2, 3, 4, 5)] == [0, 1, 2, 3, 0]
