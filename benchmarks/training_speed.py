@@ -31,7 +31,10 @@ from typing import Any
 
 import torch
 
+from deepbloom import run_dir
+from deepbloom.config import RunConfig, from_dict
 from deepbloom.cost import count_macs
+from deepbloom.data.views import training_sides
 from deepbloom.device import available_cores, device_name, use_cores
 from deepbloom.engine.precision import autocast
 from deepbloom.models.freezing import split_model, train_mode
@@ -87,11 +90,14 @@ def run_deepbloom(model: str, folder: Path, epochs: int, work: Path) -> dict[str
     metrics = json.loads((run / "metrics.json").read_text())
     with open(run / "history.csv", newline="") as file:
         rates = [float(row["images_per_second"]) for row in csv.DictReader(file)]
+    config = from_dict(RunConfig, run_dir.load_settings((run / run_dir.CONFIG).read_text()))
+    sides = training_sides(config.augment, get_spec(model).preprocessing.size, epochs)
     return {
         "seconds": seconds,
         "training_pictures": int(re.search(r"(\d+) train,", (run / "train.log").read_text())[1]),
         "training_seconds": metrics["train_seconds"],
-        "images_per_second": statistics.median(rates),
+        "sides": sides,
+        "images_per_second": statistics.median(rates[-(epochs // len(sides)) :]),  # at the last of the sides
         "precision": metrics["precision"],
         "views": metrics["prefix_cache_views"],
     }
@@ -117,7 +123,7 @@ def run_alternative(way: str, model: str, folder: Path, steps: int, work: Path) 
     return Pace(seconds, steps + 1, json.loads(output.splitlines()[-1])["step_seconds"])
 
 
-def limits(model: str, precision: str, classes: int) -> dict[str, float]:
+def limits(model: str, precision: str, side: int, classes: int) -> dict[str, float]:
     """Return how fast this machine trains on tensors in memory, and its matrix product at the same precision.
 
     Of a network with a frozen part, only the rest is trained, as in a run.
@@ -128,7 +134,7 @@ def limits(model: str, precision: str, classes: int) -> dict[str, float]:
     train_mode(network, spec.trainable)
     prefix, tail = split_model(network, spec)
     with torch.no_grad():
-        inputs = prefix(torch.randn(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last)).clone()
+        inputs = prefix(torch.randn(BATCH, 3, side, side).contiguous(memory_format=torch.channels_last)).clone()
     targets = torch.randint(classes, (BATCH,))
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], 1e-3, fused=True)
 
@@ -143,7 +149,7 @@ def limits(model: str, precision: str, classes: int) -> dict[str, float]:
     seconds = seconds_each(step)
     matrix = torch.randn(2048, 2048, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     product = 2 * 2048**3 / seconds_each(lambda: matrix @ matrix)
-    macs = count_macs(network, 224) - (count_macs(prefix, 224) if any(True for _ in prefix.parameters()) else 0)
+    macs = count_macs(network, side) - (count_macs(prefix, side) if any(True for _ in prefix.parameters()) else 0)
     flops = 2 * 3 * macs * BATCH / seconds  # forward, and twice as much backward
     return {"in_memory_images_per_second": BATCH / seconds, "flops": flops, "matrix_product_flops": product}
 
@@ -165,7 +171,7 @@ def measure(model: str, folder: Path, args: argparse.Namespace, work: Path) -> d
         before = {way: run_alternative(way, model, folder, args.steps, work) for way in args.ways}
         own = run_deepbloom(model, folder, args.epochs, work)
         after = {way: run_alternative(way, model, folder, args.steps, work) for way in args.ways}
-        limit = limits(model, str(own["precision"]), sum(1 for _ in folder.iterdir()))
+        limit = limits(model, own["precision"], own["sides"][-1], sum(1 for _ in folder.iterdir()))
         steps = args.epochs * own["training_pictures"] / BATCH
         others = {way: [pace.whole_run(steps) for pace in (before[way], after[way])] for way in args.ways}
         turns.append({"deepbloom": own, "limit": limit, **others})

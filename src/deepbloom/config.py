@@ -161,9 +161,10 @@ class AugmentConfig:
     """Mirror every second picture."""
     min_crop_area: float = 0.4
     """Zoom into a random part of at least this share of the area, in (0, 1]; 1 leaves the picture whole."""
-    smallest_side: float = 0.6
-    """Pictures grow: in the first third of the epochs they have this share of their full side, in (0, 1], in the last
-    third all of it. 1 shows them at full size throughout."""
+    first_side: float = 1.0
+    """Side of training pictures in the first third of the epochs, as a share of the network's, in [0.25, 1]."""
+    last_side: float = 1.0
+    """The same in the last third; the second lies midway. They are always tested at full size."""
     color_jitter: float = 0.0
     """Brightness, contrast and saturation are each scaled by a factor in [1 - x, 1 + x]."""
     mixup_alpha: float = 0.0
@@ -172,7 +173,8 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         check_range("augment.rotation_degrees", self.rotation_degrees, 0, 180)
         check_range("augment.min_crop_area", self.min_crop_area, 0.05, 1)
-        check_range("augment.smallest_side", self.smallest_side, 0.25, 1)
+        check_range("augment.last_side", self.last_side, 0.25, 1)
+        check_range("augment.first_side", self.first_side, 0.25, self.last_side)
         check_range("augment.color_jitter", self.color_jitter, 0, 1)
         check_range("augment.mixup_alpha", self.mixup_alpha, 0)
 

@@ -22,7 +22,7 @@ TARGETS = np.arange(50) % 7
 
 
 def batches(augment: AugmentConfig | None = None, sides: tuple[int, ...] = (4,)) -> PictureBatches:
-    augment = augment or AugmentConfig(0, False, 1, smallest_side=1)
+    augment = augment or AugmentConfig(0, False, 1)
     indices, views = np.arange(10, 43), ViewSchedule(3, sides)
     return PictureBatches(Shades(), indices, TARGETS, PLAIN, augment, 0, 8, torch.device("cpu"), views)
 

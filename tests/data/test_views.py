@@ -3,32 +3,34 @@
 import pytest
 
 from deepbloom.config import AugmentConfig
-from deepbloom.data.views import View, ViewSchedule, growing_sides
+from deepbloom.data.views import View, ViewSchedule, training_sides
 from deepbloom.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    ("share", "full", "epochs", "sides"),
+    ("first", "last", "full", "epochs", "sides"),
     [
-        (1.0, 224, 20, (224,)),
-        (0.6, 224, 20, (128, 176, 224)),  # 134.4 and 179.2, to multiples of 16
-        (0.5, 260, 3, (128, 192, 260)),  # the full side is what the network asks for, whatever it is
-        (0.6, 224, 2, (176, 224)),  # no more sides than epochs
-        (0.6, 224, 1, (224,)),
-        (0.6, 16, 20, (16, 16, 16)),
-        (0.25, 8, 20, (8, 8, 8)),  # never more than the full side
+        (1, 1, 224, 20, (224,)),
+        (0.6, 1, 224, 20, (128, 176, 224)),  # 134.4 and 179.2, to multiples of 16
+        (0.5, 1, 260, 3, (128, 192, 260)),  # the full side is what the network asks for, whatever it is
+        (0.6, 1, 224, 2, (176, 224)),  # no more sides than epochs
+        (0.6, 1, 224, 1, (224,)),
+        (0.86, 0.86, 224, 20, (192,)),  # 192.64
+        (0.5, 0.86, 224, 20, (112, 160, 192)),  # 152.32 in the middle
+        (0.6, 1, 16, 20, (16, 16, 16)),
+        (0.25, 1, 8, 20, (8, 8, 8)),  # never more than the full side
     ],
 )
-def test_sides_grow_in_equal_steps_to_the_full_side(
-    share: float, full: int, epochs: int, sides: tuple[int, ...]
-) -> None:
-    assert growing_sides(AugmentConfig(smallest_side=share), full, epochs) == sides
+def test_sides_grow_in_equal_steps(first: float, last: float, full: int, epochs: int, sides: tuple[int, ...]) -> None:
+    assert training_sides(AugmentConfig(first_side=first, last_side=last), full, epochs) == sides
 
 
-@pytest.mark.parametrize("share", [0.0, 0.2, 1.01])
-def test_a_share_out_of_range_is_refused(share: float) -> None:
-    with pytest.raises(ConfigError, match=r"augment\.smallest_side"):
-        AugmentConfig(smallest_side=share)
+@pytest.mark.parametrize(
+    ("first", "last", "key"), [(0.2, 1, "first_side"), (0.9, 0.8, "first_side"), (1, 1.1, "last_side")]
+)
+def test_a_share_out_of_range_is_refused(first: float, last: float, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"augment\.{key}"):
+        AugmentConfig(first_side=first, last_side=last)
 
 
 @pytest.mark.parametrize(

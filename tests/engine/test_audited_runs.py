@@ -17,7 +17,7 @@ def tiny(folder: Path) -> RunConfig:
         output_dir=str(folder),
         model=ModelConfig("scratch_cnn"),
         data=DataConfig("synthetic", num_classes=2, images_per_class=10),
-        augment=AugmentConfig(0, False, 1, smallest_side=1),
+        augment=AugmentConfig(0, False, 1),
         train=TrainConfig(epochs=1, batch_size=7, num_threads=1, precision="fp32"),
     )
 

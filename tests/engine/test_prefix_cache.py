@@ -76,7 +76,7 @@ def noise_batches(sides: tuple[int, ...], epochs: int, repeated: int = 0) -> Pic
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("sides", [(16,), (8, 12, 16)])
+@pytest.mark.parametrize("sides", [(16,), (12,), (8, 12, 16)])
 def test_every_epoch_reads_what_the_frozen_part_makes_of_its_view(tmp_path: Path, sides: tuple[int, ...]) -> None:
     prefix = torch.nn.Conv2d(3, 5, 3, stride=2)
     pictures, val_indices = noise_batches(sides, epochs=7, repeated=2), np.array([0, 13, 1])

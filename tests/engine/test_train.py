@@ -35,7 +35,7 @@ from deepbloom.errors import DivergedError, RunError
 from deepbloom.metrics import mean_cross_entropy, top_k_accuracy
 from deepbloom.models.registry import create_model, get_spec
 
-STOCHASTIC = AugmentConfig(rotation_degrees=20, horizontal_flip=True, mixup_alpha=0.2)
+STOCHASTIC = AugmentConfig(rotation_degrees=20, horizontal_flip=True, first_side=0.5, mixup_alpha=0.2)
 
 
 def settings(pictures: Path, folder: Path, model: str = "scratch_cnn", **changes: object) -> RunConfig:
@@ -188,11 +188,7 @@ def test_the_kept_weights_are_those_of_the_best_validation_epoch(pictures: Path,
 
 
 def test_training_learns_what_is_easy(pictures: Path, tmp_path: Path) -> None:
-    folder = train(
-        settings(
-            pictures, tmp_path / "run", epochs=6, ema_decay=0.0, augment=AugmentConfig(0, False, 1, smallest_side=1)
-        )
-    )
+    folder = train(settings(pictures, tmp_path / "run", epochs=6, ema_decay=0.0, augment=AugmentConfig(0, False, 1)))
     test = json.loads((folder / run_dir.METRICS).read_text())["test"]
     assert test["count"] == 6
     assert test["top1_accuracy"] == 1.0
@@ -229,7 +225,7 @@ def test_cached_and_uncached_frozen_parts_train_alike(pictures: Path, tmp_path: 
             tmp_path / prefix_cache,
             "resnet18_partial",
             epochs=2,
-            augment=AugmentConfig(0, False, 1, smallest_side=1),
+            augment=AugmentConfig(0, False, 1),
             optimizer=OptimizerConfig("sgd", lr=0.01),
             ema_decay=0.0,
             prefix_cache=prefix_cache,

@@ -19,17 +19,17 @@ class View:
     """Of the square that is shown, in pixels."""
 
 
-def growing_sides(config: AugmentConfig, full: int, epochs: int) -> tuple[int, ...]:
-    """Return the sides of training pictures in the equal parts of a run, the last one ``full``; in pixels.
+def training_sides(config: AugmentConfig, full: int, epochs: int) -> tuple[int, ...]:
+    """Return the sides of training pictures in the equal parts of a run, in pixels; one where they do not change.
 
-    Progressive resizing: small pictures teach the first epochs at a fraction of the cost (Howard 2018,
-    https://www.fast.ai/posts/2018-08-10-fastai-diu-imagenet.html; Tan and Le 2021, https://arxiv.org/abs/2104.00298).
+    Where they grow, small pictures teach the first epochs at a fraction of the cost (progressive learning: Tan and Le
+    2021, https://arxiv.org/abs/2104.00298). Where crops zoom in, somewhat smaller pictures show things as large as they
+    are in tests (Touvron et al. 2019, https://arxiv.org/abs/1906.06423).
     """
-    if config.smallest_side == 1:
-        return (full,)
-    shares = (config.smallest_side + (1 - config.smallest_side) * stage / (STAGES - 1) for stage in range(STAGES - 1))
-    smaller = (max(MULTIPLE, round(full * share / MULTIPLE) * MULTIPLE) for share in shares)
-    return (*(min(side, full) for side in smaller), full)[-epochs:]
+    first, last = config.first_side, config.last_side
+    shares = [first + (last - first) * stage / (STAGES - 1) for stage in range(STAGES)] if first < last else [last]
+    sides = (round(full * share / MULTIPLE) * MULTIPLE if share < 1 else full for share in shares)
+    return tuple(min(max(side, MULTIPLE), full) for side in sides)[-epochs:]
 
 
 @dataclass(frozen=True)

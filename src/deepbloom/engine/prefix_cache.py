@@ -5,6 +5,7 @@ is chosen, the prefix is run once over each view, and training reads its activat
 """
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -151,17 +152,13 @@ def plan(prefix: nn.Module, pictures: PictureBatches, val_count: int, config: Ru
     if config.train.prefix_cache == "off" or not any(True for _ in prefix.parameters()):
         return Plan(0, "fp32")
     views = pictures.views
-    full = views.view(views.epochs)
-    inputs = pictures.inputs(pictures.indices[: min(pictures.batch_size, MEASURED_PICTURES)], full)
+    inputs = pictures.inputs(pictures.indices[: min(pictures.batch_size, MEASURED_PICTURES)], views.view(views.epochs))
     precision = config.train.precision
     if precision == "auto":
         precision, _ = choose_inference_precision(prefix, inputs, pictures.device)
-    one = pictures.indices[:1]
-    output_bytes = [
-        prefix(pictures.inputs(one, View(0, side))).numel() * DTYPES[precision].itemsize for side in views.sides
-    ]
+    *output_bytes, val_bytes = (math.prod(shape) * DTYPES[precision].itemsize for shape in _shapes(prefix, pictures))
     bytes_of_view = [size * len(pictures.indices) for size in output_bytes]
-    bytes_of_val = output_bytes[-1] * val_count
+    bytes_of_val = val_bytes * val_count
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     default = DEFAULT_VIEWS if len(views.sides) == 1 else DEFAULT_VIEWS_OF_EACH_SIDE
     count = choose_views(
@@ -202,14 +199,14 @@ def compute(
     val : Activations
         One view, in the order of ``val_indices``.
     """
-    one, views = pictures.indices[:1], pictures.views
-    shapes = [tuple(prefix(pictures.inputs(one, View(0, side))).shape[1:]) for side in views.sides]
+    views = pictures.views
+    *shapes, val_shape = _shapes(prefix, pictures)
     count, dtype = len(pictures.indices), DTYPES[plan.precision]
     train = [
         Activations(group.shared_file(folder), number, count, shape, dtype)
         for number, shape in zip(views.different, shapes, strict=True)
     ]
-    val = Activations(group.shared_file(folder), 1, len(val_indices), shapes[-1], dtype)
+    val = Activations(group.shared_file(folder), 1, len(val_indices), val_shape, dtype)
     total = sum(views.different) * count // group.local_size + len(val_indices)
     bar = tqdm(total=total, desc="frozen part", unit="picture", disable=None, leave=False)
     with bar, autocast(pictures.device, plan.precision):
@@ -228,6 +225,12 @@ def compute(
             bar.update(len(inputs))
     group.wait()
     return ActivationBatches(pictures, train), val
+
+
+def _shapes(prefix: nn.Module, pictures: PictureBatches) -> list[tuple[int, ...]]:
+    """Return the shape of the prefix's output for a training picture of each side, and for one at full size."""
+    sides = (*pictures.views.sides, pictures.preprocessing.size)
+    return [tuple(prefix(pictures.inputs(pictures.indices[:1], View(0, side))).shape[1:]) for side in sides]
 
 
 def validation_batches(val: Activations, targets: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

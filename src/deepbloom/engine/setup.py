@@ -14,7 +14,7 @@ from deepbloom.config import RunConfig
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.data.loaders import PictureBatches, evaluation_batches
 from deepbloom.data.prepared import PreparedData
-from deepbloom.data.views import ViewSchedule, growing_sides
+from deepbloom.data.views import ViewSchedule, training_sides
 from deepbloom.engine import prefix_cache
 from deepbloom.engine.distributed import Group
 from deepbloom.engine.evaluate import EVALUATION_BATCH
@@ -48,7 +48,7 @@ def prepare_job(
     """
     spec, split, choices = get_spec(config.model.name), data.split, progress.choices
     epochs = config.train.epochs
-    views = ViewSchedule(epochs, growing_sides(config.augment, spec.preprocessing.size, epochs))
+    views = ViewSchedule(epochs, training_sides(config.augment, spec.preprocessing.size, epochs))
     pictures = PictureBatches(
         data.pixels,
         split.train,
