@@ -65,7 +65,7 @@ def settings(
         data=DataConfig("imagefolder", root=str(pictures), pixel_cache=pixel_cache),
         optimizer=OptimizerConfig(weight_decay=0.01, lr=0.01),
         scheduler=SchedulerConfig("one_cycle"),
-        augment=AugmentConfig(first_side=0.5, mixup_alpha=mixup),
+        augment=AugmentConfig(mixup_alpha=mixup),
         train=TrainConfig(**(options | train)),
     )
 
