@@ -54,6 +54,11 @@ def test_every_epoch_draws_a_new_view_unless_views_repeat() -> None:
     assert repeated == [View(0, 8), View(1, 8), View(0, 8), View(2, 16), View(3, 16), View(2, 16)]
 
 
+def test_a_line_says_when_which_side_is_shown() -> None:
+    line = ViewSchedule(10, (128, 176, 224)).describe()
+    assert line.endswith(": 128 pixels to epoch 3, 176 pixels to epoch 6, 224 pixels to epoch 10")
+
+
 def test_a_single_size_repeats_its_views_in_turn() -> None:
     schedule = ViewSchedule(5, (16,), repeated=4)
     assert [schedule.view(epoch).number for epoch in (1, 2, 3, 4, 5)] == [0, 1, 2, 3, 0]

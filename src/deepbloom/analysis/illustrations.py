@@ -86,7 +86,8 @@ def _draw_curves(table: Table, path: Path) -> Illustration:
         f"Training and validation loss and accuracy by epoch of {len(shown)} models.",
         "Training numbers far better than validation numbers mean that the network learns its pictures by heart. Lines "
         "that still rise at the end may gain from more epochs. With augmentation or dropout, which act in training "
-        "only, validation may look better than training." + _say_left_out(len(shown), len(curves)),
+        "only, validation may look better than training. Where training pictures grow, a curve bends as they do."
+        + _say_left_out(len(shown), len(curves)),
     )
 
 

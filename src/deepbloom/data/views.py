@@ -68,6 +68,12 @@ class ViewSchedule:
         """Different views in each part of the run."""
         return [min(self.repeated or epochs, epochs) for epochs in self.epochs_of]
 
+    def describe(self) -> str:
+        """Return a line on the sides for a person: when which is shown."""
+        ends = [sum(self.epochs_of[: stage + 1]) for stage in range(len(self.sides))]
+        parts = [f"{side} pixels to epoch {end}" for side, end in zip(self.sides, ends, strict=True)]
+        return "the sides of training pictures: " + ", ".join(parts)
+
     def stage(self, epoch: int) -> int:
         """Return the part of the run, from 0, that ``epoch`` belongs to; the last epoch belongs to the last part."""
         return len(self.sides) - 1 - len(self.sides) * (self.epochs - epoch) // self.epochs

@@ -49,6 +49,8 @@ def prepare_job(
     spec, split, choices = get_spec(config.model.name), data.split, progress.choices
     epochs = config.train.epochs
     views = ViewSchedule(epochs, training_sides(config.augment, spec.preprocessing.size, epochs))
+    if views.sides != (spec.preprocessing.size,):
+        log.info(views.describe())
     pictures = PictureBatches(
         data.pixels,
         split.train,
