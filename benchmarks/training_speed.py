@@ -5,8 +5,10 @@
 ``PICTURES`` holds a folder of pictures per class. DeepBloom's run is timed whole, from the start of the process, with
 empty caches, to its last file: decoding, the frozen part, every epoch with validation, the test. Each alternative is
 timed from the start of its process over a few steps, and the rest of its epochs over the same training pictures is
-added at that pace: they are all alike, and it neither validates nor tests. In each turn the alternatives are measured
-before and after DeepBloom's run, which gives two ratios. Weights are random: speed does not depend on them.
+added at that pace: they are all alike, and it neither validates nor tests. The alternatives train on pictures of 224
+pixels, DeepBloom on those of its recipe, which may be smaller (``--override augment=flip_rotate`` changes that). In
+each turn the alternatives are measured before and after DeepBloom's run, which gives two ratios. Weights are random:
+speed does not depend on them.
 """
 
 import argparse
@@ -31,10 +33,7 @@ from typing import Any
 
 import torch
 
-from deepbloom import run_dir
-from deepbloom.config import RunConfig, from_dict
 from deepbloom.cost import count_macs
-from deepbloom.data.views import training_sides
 from deepbloom.device import available_cores, device_name, use_cores
 from deepbloom.engine.precision import autocast
 from deepbloom.models.freezing import split_model, train_mode
@@ -79,19 +78,19 @@ def timed(command: list[str], cache: Path) -> tuple[float, str]:
     return time.perf_counter() - started, done.stdout
 
 
-def run_deepbloom(model: str, folder: Path, epochs: int, work: Path) -> dict[str, Any]:
+def run_deepbloom(model: str, folder: Path, epochs: int, overrides: list[str], work: Path) -> dict[str, Any]:
     """Train from cold; return the seconds of the whole run, and what the run says of itself."""
     run, cache = work / "run", work / "cache"
     shutil.rmtree(run, ignore_errors=True)
     shutil.rmtree(cache, ignore_errors=True)
     command = ["-m", "deepbloom", "train", f"model={model}", "model.weights=none", "data=imagefolder"]
     command += [f"data.root={folder}", f"train.epochs={epochs}", f"train.batch_size={BATCH}", f"output_dir={run}"]
+    command += overrides
     seconds, _ = timed(command, cache)
     metrics = json.loads((run / "metrics.json").read_text())
     with open(run / "history.csv", newline="") as file:
         rates = [float(row["images_per_second"]) for row in csv.DictReader(file)]
-    config = from_dict(RunConfig, run_dir.load_settings((run / run_dir.CONFIG).read_text()))
-    sides = training_sides(config.augment, get_spec(model).preprocessing.size, epochs)
+    sides = metrics["training_sides"]
     return {
         "seconds": seconds,
         "training_pictures": int(re.search(r"(\d+) train,", (run / "train.log").read_text())[1]),
@@ -169,7 +168,7 @@ def measure(model: str, folder: Path, args: argparse.Namespace, work: Path) -> d
     turns = []
     for turn in range(args.repeats):
         before = {way: run_alternative(way, model, folder, args.steps, work) for way in args.ways}
-        own = run_deepbloom(model, folder, args.epochs, work)
+        own = run_deepbloom(model, folder, args.epochs, args.override, work)
         after = {way: run_alternative(way, model, folder, args.steps, work) for way in args.ways}
         limit = limits(model, own["precision"], own["sides"][-1], sum(1 for _ in folder.iterdir()))
         steps = args.epochs * own["training_pictures"] / BATCH
@@ -189,6 +188,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--steps", type=int, default=6, help="timed steps of each alternative")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--override", nargs="*", default=[], help="settings of DeepBloom, such as augment.last_side=1")
     parser.add_argument("--output", type=Path, default=Path("training_speed.json"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -202,7 +202,13 @@ def main() -> None:
         results: list[dict[str, object]] = []
         for model in args.models:
             results.append(measure(model, work / "pictures", args, work))
-            content = {"machine": machine, "pictures": pictures, "epochs": args.epochs, "results": results}
+            content = {
+                "machine": machine,
+                "pictures": pictures,
+                "epochs": args.epochs,
+                "override": args.override,
+                "results": results,
+            }
             args.output.write_text(json.dumps(content, indent=1) + "\n")
 
 

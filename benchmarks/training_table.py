@@ -35,6 +35,10 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.1f}x" + (f" ({low:.1f}-{high:.1f})" if len(values) > 1 else "")
 
 
+def _sides(own: dict) -> str:
+    return f"{'-'.join(map(str, own['sides']))} pixels"
+
+
 def row(result: dict) -> str:
     own = result["turns"][0]["deepbloom"]
     rate, limit = (
@@ -47,7 +51,7 @@ def row(result: dict) -> str:
         f"{own['training_pictures']:,}",
         f"{middle(result, 'deepbloom', 'seconds'):.0f} s",
         *(spread(ratios(result, way)) for way in WAYS),
-        f"{own['precision']}, views: {own['views']}" if own["views"] else own["precision"],
+        ", ".join([own["precision"], *([f"views: {own['views']}"] if own["views"] else []), _sides(own)]),
         f"{rate:,.0f}",
         f"{rate / limit:.2f}",
         f"{peak:.2f}",
@@ -87,7 +91,7 @@ def main() -> None:
     contents = [json.loads(path.read_text()) for path in args.files]
     results = [result for content in contents for result in content["results"]]
     print("| model | training pictures | DeepBloom, whole run |", " | ".join(WAYS.values()), end=" ")
-    print("| DeepBloom chose | images/s in an epoch | of tensors in memory | of the matrix product |")
+    print("| DeepBloom chose | images/s in the last epochs | of tensors in memory | of the matrix product |")
     print("|---" * 10 + "|")
     print("\n".join(row(result) for result in results))
     if args.plot:

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deepbloom import cli
+from deepbloom.config import AugmentConfig
+from deepbloom.data.views import training_sides
 from deepbloom.engine.checkpoint import MODEL_KIND, read_tensors, write_tensors
 
 Run = Callable[..., tuple[int, str, str]]
@@ -165,6 +168,27 @@ def test_frozen_networks_see_pictures_as_they_are_unless_told_otherwise(deepbloo
         assert ("horizontal_flip: true" in out) == zooms, arguments
     code, out, _ = deepbloom("train", "model=resnet18_frozen", "experiment=as_published", "--cfg", "job")
     assert (code, "horizontal_flip: true" in out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sides"),
+    [
+        (["model=scratch_cnn"], (128, 160, 192)),
+        (["model=mini_resnet"], (128, 160, 192)),
+        (["model=resnet18_partial"], (192,)),
+        (["model=efficientnet_b0_partial", "augment=mixup"], (192,)),
+        (["model=resnet18_frozen"], (224,)),
+        (["model=resnet18_partial", "augment.last_side=1"], (224,)),
+        (["model=mini_resnet", "augment=crop"], (192,)),
+        (["model=mini_resnet", "experiment=as_published"], (224,)),
+    ],
+)
+def test_training_pictures_are_as_large_as_the_readme_says(
+    deepbloom: Run, arguments: list[str], sides: tuple[int, ...]
+) -> None:
+    code, out, _ = deepbloom("train", *arguments, "--cfg", "job")
+    assert code == 0
+    assert training_sides(AugmentConfig(**yaml.safe_load(out)["augment"]), 224, epochs=20) == sides
 
 
 def test_cfg_shows_the_settings_without_running(deepbloom: Run) -> None:

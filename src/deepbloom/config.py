@@ -153,7 +153,7 @@ class SchedulerConfig:
 
 @dataclass
 class AugmentConfig:
-    """Random changes of training pictures. Evaluation never uses them."""
+    """Random changes of training pictures. Evaluation never uses them. The defaults are those of ``augment=crop``."""
 
     rotation_degrees: float = 20.0
     """Rotation by a uniform angle of at most this size, in degrees."""
@@ -161,10 +161,10 @@ class AugmentConfig:
     """Mirror every second picture."""
     min_crop_area: float = 0.4
     """Zoom into a random part of at least this share of the area, in (0, 1]; 1 leaves the picture whole."""
-    first_side: float = 1.0
-    """Side of training pictures in the first third of the epochs, as a share of the network's, in [0.25, 1]."""
-    last_side: float = 1.0
-    """The same in the last third; the second lies midway. They are always tested at full size."""
+    last_side: float = 0.86
+    """Side of training pictures as a share of the side of tested ones, in [0.5, 1]; to a multiple of 16 pixels."""
+    first_side: float = 0.0
+    """The same in the first third of the epochs, where pictures grow; the second third lies midway. 0: they do not."""
     color_jitter: float = 0.0
     """Brightness, contrast and saturation are each scaled by a factor in [1 - x, 1 + x]."""
     mixup_alpha: float = 0.0
@@ -173,8 +173,9 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         check_range("augment.rotation_degrees", self.rotation_degrees, 0, 180)
         check_range("augment.min_crop_area", self.min_crop_area, 0.05, 1)
-        check_range("augment.last_side", self.last_side, 0.25, 1)
-        check_range("augment.first_side", self.first_side, 0.25, self.last_side)
+        check_range("augment.last_side", self.last_side, 0.5, 1)  # sampling is not antialiased: below, pixels are lost
+        if self.first_side:
+            check_range("augment.first_side", self.first_side, 0.5, self.last_side)
         check_range("augment.color_jitter", self.color_jitter, 0, 1)
         check_range("augment.mixup_alpha", self.mixup_alpha, 0)
 
@@ -194,7 +195,7 @@ class TrainConfig:
     device: str = "auto"
     """``auto`` takes CUDA where it is."""
     precision: str = "auto"
-    """``fp32``, ``bf16`` or ``fp16`` (autocast), or ``auto``: measured on this machine's first batches."""
+    """``fp32``, ``bf16`` or ``fp16`` (autocast), or ``auto``: measured on this machine, when a run begins."""
     num_workers: int = -1
     """Processes that decode pictures; -1 takes one per available core. Results do not depend on it."""
     num_threads: int = 0

@@ -10,15 +10,17 @@ from deepbloom.errors import ConfigError
 @pytest.mark.parametrize(
     ("first", "last", "full", "epochs", "sides"),
     [
+        (0, 1, 224, 20, (224,)),
         (1, 1, 224, 20, (224,)),
-        (0.6, 1, 224, 20, (128, 176, 224)),  # 134.4 and 179.2, to multiples of 16
+        (0, 0.86, 224, 20, (192,)),  # 192.64, to a multiple of 16
+        (0.6, 1, 224, 20, (128, 176, 224)),  # 134.4 and 179.2
         (0.5, 1, 260, 3, (128, 192, 260)),  # the full side is what the network asks for, whatever it is
         (0.6, 1, 224, 2, (176, 224)),  # no more sides than epochs
         (0.6, 1, 224, 1, (224,)),
-        (0.86, 0.86, 224, 20, (192,)),  # 192.64
+        (0.8, 0.86, 224, 20, (176, 192)),  # 179.2, 185.92 and 192.64
         (0.5, 0.86, 224, 20, (112, 160, 192)),  # 152.32 in the middle
-        (0.6, 1, 16, 20, (16, 16, 16)),
-        (0.25, 1, 8, 20, (8, 8, 8)),  # never more than the full side
+        (0.6, 1, 16, 20, (16,)),
+        (0.5, 1, 8, 20, (8,)),  # never more than the full side
     ],
 )
 def test_sides_grow_in_equal_steps(first: float, last: float, full: int, epochs: int, sides: tuple[int, ...]) -> None:
@@ -26,7 +28,8 @@ def test_sides_grow_in_equal_steps(first: float, last: float, full: int, epochs:
 
 
 @pytest.mark.parametrize(
-    ("first", "last", "key"), [(0.2, 1, "first_side"), (0.9, 0.8, "first_side"), (1, 1.1, "last_side")]
+    ("first", "last", "key"),
+    [(0.4, 1, "first_side"), (0.9, 0.8, "first_side"), (0, 1.1, "last_side"), (0, 0, "last_side")],
 )
 def test_a_share_out_of_range_is_refused(first: float, last: float, key: str) -> None:
     with pytest.raises(ConfigError, match=rf"augment\.{key}"):
@@ -41,7 +44,7 @@ def test_a_share_out_of_range_is_refused(first: float, last: float, key: str) ->
         (10, [0, 0, 0, 1, 1, 1, 2, 2, 2, 2]),
     ],
 )
-def test_the_last_epochs_show_pictures_at_full_size(epochs: int, stages: list[int]) -> None:
+def test_the_parts_of_a_run_are_as_equal_as_whole_epochs_allow(epochs: int, stages: list[int]) -> None:
     schedule = ViewSchedule(epochs, (8, 12, 16))
     assert [schedule.stage(epoch) for epoch in range(1, epochs + 1)] == stages
     assert schedule.epochs_of == [stages.count(stage) for stage in (0, 1, 2)]

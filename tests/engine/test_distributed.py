@@ -40,7 +40,7 @@ def test_together_the_processes_take_every_picture_of_a_step_once(size: int) -> 
 
 
 def test_two_processes_train_what_one_trains(pictures: Path, tmp_path: Path) -> None:
-    options = ("model=resnet18_frozen", "model.weights=none", "train.epochs=2")
+    options = ("model=resnet18_frozen", "model.weights=none", "train.epochs=2", "augment.first_side=0.5")
     alone = run(1, pictures, tmp_path / "alone", *options)
     together = run(2, pictures, tmp_path / "together", *options)
     assert len(together) == 2  # one writer

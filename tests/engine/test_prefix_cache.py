@@ -8,7 +8,7 @@ import torch
 
 from deepbloom.config import AugmentConfig, RunConfig, TrainConfig
 from deepbloom.data.loaders import PictureBatches
-from deepbloom.data.transforms import Preprocessing
+from deepbloom.data.transforms import Preprocessing, normalize
 from deepbloom.data.views import ViewSchedule
 from deepbloom.engine import prefix_cache
 from deepbloom.engine.distributed import Group
@@ -69,8 +69,8 @@ class Noise:
         return self.pixels[indices]
 
 
-def noise_batches(sides: tuple[int, ...], epochs: int, repeated: int = 0) -> PictureBatches:
-    preprocessing, views = Preprocessing(size=16), ViewSchedule(epochs, sides, repeated)
+def noise_batches(sides: tuple[int, ...], epochs: int) -> PictureBatches:
+    preprocessing, views = Preprocessing(size=16), ViewSchedule(epochs, sides)
     indices, targets = np.arange(3, 12), np.arange(14) % 5
     return PictureBatches(Noise(14), indices, targets, preprocessing, AugmentConfig(), 0, 4, torch.device("cpu"), views)
 
@@ -79,14 +79,15 @@ def noise_batches(sides: tuple[int, ...], epochs: int, repeated: int = 0) -> Pic
 @pytest.mark.parametrize("sides", [(16,), (12,), (8, 12, 16)])
 def test_every_epoch_reads_what_the_frozen_part_makes_of_its_view(tmp_path: Path, sides: tuple[int, ...]) -> None:
     prefix = torch.nn.Conv2d(3, 5, 3, stride=2)
-    pictures, val_indices = noise_batches(sides, epochs=7, repeated=2), np.array([0, 13, 1])
+    pictures, val_indices = noise_batches(sides, epochs=7), np.array([0, 13, 1])
     batches, val = prefix_cache.compute(prefix, pictures, val_indices, Plan(2, "fp32"), tmp_path, Group())
     for epoch in range(1, 8):
         for (stored, targets), (inputs, expected) in zip(batches.epoch(epoch), pictures.epoch(epoch), strict=True):
             torch.testing.assert_close(stored, prefix(inputs), atol=1e-5, rtol=0)
             assert torch.equal(targets, expected)
     seen = list(prefix_cache.validation_batches(val, torch.tensor([0, 3, 1]), 2))
-    assert torch.cat([inputs for inputs, _ in seen]).shape == (3, 5, 7, 7)  # at full size, whatever training shows
+    whole = normalize(torch.from_numpy(pictures.pixels.read(val_indices)), pictures.preprocessing)
+    torch.testing.assert_close(torch.cat([inputs for inputs, _ in seen]), prefix(whole), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from deepbloom.data.audit import WatchedPixels, audit_split
 from deepbloom.data.loaders import evaluation_batches
 from deepbloom.data.prepared import PreparedData
 from deepbloom.data.split import split_kind
+from deepbloom.data.views import training_sides
 from deepbloom.device import device_name, peak_memory_bytes
 from deepbloom.engine.evaluate import EVALUATION_BATCH, predict_logits
 from deepbloom.engine.job import Job
@@ -66,6 +67,7 @@ def test_and_write(
             "device_name": device_name(device),
             "precision": progress.choices["precision"],
             "prefix_cache_views": progress.choices["views"],
+            "training_sides": list(training_sides(config.augment, spec.preprocessing.size, config.train.epochs)),
             "num_threads": torch.get_num_threads(),
             "classes": list(source.class_names),
             "test": scores,

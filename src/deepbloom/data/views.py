@@ -20,16 +20,17 @@ class View:
 
 
 def training_sides(config: AugmentConfig, full: int, epochs: int) -> tuple[int, ...]:
-    """Return the sides of training pictures in the equal parts of a run, in pixels; one where they do not change.
+    """Return the sides of training pictures in the equal parts of a run, in pixels, all different.
 
     Where they grow, small pictures teach the first epochs at a fraction of the cost (progressive learning: Tan and Le
     2021, https://arxiv.org/abs/2104.00298). Where crops zoom in, somewhat smaller pictures show things as large as they
     are in tests (Touvron et al. 2019, https://arxiv.org/abs/1906.06423).
     """
-    first, last = config.first_side, config.last_side
-    shares = [first + (last - first) * stage / (STAGES - 1) for stage in range(STAGES)] if first < last else [last]
+    first, last = config.first_side or config.last_side, config.last_side
+    shares = (first + (last - first) * stage / (STAGES - 1) for stage in range(STAGES))
     sides = (round(full * share / MULTIPLE) * MULTIPLE if share < 1 else full for share in shares)
-    return tuple(min(max(side, MULTIPLE), full) for side in sides)[-epochs:]
+    different = dict.fromkeys(min(max(side, MULTIPLE), full) for side in sides)
+    return tuple(different)[-epochs:]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class ViewSchedule:
         return View(stage * self.repeated + place, self.sides[stage])
 
     def place(self, epoch: int) -> int:
-        """Return which of the repeated views of its part of the run ``epoch`` shows, from 0."""
+        """Return which of the repeated views of its part of the run ``epoch`` shows, from 0; there must be some."""
         return (epoch - 1 - sum(self.epochs_of[: self.stage(epoch)])) % self.repeated
 
     @property

@@ -191,6 +191,8 @@ def compute(
 ) -> tuple[ActivationBatches, Activations]:
     """Run the prefix over every view of the training part, and over the validation part without augmentation.
 
+    From now on ``pictures`` shows these views in turn.
+
     The processes of a machine divide the work and share what they store.
 
     Returns
@@ -199,7 +201,7 @@ def compute(
     val : Activations
         One view, in the order of ``val_indices``.
     """
-    views = pictures.views
+    views = pictures.views = replace(pictures.views, repeated=plan.views)
     *shapes, val_shape = _shapes(prefix, pictures)
     count, dtype = len(pictures.indices), DTYPES[plan.precision]
     train = [

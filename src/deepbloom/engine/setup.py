@@ -2,7 +2,6 @@
 
 import logging
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,6 @@ def prepare_job(
     )
     as_network = _whole
     if plan.views:
-        pictures.views = replace(views, repeated=plan.views)
         started = time.perf_counter()
         batches, val = prefix_cache.compute(prefix, pictures, split.val, plan, folder_of_activations, group)
         progress.prefix_seconds += time.perf_counter() - started
@@ -101,7 +99,7 @@ def _choose_precision(config: RunConfig, network: nn.Module, batches: Batches) -
         return config.train.precision
     if batches.steps_per_epoch * config.train.epochs < MIN_STEPS_TO_MEASURE:
         return "fp32"
-    inputs, targets = next(batches.epoch(config.train.epochs))
+    inputs, targets = next(batches.epoch(config.train.epochs))  # the largest pictures take most of the time
     chosen, seconds = choose_training_precision(network, inputs, targets, inputs.device)
     if seconds:
         measured = ", ".join(f"{name} {len(targets) / value:.0f}" for name, value in seconds.items())
