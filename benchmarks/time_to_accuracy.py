@@ -2,7 +2,7 @@
 
     python benchmarks/time_to_accuracy.py --folder PICTURES --epochs 5
 
-DeepBloom trains once, for ``--epochs`` that were chosen beforehand (on the validation part), from empty caches; all of
+DeepBloom trains once, for ``--epochs`` and ``--views`` that were chosen beforehand (on the validation part), from empty caches; all of
 its run counts, from the start of the process to its last file, and its accuracy is the one it then reports. The plain
 loop is told after every epoch how good it is on the test part, without that time being counted, and may stop at once
 when it has got there.
@@ -29,11 +29,12 @@ from deepbloom.data.split import make_split
 from deepbloom.models.registry import create_model, get_spec
 
 
-def run_deepbloom(model: str, folder: Path, epochs: int) -> dict[str, float]:
+def run_deepbloom(model: str, folder: Path, epochs: int, views: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         run = Path(name) / "run"
         command = ["-m", "deepbloom", "train", f"model={model}", "data=imagefolder", f"data.root={folder}"]
         command += [f"train.epochs={epochs}", f"train.batch_size={BATCH}", f"output_dir={run}"]
+        command += [f"train.prefix_cache_views={views}"]
         seconds, _ = timed(command, Path(name) / "cache")
         training = re.search(r"(\d+) train,", (run / "train.log").read_text())[1]
         metrics = json.loads((run / "metrics.json").read_text())
@@ -88,9 +89,10 @@ def main() -> None:
     parser.add_argument("--model", default="efficientnet_lite0_partial")
     parser.add_argument("--target", type=float, default=0.95)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--views", type=int, default=0, help="train.prefix_cache_views of DeepBloom")
     parser.add_argument("--most-epochs", type=int, default=12, help="when the plain loop gives up")
     args = parser.parse_args()
-    own = run_deepbloom(args.model, args.folder, args.epochs)
+    own = run_deepbloom(args.model, args.folder, args.epochs, args.views)
     print(json.dumps({"deepbloom": own}), flush=True)
     print(json.dumps({"plain": run_plain(args.model, args.folder, args.target, args.most_epochs)}))
 
