@@ -2,10 +2,10 @@
 
     python benchmarks/time_to_accuracy.py --folder PICTURES --epochs 5
 
-DeepBloom trains once, for ``--epochs`` and ``--views`` that were chosen beforehand (on the validation part), from empty caches; all of
-its run counts, from the start of the process to its last file, and its accuracy is the one it then reports. The plain
-loop is told after every epoch how good it is on the test part, without that time being counted, and may stop at once
-when it has got there.
+DeepBloom trains once, from empty caches, with ``--epochs`` and ``--views`` that were chosen beforehand on a validation
+part. All of its run counts, from the start of the process to its last file, and its accuracy is the one it then
+reports. The plain loop is told after every epoch how good it is on the test part, without that time being counted, and
+may stop at once when it has got there.
 """
 
 import argparse
