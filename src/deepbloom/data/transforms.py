@@ -165,10 +165,15 @@ def normalize(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     -------
     float32 Tensor of shape (B, 3, S, S), in channels-last memory, on the same device.
     """
-    images = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255) if pixels.dtype == torch.uint8 else pixels
+    images = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255) if pixels.dtype == torch.uint8 else pixels.clone()
+    return _standardize(images, preprocessing).contiguous(memory_format=torch.channels_last)
+
+
+def _standardize(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Subtract the mean of each channel and divide by its deviation, in place."""
     mean = images.new_tensor(preprocessing.mean).view(3, 1, 1)
     scale = 1 / images.new_tensor(preprocessing.std).view(3, 1, 1)
-    return torch.sub(images, mean).mul_(scale).contiguous(memory_format=torch.channels_last)
+    return images.sub_(mean).mul_(scale)
 
 
 def preprocess(picture: Image.Image, preprocessing: Preprocessing) -> Tensor:
@@ -199,17 +204,7 @@ def augment(pixels: Tensor, image_indices: Tensor, view: View, seed: int, config
     float32 Tensor of shape (B, 3, T, T) in [0, 1], on the device of ``pixels``; exactly ``pixels / 255`` where
     ``config`` asks for no change and T = S.
     """
-    draws = _draw(image_indices.cpu().numpy(), view.number, seed)
-    images = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)  # in the order that sampling likes
-    if config.rotation_degrees > 0 or config.min_crop_area < 1 or view.side < images.shape[-1]:
-        grid = _sampling_grid(torch.from_numpy(_affine_maps(draws, config)).to(pixels.device), view.side)
-        images = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    elif config.horizontal_flip:
-        mirrored = torch.from_numpy(_mirrored(draws)).to(pixels.device).view(-1, 1, 1, 1)
-        images = torch.where(mirrored, images.flip(-1), images)
-    if config.color_jitter > 0:
-        images = _jitter(images, torch.from_numpy(_jitter_factors(draws, config)).to(pixels.device))
-    return images.clamp_(0, 1)
+    return _change(pixels, _Changes.draw(image_indices, view, seed, config, pixels.device), view.side, config)
 
 
 def training_inputs(
@@ -221,11 +216,47 @@ def training_inputs(
     """
     batch, channels = len(pixels), pixels.shape[-1]
     inputs = torch.empty(batch, view.side, view.side, channels, device=pixels.device).permute(0, 3, 1, 2)
-    step = max(batch, 1) if pixels.is_cuda else 2 * torch.get_num_threads()
+    changes = _Changes.draw(image_indices, view, seed, config, pixels.device)
+    step = max(batch, 1) if pixels.is_cuda else 4 * torch.get_num_threads()
     for part in (slice(start, start + step) for start in range(0, batch, step)):
-        images = augment(pixels[part], image_indices[part], view, seed, config)
-        inputs[part] = normalize(images, preprocessing)
+        images = _change(pixels[part], changes.of(part), view.side, config)
+        inputs[part] = _standardize(images, preprocessing)
     return inputs
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """What is done to each picture of a batch; an entry per picture."""
+
+    maps: Tensor
+    """float32 (B, 2, 3), of `_affine_maps`."""
+    mirrored: Tensor
+    """bool (B,)"""
+    color_factors: Tensor
+    """float32 (B, 3), of `_jitter_factors`."""
+
+    @classmethod
+    def draw(
+        cls, image_indices: Tensor, view: View, seed: int, config: AugmentConfig, device: torch.device
+    ) -> "_Changes":
+        draws = _draw(image_indices.cpu().numpy(), view.number, seed)
+        arrays = _affine_maps(draws, config), _mirrored(draws), _jitter_factors(draws, config)
+        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
+
+    def of(self, part: slice) -> "_Changes":
+        return _Changes(self.maps[part], self.mirrored[part], self.color_factors[part])
+
+
+def _change(pixels: Tensor, changes: _Changes, side: int, config: AugmentConfig) -> Tensor:
+    images = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)  # in the order that sampling likes
+    if config.rotation_degrees > 0 or config.min_crop_area < 1 or side < images.shape[-1]:
+        grid = _sampling_grid(changes.maps, side)
+        images = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    elif config.horizontal_flip:
+        images = torch.where(changes.mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+    if config.color_jitter > 0:
+        images = _jitter(images, changes.color_factors)
+    return images.clamp_(0, 1)
 
 
 def _sampling_grid(maps: Tensor, side: int) -> Tensor:
