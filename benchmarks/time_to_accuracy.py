@@ -11,6 +11,7 @@ may stop at once when it has got there.
 import argparse
 import json
 import re
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -79,6 +80,7 @@ def run_plain(name: str, folder: Path, target: float, most_epochs: int) -> dict[
         with torch.inference_mode():
             correct = sum(int((model(images).argmax(1) == targets).sum()) for images, targets in test)
         accuracies.append(round(correct / len(split.test), 4))
+        print(f"plain loop: {accuracies[-1]} after {seconds:.0f} s", file=sys.stderr, flush=True)
     return {"seconds": round(seconds, 1), "test_accuracies": accuracies}
 
 
