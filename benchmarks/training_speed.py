@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--steps", type=int, default=6, help="timed steps of each alternative")
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--override", nargs="*", default=[], help="settings of DeepBloom, such as augment.last_side=1")
+    parser.add_argument("--override", nargs="*", default=[], help="settings of DeepBloom, such as augment=flip_rotate")
     parser.add_argument("--output", type=Path, default=Path("training_speed.json"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -35,10 +35,6 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.1f}x" + (f" ({low:.1f}-{high:.1f})" if len(values) > 1 else "")
 
 
-def _sides(own: dict) -> str:
-    return f"{'-'.join(map(str, own['sides']))} pixels"
-
-
 def row(result: dict) -> str:
     own = result["turns"][0]["deepbloom"]
     rate, limit = (
@@ -46,12 +42,13 @@ def row(result: dict) -> str:
         middle(result, "limit", "in_memory_images_per_second"),
     )
     peak = middle(result, "limit", "flops") / middle(result, "limit", "matrix_product_flops")
+    views = [f"views: {own['views']}"] if own["views"] else []
     cells = [
         f"`{result['model']}`",
         f"{own['training_pictures']:,}",
         f"{middle(result, 'deepbloom', 'seconds'):.0f} s",
         *(spread(ratios(result, way)) for way in WAYS),
-        ", ".join([own["precision"], *([f"views: {own['views']}"] if own["views"] else []), _sides(own)]),
+        ", ".join([own["precision"], *views, "-".join(map(str, own["sides"])) + " pixels"]),
         f"{rate:,.0f}",
         f"{rate / limit:.2f}",
         f"{peak:.2f}",

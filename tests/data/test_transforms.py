@@ -224,7 +224,7 @@ def test_normalizing_subtracts_the_mean_and_divides_by_the_deviation():
 
 
 def test_pixels_and_unit_range_images_are_normalized_alike(pixels):
-    images = normalize(augment(pixels, torch.arange(6), VIEW, 0, OFF), Preprocessing(size=16))
+    images = training_inputs(pixels, torch.arange(6), VIEW, 0, OFF, Preprocessing(size=16))
     assert torch.equal(images, normalize(pixels, Preprocessing(size=16)))
     assert images.is_contiguous(memory_format=torch.channels_last)
 

@@ -55,6 +55,7 @@ def test_every_epoch_draws_a_new_view_unless_views_repeat() -> None:
     assert drawn == [View(0, 8), View(1, 8), View(2, 16), View(3, 16)]
     repeated = [ViewSchedule(6, (8, 16), repeated=2).view(epoch) for epoch in (1, 2, 3, 4, 5, 6)]
     assert repeated == [View(0, 8), View(1, 8), View(0, 8), View(2, 16), View(3, 16), View(2, 16)]
+    assert ViewSchedule(6, (8, 16), repeated=2).shown() == [View(0, 8), View(1, 8), View(2, 16), View(3, 16)]
 
 
 def test_a_line_says_when_which_side_is_shown() -> None:

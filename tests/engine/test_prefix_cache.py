@@ -42,19 +42,19 @@ def test_the_validation_part_takes_its_room_first() -> None:
 @pytest.mark.parametrize("shape", [(6,), (3, 4, 5)])
 def test_activations_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    store = Activations(Group().shared_file(tmp_path), views=2, count=5, shape=shape, dtype=dtype)
+    stores = [Activations(Group().shared_file(tmp_path), count=5, shape=shape, dtype=dtype) for _ in range(2)]
     written = torch.randn(2, 5, *shape).to(dtype)
-    for view in range(2):
-        store.write(view, 0, written[view, :3])
-        store.write(view, 3, written[view, 3:])
+    for store, outputs in zip(stores, written, strict=True):
+        store.write(0, outputs[:3])
+        store.write(3, outputs[3:])
     positions = np.array([4, 0, 2])
-    assert torch.equal(store.read(1, positions), written[1, positions])
+    assert torch.equal(stores[1].read(positions), written[1, positions])
     if len(shape) == 3:
-        assert store.read(0, positions).is_contiguous(memory_format=torch.channels_last)
+        assert stores[0].read(positions).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_activations_leave_nothing_behind(tmp_path: Path) -> None:
-    store = Activations(Group().shared_file(tmp_path), views=1, count=2, shape=(3,), dtype=torch.float32)
+    store = Activations(Group().shared_file(tmp_path), count=2, shape=(3,), dtype=torch.float32)
     assert store.size_bytes == 24
     assert list(tmp_path.iterdir()) == []
 

@@ -158,14 +158,13 @@ def normalize(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
 
     Parameters
     ----------
-    pixels : uint8 Tensor of shape (B, S, S, 3), or float32 Tensor of shape (B, 3, S, S) in [0, 1]
-        Stored pixels, or what `augment` returns.
+    pixels : uint8 Tensor of shape (B, S, S, 3)
 
     Returns
     -------
     float32 Tensor of shape (B, 3, S, S), in channels-last memory, on the same device.
     """
-    images = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255) if pixels.dtype == torch.uint8 else pixels.clone()
+    images = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
     return _standardize(images, preprocessing).contiguous(memory_format=torch.channels_last)
 
 
@@ -210,7 +209,7 @@ def augment(pixels: Tensor, image_indices: Tensor, view: View, seed: int, config
 def training_inputs(
     pixels: Tensor, image_indices: Tensor, view: View, seed: int, config: AugmentConfig, preprocessing: Preprocessing
 ) -> Tensor:
-    """Return the network's input for changed pictures: `normalize` of `augment`, float32 in channels-last memory.
+    """Return the network's input for pictures changed by `augment`: normalized, float32 in channels-last memory.
 
     On a CPU a few pictures are taken at a time: they stay in its cache from the first operation to the last.
     """

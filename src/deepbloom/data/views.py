@@ -46,28 +46,21 @@ class ViewSchedule:
 
     def view(self, epoch: int) -> View:
         """Return what ``epoch`` (from 1) shows."""
+        stage, number = self.stage(epoch), epoch - 1
         if self.repeated:
-            return self.repeated_view(self.stage(epoch), self.place(epoch))
-        return View(epoch - 1, self.sides[self.stage(epoch)])
+            place = number - sum(self.epochs_of[:stage])
+            number = stage * self.repeated + place % self.repeated
+        return View(number, self.sides[stage])
 
-    def repeated_view(self, stage: int, place: int) -> View:
-        """Return the view of a part of the run that is shown at its epochs ``place``, ``place + repeated``, ..."""
-        return View(stage * self.repeated + place, self.sides[stage])
-
-    def place(self, epoch: int) -> int:
-        """Return which of the repeated views of its part of the run ``epoch`` shows, from 0; there must be some."""
-        return (epoch - 1 - sum(self.epochs_of[: self.stage(epoch)])) % self.repeated
+    def shown(self) -> list[View]:
+        """Return the different views of the run, in the order in which they are first shown."""
+        return list(dict.fromkeys(self.view(epoch) for epoch in range(1, self.epochs + 1)))
 
     @property
     def epochs_of(self) -> list[int]:
         """Epochs of each part of the run."""
         stages = [self.stage(epoch) for epoch in range(1, self.epochs + 1)]
         return [stages.count(stage) for stage in range(len(self.sides))]
-
-    @property
-    def different(self) -> list[int]:
-        """Different views in each part of the run."""
-        return [min(self.repeated or epochs, epochs) for epochs in self.epochs_of]
 
     def describe(self) -> str:
         """Return a line on the sides for a person: when which is shown."""

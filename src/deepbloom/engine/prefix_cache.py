@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from operator import mul
 from pathlib import Path
 from typing import IO
 
@@ -71,39 +70,39 @@ def choose_views(wanted: int, epochs: int, augmented: bool, bytes_per_view: int,
 
 
 class Activations:
-    """Outputs of the prefix in one file, memory-mapped; a temporary file goes when the object or process does.
+    """Outputs of the prefix, one per picture, memory-mapped; a temporary file goes when the object or process does.
 
     Parameters
     ----------
     file : file open for reading and writing
-    views, count : int
+    count : int
     shape : tuple of int
         Of one output, without the batch: (C, H, W) or (F,).
     dtype : torch.dtype
         float32, bfloat16 or float16.
     """
 
-    def __init__(self, file: IO[bytes], views: int, count: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    def __init__(self, file: IO[bytes], count: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         self._file = file  # stays open as long as this object lives
         self._channels_last = len(shape) == 3
         stored = (shape[1], shape[2], shape[0]) if self._channels_last else shape
         width = torch.empty((), dtype=dtype).element_size()
-        self.size_bytes = views * count * int(np.prod(stored)) * width
+        self.size_bytes = count * int(np.prod(stored)) * width
         os.posix_fallocate(self._file.fileno(), 0, self.size_bytes)
-        self._array = np.memmap(self._file, np.int16 if width == 2 else np.int32, "r+", shape=(views, count, *stored))
+        self._array = np.memmap(self._file, np.int16 if width == 2 else np.int32, "r+", shape=(count, *stored))
         self._dtype = dtype
 
-    def write(self, view: int, start: int, outputs: Tensor) -> None:
-        """Store outputs (B, ...) of the pictures ``start``, ``start + 1``, ... of ``view``."""
+    def write(self, start: int, outputs: Tensor) -> None:
+        """Store outputs (B, ...) of the pictures ``start``, ``start + 1``, ..."""
         stored = outputs.permute(0, 2, 3, 1) if self._channels_last else outputs
         bits = (
             stored.to("cpu", self._dtype).contiguous().view(torch.int16 if self._dtype.itemsize == 2 else torch.int32)
         )
-        self._array[view, start : start + len(bits)] = bits.numpy()
+        self._array[start : start + len(bits)] = bits.numpy()
 
-    def read(self, view: int, positions: np.ndarray) -> Tensor:
-        """Return the outputs (B, ...) of ``view`` at ``positions``, in the stored dtype, channels last."""
-        stored = torch.from_numpy(self._array[view, positions]).view(self._dtype)
+    def read(self, positions: np.ndarray) -> Tensor:
+        """Return the outputs (B, ...) at ``positions``, in the stored dtype, channels last."""
+        stored = torch.from_numpy(self._array[positions]).view(self._dtype)
         return stored.permute(0, 3, 1, 2) if self._channels_last else stored
 
 
@@ -113,11 +112,11 @@ class ActivationBatches:
     Parameters
     ----------
     pictures : PictureBatches
-    train : list of Activations
-        Those of each part of the run.
+    train : dict of View to Activations
+        Those of every view that the run shows.
     """
 
-    def __init__(self, pictures: PictureBatches, train: list[Activations]) -> None:
+    def __init__(self, pictures: PictureBatches, train: dict[View, Activations]) -> None:
         self.pictures, self.train = pictures, train
 
     @property
@@ -127,11 +126,13 @@ class ActivationBatches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (activations as stored, targets) of the steps ``start``, ``start + 1``, ... of ``epoch`` (from 1)."""
         pictures = self.pictures
-        stage, place = pictures.views.stage(epoch), pictures.views.place(epoch)
+        stored = self.train[pictures.views.view(epoch)]
         for positions in pictures.positions(epoch, start):
             targets = pictures.targets[pictures.indices[positions]]
-            inputs = self.train[stage].read(place, positions)
-            yield inputs.to(pictures.device, non_blocking=True), targets.to(pictures.device, non_blocking=True)
+            yield (
+                stored.read(positions).to(pictures.device, non_blocking=True),
+                targets.to(pictures.device, non_blocking=True),
+            )
 
 
 @torch.inference_mode()
@@ -156,21 +157,21 @@ def plan(prefix: nn.Module, pictures: PictureBatches, val_count: int, config: Ru
     precision = config.train.precision
     if precision == "auto":
         precision, _ = choose_inference_precision(prefix, inputs, pictures.device)
-    *output_bytes, val_bytes = (math.prod(shape) * DTYPES[precision].itemsize for shape in _shapes(prefix, pictures))
-    bytes_of_view = [size * len(pictures.indices) for size in output_bytes]
-    bytes_of_val = val_bytes * val_count
+    shapes, width = _shapes(prefix, pictures), DTYPES[precision].itemsize
+    bytes_of_view = {side: math.prod(shapes[side]) * width * len(pictures.indices) for side in views.sides}
+    bytes_of_val = math.prod(shapes[pictures.preprocessing.size]) * width * val_count
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     default = DEFAULT_VIEWS if len(views.sides) == 1 else DEFAULT_VIEWS_OF_EACH_SIDE
     count = choose_views(
         config.train.prefix_cache_views or default,
         max(views.epochs_of),
         changes_pictures(config.augment),
-        sum(bytes_of_view),
+        sum(bytes_of_view.values()),
         bytes_of_val,
         shutil.disk_usage(existing).free,
     )
     if count:
-        different = replace(views, repeated=count).different
+        stored = sum(bytes_of_view[view.side] for view in replace(views, repeated=count).shown())
         log.info(
             "the frozen part is computed once, in %s, for %d view%s of each training picture at %s pixels: "
             "%.2f GB on disk",
@@ -178,7 +179,7 @@ def plan(prefix: nn.Module, pictures: PictureBatches, val_count: int, config: Ru
             count,
             "s" if count > 1 else "",
             ", ".join(map(str, views.sides)),
-            (sum(map(mul, different, bytes_of_view)) + bytes_of_val) / 1e9,
+            (stored + bytes_of_val) / 1e9,
         )
     else:
         log.info("the frozen part is computed in every step: its activations do not fit the disk budget")
@@ -199,43 +200,39 @@ def compute(
     -------
     train : ActivationBatches
     val : Activations
-        One view, in the order of ``val_indices``.
+        In the order of ``val_indices``.
     """
     views = pictures.views = replace(pictures.views, repeated=plan.views)
-    *shapes, val_shape = _shapes(prefix, pictures)
-    count, dtype = len(pictures.indices), DTYPES[plan.precision]
-    train = [
-        Activations(group.shared_file(folder), number, count, shape, dtype)
-        for number, shape in zip(views.different, shapes, strict=True)
-    ]
-    val = Activations(group.shared_file(folder), 1, len(val_indices), val_shape, dtype)
-    total = sum(views.different) * count // group.local_size + len(val_indices)
+    shapes, count, dtype = _shapes(prefix, pictures), len(pictures.indices), DTYPES[plan.precision]
+    train = {view: Activations(group.shared_file(folder), count, shapes[view.side], dtype) for view in views.shown()}
+    val = Activations(group.shared_file(folder), len(val_indices), shapes[pictures.preprocessing.size], dtype)
+    total = len(train) * count // group.local_size + len(val_indices)
     bar = tqdm(total=total, desc="frozen part", unit="picture", disable=None, leave=False)
     with bar, autocast(pictures.device, plan.precision):
-        for stage, place in ((stage, place) for stage, number in enumerate(views.different) for place in range(number)):
+        for view, stored in train.items():
             for start in range(0, count, pictures.batch_size)[group.local_rank :: group.local_size]:
-                chosen = pictures.indices[start : start + pictures.batch_size]
-                train[stage].write(place, start, prefix(pictures.inputs(chosen, views.repeated_view(stage, place))))
-                bar.update(len(chosen))
+                inputs = pictures.inputs(pictures.indices[start : start + pictures.batch_size], view)
+                stored.write(start, prefix(inputs))
+                bar.update(len(inputs))
         start = 0
         targets = pictures.targets.numpy()
         for inputs, _ in evaluation_batches(
             pictures.pixels, val_indices, targets, pictures.preprocessing, pictures.batch_size
         ):
-            val.write(0, start, prefix(inputs.to(pictures.device)))
+            val.write(start, prefix(inputs.to(pictures.device)))
             start += len(inputs)
             bar.update(len(inputs))
     group.wait()
     return ActivationBatches(pictures, train), val
 
 
-def _shapes(prefix: nn.Module, pictures: PictureBatches) -> list[tuple[int, ...]]:
-    """Return the shape of the prefix's output for a training picture of each side, and for one at full size."""
+def _shapes(prefix: nn.Module, pictures: PictureBatches) -> dict[int, tuple[int, ...]]:
+    """Return the shape of the prefix's output for a picture of each side in training, and of the full one."""
     sides = (*pictures.views.sides, pictures.preprocessing.size)
-    return [tuple(prefix(pictures.inputs(pictures.indices[:1], View(0, side))).shape[1:]) for side in sides]
+    return {side: tuple(prefix(pictures.inputs(pictures.indices[:1], View(0, side))).shape[1:]) for side in sides}
 
 
 def validation_batches(val: Activations, targets: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (activations, targets) of the validation part in order; ``targets`` are int64 of shape (N,)."""
     for positions in np.array_split(np.arange(len(targets)), -(-len(targets) // batch_size)):
-        yield val.read(0, positions), targets[positions]
+        yield val.read(positions), targets[positions]
