@@ -17,6 +17,8 @@ from deepbloom.models.freezing import freeze
 log = logging.getLogger(__name__)
 
 IMAGENET_PREPROCESSING = Preprocessing()
+HEAD_STD = 1e-3
+"""Standard deviation of a new classifier's weights: almost zero, but enough for class activation maps to exist."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,17 @@ def get_spec(name: str) -> ModelSpec:
     return SPECS[name]
 
 
+def initialize_head(head: nn.Module) -> None:
+    """Start a new linear classifier near zero, so that the first loss is ln C and no feature is preferred by chance.
+
+    timm and torchvision draw EfficientNet's classifier uniformly from ±1/sqrt(C), which is ten times too wide for 1,280
+    features: the first loss is then up to twice ln C, and runs on few images never recover.
+    """
+    assert isinstance(head, nn.Linear)
+    nn.init.normal_(head.weight, std=HEAD_STD)
+    nn.init.zeros_(head.bias)
+
+
 def create_model(name: str, num_classes: int, weights: str = "none") -> nn.Module:
     """Make a network, in eval mode, in which only the parameters of ``get_spec(name).trainable`` take gradients.
 
@@ -185,6 +198,7 @@ def create_model(name: str, num_classes: int, weights: str = "none") -> nn.Modul
     if weights not in spec.weights and weights.isidentifier():
         raise ConfigError(f"{unknown('model.weights', weights, spec.weights)} Or give the path of a weights file.")
     model = spec.build(num_classes)
+    initialize_head(model.get_submodule(spec.head))
     if weights == "imagenet" and spec.imagenet:
         pretrained.load_weights(model, spec.imagenet(), spec.head, "The file of ImageNet weights")
     elif weights != "none":
