@@ -3,7 +3,7 @@
 # make test-long    all tests of faults (kills, full disks, damaged files, attacks, leaks), then the long ones of the rest
 # make test-oldest  the tests of the command line with the oldest hydra and omegaconf that are allowed
 # make lock         requirements-dev.lock: the exact versions of today, for pip-audit
-# make bench FOLDER=PICTURES   the speed of training and of heatmaps, side by side with what people use instead
+# make bench FOLDER=IMAGES   the speed of training and of heatmaps, side by side with what people use instead
 # Each installs what it needs into .venv first. PYTHON=python3.12 make ... chooses another interpreter.
 
 PYTHON ?= python3
@@ -28,7 +28,7 @@ test-long: $(INSTALLED)
 
 test-oldest: $(INSTALLED)
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .venv/oldest $(OLDEST)
-	PYTHONPATH=.venv/oldest $(BIN)/pytest tests/test_cli.py tests/test_dependencies.py tests/faults/test_settings.py
+	PYTHONPATH=.venv/oldest $(BIN)/pytest tests/cli/test_cli.py tests/test_dependencies.py tests/faults/test_settings.py
 
 lock: $(INSTALLED)
 	$(BIN)/python scripts/lock.py > requirements-dev.lock

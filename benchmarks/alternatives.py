@@ -1,9 +1,9 @@
 """What a person would write or use instead of DeepBloom, to measure against: each trains the same network.
 
-    python benchmarks/alternatives.py plain --folder PICTURES --model resnet18_partial --steps 8
+    python benchmarks/alternatives.py plain --folder IMAGES --model resnet18_partial --steps 8
 
 ``plain``: an ordinary PyTorch loop. ``lightning``: Lightning's Trainer (``pip install lightning``). ``timm``: timm's
-loader, augmentation and optimizer around a loop. All: fp32, batches of 32, Adam 3e-4, pictures decoded and augmented
+loader, augmentation and optimizer around a loop. All: fp32, batches of 32, Adam 3e-4, images decoded and augmented
 in the loop, and their own defaults elsewhere. Prints one JSON line: seconds per step, the first one not counted.
 """
 

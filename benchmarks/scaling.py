@@ -1,4 +1,4 @@
-"""How time and memory of a run grow with pictures and classes, and a training step with resolution.
+"""How time and memory of a run grow with images and classes, and a training step with resolution.
 
     python benchmarks/scaling.py --model scratch_cnn
 
@@ -21,7 +21,7 @@ from training_speed import BATCH, seconds_each
 from deepbloom.device import use_cores
 from deepbloom.models.registry import create_model, get_spec
 
-RUNS = ((10, 25), (10, 50), (10, 100), (10, 200), (40, 25), (80, 25))  # classes, pictures of each
+RUNS = ((10, 25), (10, 50), (10, 100), (10, 200), (40, 25), (80, 25))  # classes, images of each
 
 
 def peak_anonymous(process: subprocess.Popen) -> int:
@@ -63,7 +63,7 @@ def run(model: str, classes: int, each: int, epochs: int) -> str:
 
 
 def step_rate(model: str, side: int) -> float:
-    """Return images/s of a training step of the whole network in fp32, on pictures in memory."""
+    """Return images/s of a training step of the whole network in fp32, on images in memory."""
     network = create_model(model, 102).to(memory_format=torch.channels_last).train()
     inputs = torch.randn(BATCH, 3, side, side).contiguous(memory_format=torch.channels_last)
     targets = torch.randint(102, (BATCH,))
@@ -80,14 +80,14 @@ def main() -> None:
     parser.add_argument("--model", default="scratch_cnn")
     parser.add_argument("--epochs", type=int, default=4)
     args = parser.parse_args()
-    print("| pictures | classes | whole run | training | anonymous memory | resident memory | caches on disk |")
+    print("| images | classes | whole run | training | anonymous memory | resident memory | caches on disk |")
     print("|---" * 7 + "|")
     for classes, each in RUNS:
         print(run(args.model, classes, each, args.epochs), flush=True)
     use_cores()
     native = get_spec(args.model).preprocessing.size
     rates = ", ".join(f"{side}: {step_rate(args.model, side):.0f}" for side in (native // 2, native, 2 * native))
-    print(f"\nImages/s of a training step by the pictures' side in pixels: {rates}")
+    print(f"\nImages/s of a training step by the images' side in pixels: {rates}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Seconds from cold until a test accuracy is reached: DeepBloom beside the plain loop, same network, weights and split.
 
-    python benchmarks/time_to_accuracy.py --folder PICTURES --epochs 5
+    python benchmarks/time_to_accuracy.py --folder IMAGES --epochs 5
 
 DeepBloom trains once, from empty caches, with ``--epochs`` and ``--views`` that were chosen beforehand on a validation
 part. All of its run counts, from the start of the process to its last file, and its accuracy is the one it then
@@ -24,7 +24,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from training_speed import timed
 
-from deepbloom.config import DataConfig, SplitConfig
+from deepbloom.config.settings import DataConfig, SplitConfig
 from deepbloom.data.sources import load_source
 from deepbloom.data.split import make_split
 from deepbloom.models.registry import create_model, get_spec
@@ -42,7 +42,7 @@ def run_deepbloom(model: str, folder: Path, epochs: int, views: int) -> dict[str
     return {
         "seconds": round(seconds, 1),
         "epochs": epochs,
-        "training_pictures": int(training),
+        "training_images": int(training),
         "validation_accuracy": metrics["val"]["top1_accuracy"],
         "test_accuracy": metrics["test"]["top1_accuracy"],
     }
@@ -60,10 +60,10 @@ def run_plain(name: str, folder: Path, target: float, most_epochs: int) -> dict[
     plain = transforms.Compose([resize, *ending])
     source = load_source(DataConfig("imagefolder", root=str(folder)))
     split = make_split(source, SplitConfig())
-    pictures = [ImageFolder(str(folder), transform) for transform in (augmented, plain)]
-    assert pictures[0].targets == source.targets.tolist()
-    train = DataLoader(Subset(pictures[0], split.train.tolist()), BATCH, shuffle=True)
-    test = DataLoader(Subset(pictures[1], split.test.tolist()), 64)
+    folders = [ImageFolder(str(folder), transform) for transform in (augmented, plain)]
+    assert folders[0].targets == source.targets.tolist()
+    train = DataLoader(Subset(folders[0], split.train.tolist()), BATCH, shuffle=True)
+    test = DataLoader(Subset(folders[1], split.test.tolist()), 64)
     model = create_model(name, len(source.class_names), "imagenet")
     optimizer = torch.optim.Adam(trained_parameters(model), LR)
     seconds, accuracies = time.perf_counter() - started, []
@@ -87,7 +87,7 @@ def run_plain(name: str, folder: Path, target: float, most_epochs: int) -> dict[
 def main() -> None:
     """Print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, required=True, help="a folder of pictures per class")
+    parser.add_argument("--folder", type=Path, required=True, help="a folder of folders per class")
     parser.add_argument("--model", default="efficientnet_lite0_partial")
     parser.add_argument("--target", type=float, default=0.95)
     parser.add_argument("--epochs", type=int, default=5)

@@ -1,11 +1,11 @@
-"""Whole training runs from cold, DeepBloom beside what people use instead, on the same pictures, cores and batch size.
+"""Whole training runs from cold, DeepBloom beside what people use instead, on the same images, cores and batch size.
 
-    python benchmarks/training_speed.py --folder PICTURES --pictures 640 --output benchmarks/training_speed.json
+    python benchmarks/training_speed.py --folder IMAGES --images 640 --output benchmarks/training_speed.json
 
-``PICTURES`` holds a folder of pictures per class. DeepBloom's run is timed whole, from the start of the process, with
+``IMAGES`` holds a folder of images per class. DeepBloom's run is timed whole, from the start of the process, with
 empty caches, to its last file: decoding, the frozen part, every epoch with validation, the test. Each alternative is
-timed from the start of its process over a few steps, and the rest of its epochs over the same training pictures is
-added at that pace: they are all alike, and it neither validates nor tests. The alternatives train on pictures of 224
+timed from the start of its process over a few steps, and the rest of its epochs over the same training images is
+added at that pace: they are all alike, and it neither validates nor tests. The alternatives train on images of 224
 pixels, DeepBloom on those of its recipe, which may be smaller (``--override augment=flip_rotate`` changes that). In
 each turn the alternatives are measured before and after DeepBloom's run, which gives two ratios. Weights are random:
 speed does not depend on them.
@@ -51,15 +51,15 @@ WAYS = ("plain", "lightning", "timm")
 BATCH, MIN_PER_CLASS = 32, 10
 
 
-def choose_pictures(folder: Path, count: int, target: Path) -> int:
-    """Link about ``count`` pictures, the same number of each class, into ``target``; return how many there are."""
+def choose_images(folder: Path, count: int, target: Path) -> int:
+    """Link about ``count`` images, the same number of each class, into ``target``; return how many there are."""
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir())
     classes = random.Random(0).sample(classes, max(1, min(len(classes), count // MIN_PER_CLASS)))
     linked = 0
     for entry in classes:
         (target / entry.name).mkdir(parents=True)
-        for picture in sorted(entry.iterdir())[: max(MIN_PER_CLASS, count // len(classes))]:
-            (target / entry.name / picture.name).symlink_to(picture.resolve())
+        for image in sorted(entry.iterdir())[: max(MIN_PER_CLASS, count // len(classes))]:
+            (target / entry.name / image.name).symlink_to(image.resolve())
             linked += 1
     return linked
 
@@ -93,7 +93,7 @@ def run_deepbloom(model: str, folder: Path, epochs: int, overrides: list[str], w
     sides = metrics["training_sides"]
     return {
         "seconds": seconds,
-        "training_pictures": int(re.search(r"(\d+) train,", (run / "train.log").read_text())[1]),
+        "training_images": int(re.search(r"(\d+) train,", (run / "train.log").read_text())[1]),
         "training_seconds": metrics["train_seconds"],
         "sides": sides,
         "images_per_second": statistics.median(rates[-(epochs // len(sides)) :]),  # at the last of the sides
@@ -171,7 +171,7 @@ def measure(model: str, folder: Path, args: argparse.Namespace, work: Path) -> d
         own = run_deepbloom(model, folder, args.epochs, args.override, work)
         after = {way: run_alternative(way, model, folder, args.steps, work) for way in args.ways}
         limit = limits(model, own["precision"], own["sides"][-1], sum(1 for _ in folder.iterdir()))
-        steps = args.epochs * own["training_pictures"] / BATCH
+        steps = args.epochs * own["training_images"] / BATCH
         others = {way: [pace.whole_run(steps) for pace in (before[way], after[way])] for way in args.ways}
         turns.append({"deepbloom": own, "limit": limit, **others})
         ratios = ", ".join(f"{way} {mean(seconds) / own['seconds']:.1f}x" for way, seconds in others.items())
@@ -181,8 +181,8 @@ def measure(model: str, folder: Path, args: argparse.Namespace, work: Path) -> d
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, required=True, help="a folder of pictures per class")
-    parser.add_argument("--pictures", type=int, default=640)
+    parser.add_argument("--folder", type=Path, required=True, help="a folder of images per class")
+    parser.add_argument("--images", type=int, default=640)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
@@ -193,7 +193,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        pictures = choose_pictures(args.folder, args.pictures, work / "pictures")
+        images = choose_images(args.folder, args.images, work / "images")
         machine = {
             "processor": device_name(torch.device("cpu")),
             "cores": available_cores(),
@@ -201,10 +201,10 @@ def main() -> None:
         }
         results: list[dict[str, object]] = []
         for model in args.models:
-            results.append(measure(model, work / "pictures", args, work))
+            results.append(measure(model, work / "images", args, work))
             content = {
                 "machine": machine,
-                "pictures": pictures,
+                "images": images,
                 "epochs": args.epochs,
                 "override": args.override,
                 "results": results,

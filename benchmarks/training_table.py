@@ -45,7 +45,7 @@ def row(result: dict) -> str:
     views = [f"views: {own['views']}"] if own["views"] else []
     cells = [
         f"`{result['model']}`",
-        f"{own['training_pictures']:,}",
+        f"{own['training_images']:,}",
         f"{middle(result, 'deepbloom', 'seconds'):.0f} s",
         *(spread(ratios(result, way)) for way in WAYS),
         ", ".join([own["precision"], *views, "-".join(map(str, own["sides"])) + " pixels"]),
@@ -87,7 +87,7 @@ def main() -> None:
     args = parser.parse_args()
     contents = [json.loads(path.read_text()) for path in args.files]
     results = [result for content in contents for result in content["results"]]
-    print("| model | training pictures | DeepBloom, whole run |", " | ".join(WAYS.values()), end=" ")
+    print("| model | training images | DeepBloom, whole run |", " | ".join(WAYS.values()), end=" ")
     print("| DeepBloom chose | images/s in the last epochs | of tensors in memory | of the matrix product |")
     print("|---" * 10 + "|")
     print("\n".join(row(result) for result in results))

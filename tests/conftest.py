@@ -1,4 +1,4 @@
-"""What several tests need: small pictures, a small trained run, and the command line in this process."""
+"""What several tests need: small images, a small trained run, and the command line in this process."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deepbloom import cli
+from deepbloom.cli import main as cli
 
 pytest_plugins = ["demo_page"]
 
@@ -31,16 +31,16 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder that holds ``flowers-102`` with real pictures; the test is skipped where there is none."""
+    """The folder that holds ``flowers-102`` with real images; the test is skipped where there is none."""
     beside = Path(__file__).resolve().parents[2] / "shared"
     root = Path(os.environ.get("DEEPBLOOM_REAL_DATA", beside))
     if not (root / "flowers-102" / "setid.mat").is_file():
-        pytest.skip(f"no Flowers102 pictures in {root}; set DEEPBLOOM_REAL_DATA to the folder of flowers-102")
+        pytest.skip(f"no Flowers102 images in {root}; set DEEPBLOOM_REAL_DATA to the folder of flowers-102")
     return root
 
 
-def draw_pictures(root: Path, per_class: int = 12) -> Path:
-    """Write noisy pictures of three colors, one folder each: easy to tell apart, none like another."""
+def draw_images(root: Path, per_class: int = 12) -> Path:
+    """Write noisy images of three colors, one folder each: easy to tell apart, none like another."""
     rng = np.random.default_rng(0)
     for name, color in COLORS.items():
         (root / name).mkdir(parents=True)
@@ -53,9 +53,9 @@ def draw_pictures(root: Path, per_class: int = 12) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 36 pictures in three classes."""
-    return draw_pictures(tmp_path_factory.mktemp("pictures") / "root")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 36 images in three classes."""
+    return draw_images(tmp_path_factory.mktemp("images") / "root")
 
 
 @pytest.fixture
@@ -87,9 +87,9 @@ SMALL = ("train.num_threads=1", "train.batch_size=8", "train.epochs=2", "train.p
 
 
 @pytest.fixture(scope="session")
-def trained_run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete run of ``scratch_cnn`` on the pictures."""
+def trained_run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run of ``scratch_cnn`` on the images."""
     folder = tmp_path_factory.mktemp("runs") / "trained"
-    arguments = ["train", "model=scratch_cnn", "data=imagefolder", f"data.root={pictures}", f"output_dir={folder}"]
+    arguments = ["train", "model=scratch_cnn", "data=imagefolder", f"data.root={images}", f"output_dir={folder}"]
     assert cli.guarded(lambda: cli.dispatch([*arguments, *SMALL])) == 0
     return folder

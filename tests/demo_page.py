@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deepbloom.data.transforms import Preprocessing
+from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.engine.checkpoint import model_header, write_tensors
 from deepbloom.models.registry import create_model
 
@@ -23,8 +23,8 @@ CLASSES = (("iris", "rose", SCRIPT), ("rose", "tulip", "a", "b", "c", "d"))
 SLOW_SECONDS = 1.5
 
 
-def picture_bytes(seed: int = 0, kind: str = "png") -> bytes:
-    """Return a file of a small noisy picture."""
+def image_bytes(seed: int = 0, kind: str = "png") -> bytes:
+    """Return a file of a small noisy image."""
     pixels = np.random.default_rng(seed).integers(0, 256, (24, 30, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
@@ -60,7 +60,7 @@ class Page:
             connection.close()
 
     def answer(self, content: bytes, query: str = "") -> dict:
-        """Return what is said about a picture."""
+        """Return what is said about an image."""
         status, body = self.ask(f"/answer{query}", content)
         assert status == 200, body
         return json.loads(body)
@@ -103,10 +103,10 @@ def page(checkpoints: list[Path]) -> Iterator[Page]:
 
 
 @pytest.fixture
-def picture() -> bytes:
-    return picture_bytes()
+def image() -> bytes:
+    return image_bytes()
 
 
 @pytest.fixture
-def pictures_bytes() -> list[bytes]:
-    return [picture_bytes(seed) for seed in range(16)]
+def images_bytes() -> list[bytes]:
+    return [image_bytes(seed) for seed in range(16)]

@@ -37,7 +37,7 @@ def test_the_wheel_holds_every_setting_of_the_checkout(installed: Path) -> None:
     assert (installed / "hydra_plugins" / "deepbloom_launcher.py").is_file()
 
 
-def test_the_installed_command_trains_from_any_folder(installed: Path, pictures: Path, tmp_path: Path) -> None:
+def test_the_installed_command_trains_from_any_folder(installed: Path, images: Path, tmp_path: Path) -> None:
     where = subprocess.run(
         [sys.executable, "-c", "import deepbloom; print(deepbloom.__file__)"],
         env=os.environ | {"PYTHONPATH": str(installed)},
@@ -52,7 +52,7 @@ def test_the_installed_command_trains_from_any_folder(installed: Path, pictures:
         "train",
         "model=scratch_cnn",
         "data=imagefolder",
-        f"data.root={pictures}",
+        f"data.root={images}",
         "train.epochs=1",
         "train.batch_size=8",
         "output_dir=here",

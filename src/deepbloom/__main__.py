@@ -1,6 +1,6 @@
 """``python -m deepbloom``: the same as the ``deepbloom`` command."""
 
-from deepbloom.cli import main
+from deepbloom.cli.main import main
 
 if __name__ == "__main__":
     main()

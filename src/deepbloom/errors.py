@@ -25,7 +25,7 @@ class ConfigError(DeepBloomError):
 
 
 class DataError(DeepBloomError):
-    """Pictures are absent, unreadable or unusable for the task."""
+    """Images are absent, unreadable or unusable for the task."""
 
 
 class WeightsError(DeepBloomError):

@@ -1,7 +1,7 @@
 """Scores of a classifier: pure functions of logits or predictions, and targets. NumPy only.
 
-CPU tensors are accepted wherever an array is. Sums are taken in float64 over all pictures at once, so no result
-depends on how the pictures were batched.
+CPU tensors are accepted wherever an array is. Sums are taken in float64 over all images at once, so no result
+depends on how the images were batched.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ class ClassReport:
     Attributes
     ----------
     precision : ndarray of float64, shape (C,)
-        Share of the pictures called c that are c; 0 where none was called c.
+        Share of the images called c that are c; 0 where none was called c.
     recall : ndarray of float64, shape (C,)
-        Share of the pictures of c that were called c; 0 where there is none.
+        Share of the images of c that were called c; 0 where there is none.
     f1 : ndarray of float64, shape (C,)
         Harmonic mean of the two; 0 where both are 0.
     support : ndarray of int64, shape (C,)
-        Pictures of c.
+        Images of c.
     """
 
     precision: np.ndarray
@@ -49,7 +49,7 @@ class Reliability:
 
 
 def top_k_accuracy(logits: ArrayLike, targets: ArrayLike, k: int = 1) -> float:
-    """Return the share of pictures whose class is among the ``k`` largest logits.
+    """Return the share of images whose class is among the ``k`` largest logits.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def mean_cross_entropy(logits: ArrayLike, targets: ArrayLike) -> float:
 
 
 def confusion_matrix(predictions: ArrayLike, targets: ArrayLike, num_classes: int) -> np.ndarray:
-    """Count pictures by true class (row) and predicted class (column).
+    """Count images by true class (row) and predicted class (column).
 
     Parameters
     ----------
@@ -126,12 +126,12 @@ def report_classes(confusion: np.ndarray) -> ClassReport:
 def macro_f1(predictions: ArrayLike, targets: ArrayLike, num_classes: int) -> float:
     """Return the plain mean of the classes' F1 scores, so that a rare class counts as much as a common one.
 
-    Classes with neither pictures nor predictions are left out, as scikit-learn does by default.
+    Classes with neither images nor predictions are left out, as scikit-learn does by default.
     """
     confusion = confusion_matrix(predictions, targets, num_classes)
     present = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
     if not present.any():
-        raise ValueError("There are no pictures to score.")
+        raise ValueError("There are no images to score.")
     return float(report_classes(confusion).f1[present].mean())
 
 
@@ -198,7 +198,7 @@ def _check_logits(logits: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np
     if logits.ndim != 2 or targets.shape != logits.shape[:1] or logits.size == 0:
         raise ValueError(f"logits {logits.shape} must be (N, C) and targets {targets.shape} (N,), with N at least 1.")
     if np.isnan(logits).any():
-        raise ValueError("A logit is NaN, so the picture has no prediction.")
+        raise ValueError("A logit is NaN, so the image has no prediction.")
     _check_indices("targets", targets, logits.shape[1])
     return logits, targets.astype(np.int64)
 
@@ -215,5 +215,5 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def top_classes(logits: np.ndarray, k: int = 5) -> np.ndarray:
-    """Return the ``k`` best classes of each picture, best first, int64 of shape (N, min(k, C))."""
+    """Return the ``k`` best classes of each image, best first, int64 of shape (N, min(k, C))."""
     return np.argsort(-logits, axis=1, kind="stable")[:, :k]

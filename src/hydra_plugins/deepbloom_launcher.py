@@ -31,7 +31,7 @@ class SubmittedJob:
     """
 
     def __init__(self) -> None:
-        from deepbloom.commands.sweep import Submission
+        from deepbloom.sweeps.grid import Submission
 
         self.submission = Submission()
 
@@ -66,11 +66,11 @@ class SubmittingSweeper(Sweeper):
         )
 
     def launch(self, jobs: Sequence[Sequence[str]]) -> list[Any]:
-        """Run jobs, each given as its overrides; returns a `deepbloom.commands.sweep.JobResult` for each.
+        """Run jobs, each given as its overrides; returns a `deepbloom.sweeps.grid.JobResult` for each.
 
         A job that is another one's run, as in ``seed=0,0``, and one that is complete already are not run.
         """
-        from deepbloom.commands.sweep import settle, submit
+        from deepbloom.sweeps.grid import settle, submit
 
         configs = submit([self._compose(overrides) for overrides in jobs])
         folders = [str(config.output_dir) for config in configs]
@@ -87,7 +87,7 @@ class SubmittingSweeper(Sweeper):
 
     def _launch(self, configs: Sequence[Any], jobs: Sequence[Sequence[str]]) -> list[Any]:
         """Hand the jobs to the launcher; what it does not report is read from the runs' folders."""
-        from deepbloom.commands.sweep import last_start, result_from_folder
+        from deepbloom.sweeps.grid import last_start, result_from_folder
 
         submission = self.task.submission
         first, starts = len(submission.jobs), [last_start(config) for config in configs]
@@ -117,14 +117,14 @@ class GridSweeper(SubmittingSweeper):
     """Every combination of the values that are given."""
 
     def sweep(self, arguments: list[str]) -> None:
-        from deepbloom.commands.sweep import conclude
+        from deepbloom.sweeps.grid import conclude
 
         results = self.launch(BasicSweeper.split_arguments(self.parse(arguments), None)[0])
         conclude(list(dict.fromkeys(results)), self.task.submission.stopped_by)
 
 
 class OptunaSweeper(SubmittingSweeper):
-    """A search for the best accuracy on the validation part; see `deepbloom.commands.search`.
+    """A search for the best accuracy on the validation part; see `deepbloom.sweeps.search`.
 
     Parameters
     ----------
@@ -144,8 +144,8 @@ class OptunaSweeper(SubmittingSweeper):
         self.limits = {"n_trials": n_trials, "n_jobs": n_jobs, "seed": seed}
 
     def sweep(self, arguments: list[str]) -> None:
-        from deepbloom.commands import search
         from deepbloom.errors import ConfigError
+        from deepbloom.sweeps import search
 
         overrides = self.parse(arguments)
         searched = {override.get_key_element(): override for override in overrides if override.is_sweep_override()}
@@ -166,20 +166,20 @@ class OptunaSweeper(SubmittingSweeper):
         search.search(study, space, launch, lambda: self.task.submission.stopped_by, **self.limits)
 
     def check_finished(self, jobs: Iterable[list[str]]) -> None:
-        """Make sure that the runs of a study's finished trials, where they are still there, are of the same pictures.
+        """Make sure that the runs of a study's finished trials, where they are still there, are of the same images.
 
         Raises
         ------
         ConfigError
-            They are not, or are damaged; `deepbloom.commands.sweep.settle` logs which run it is.
+            They are not, or are damaged; `deepbloom.sweeps.grid.settle` logs which run it is.
         """
-        from deepbloom.commands.sweep import settle, submit
         from deepbloom.errors import ConfigError
+        from deepbloom.sweeps.grid import settle, submit
 
         configs = [config for config in map(self._compose, jobs) if config.train.resume == "auto"]
         if any(result and result.exit_code for result in settle([submit([config])[0] for config in configs])):
             raise ConfigError(
-                f"The study {self.study_name!r} in {self.storage} has a trial whose run is of other pictures or "
+                f"The study {self.study_name!r} in {self.storage} has a trial whose run is of other images or "
                 "damaged, so that new ones cannot be compared with it. For a new study give another "
                 "hydra.sweeper.study_name."
             )

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepbloom import run_dir
 from deepbloom.commands.train import log, train
-from deepbloom.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from deepbloom.config.settings import DataConfig, ModelConfig, RunConfig, TrainConfig
+from deepbloom.runs import folder as run_dir
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -47,11 +47,11 @@ def test_train_leaves_the_documented_run_directory(trained_run: Path) -> None:
 
 
 def test_the_log_of_a_run_is_complete_at_any_level_of_the_caller(
-    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR, log.name)
     options = TrainConfig(epochs=1, batch_size=8, num_threads=1, precision="fp32")
-    data = DataConfig("imagefolder", root=str(pictures))
+    data = DataConfig("imagefolder", root=str(images))
     folder = train(RunConfig(0, str(tmp_path / "run"), ModelConfig("scratch_cnn"), data, train=options))
     assert " INFO epoch   1/1" in (folder / "train.log").read_text()
     assert log.level == logging.ERROR
@@ -76,30 +76,30 @@ def test_eval_refuses_another_split(deepbloom: Run, trained_run: Path, tmp_path:
     assert not (tmp_path / "metrics.json").exists()
 
 
-def test_eval_refuses_other_classes(deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(pictures, tmp_path / "other")
+def test_eval_refuses_other_classes(deepbloom: Run, trained_run: Path, images: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(images, tmp_path / "other")
     (other / "lime").rename(other / "lemon")
     code, _, err = deepbloom("eval", f"ckpt={trained_run}", f"data.root={other}")
     assert code == 2
     assert "classes" in err
 
 
-def test_eval_refuses_other_pictures_of_the_same_names(
-    deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path
+def test_eval_refuses_other_images_of_the_same_names(
+    deepbloom: Run, trained_run: Path, images: Path, tmp_path: Path
 ) -> None:
-    other = shutil.copytree(pictures, tmp_path / "other")
+    other = shutil.copytree(images, tmp_path / "other")
     shutil.copy(other / "lime" / "00.png", other / "lime" / "01.png")
     code, _, err = deepbloom("eval", f"ckpt={trained_run}", f"data.root={other}")
     assert code == 2
-    assert "other pictures" in err
+    assert "other images" in err
 
 
-def test_predict_answers_for_each_picture_and_survives_a_bad_one(
-    deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path
+def test_predict_answers_for_each_image_and_survives_a_bad_one(
+    deepbloom: Run, trained_run: Path, images: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "mixed, with (signs) ü"
-    shutil.copytree(pictures / "crimson", folder)
-    (folder / "broken.jpg").write_bytes(b"no picture")
+    shutil.copytree(images / "crimson", folder)
+    (folder / "broken.jpg").write_bytes(b"no image")
     code, out, err = deepbloom("predict", f"ckpt={trained_run}", f"image={folder}", f"output_dir={tmp_path / 'out'}")
     assert code == 0
     table = rows(tmp_path / "out" / "predictions.csv")
@@ -115,17 +115,17 @@ def test_predict_answers_for_each_picture_and_survives_a_bad_one(
     assert sum(entry["confidence"] for entry in best) == pytest.approx(1, abs=1e-4)
 
 
-def test_predict_with_no_readable_picture_is_an_error(deepbloom: Run, trained_run: Path, tmp_path: Path) -> None:
-    (tmp_path / "x.jpg").write_text("no picture")
+def test_predict_with_no_readable_image_is_an_error(deepbloom: Run, trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_text("no image")
     code, _, err = deepbloom("predict", f"ckpt={trained_run}", f"image={tmp_path / 'x.jpg'}")
     assert code == 2
     assert "x.jpg" in err
 
 
-def test_gradcam_renders_each_picture_and_the_raw_map_on_request(
-    deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path
+def test_gradcam_renders_each_image_and_the_raw_map_on_request(
+    deepbloom: Run, trained_run: Path, images: Path, tmp_path: Path
 ) -> None:
-    image = f"image=[{pictures / 'lime' / '00.png'},{pictures / 'azure' / '01.png'}]"
+    image = f"image=[{images / 'lime' / '00.png'},{images / 'azure' / '01.png'}]"
     code, out, _ = deepbloom(
         "gradcam", f"ckpt={trained_run}", image, f"output_dir={tmp_path}", "save_raw=true", "target=lime"
     )
@@ -153,17 +153,17 @@ def test_gradcam_renders_each_picture_and_the_raw_map_on_request(
     ],
 )
 def test_gradcam_names_what_is_wrong(
-    deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path, changes: list[str], part: str
+    deepbloom: Run, trained_run: Path, images: Path, tmp_path: Path, changes: list[str], part: str
 ) -> None:
-    image = f"image={pictures / 'lime' / '00.png'}"
+    image = f"image={images / 'lime' / '00.png'}"
     code, _, err = deepbloom("gradcam", f"ckpt={trained_run}", image, f"output_dir={tmp_path}", *changes)
     assert code == 2
     assert part in err
     assert "Traceback" not in err
 
 
-def test_data_counts_and_draws(deepbloom: Run, pictures: Path, tmp_path: Path) -> None:
-    code, out, _ = deepbloom("data", "data=imagefolder", f"data.root={pictures}", f"output_dir={tmp_path}")
+def test_data_counts_and_draws(deepbloom: Run, images: Path, tmp_path: Path) -> None:
+    code, out, _ = deepbloom("data", "data=imagefolder", f"data.root={images}", f"output_dir={tmp_path}")
     assert code == 0
     assert [row["total"] for row in rows(tmp_path / "counts.csv")] == ["12", "12", "12"]
     assert [row["test"] for row in rows(tmp_path / "counts.csv")] == ["2", "2", "2"]
@@ -189,10 +189,10 @@ def test_doctor_says_what_is_there(deepbloom: Run) -> None:
 
 
 def test_a_multirun_runs_every_combination_in_processes_of_their_own(
-    deepbloom: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deepbloom: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ("data=imagefolder", f"data.root={pictures}", "train.epochs=1", "train.batch_size=8")
+    arguments = ("data=imagefolder", f"data.root={images}", "train.epochs=1", "train.batch_size=8")
     code, _, _ = deepbloom("train", "-m", "model=scratch_cnn,mini_resnet", *arguments)
     assert code == 0
     runs = list((tmp_path / "outputs").iterdir())
@@ -205,10 +205,10 @@ def test_a_multirun_runs_every_combination_in_processes_of_their_own(
 
 
 def test_a_failing_job_does_not_stop_the_others_and_the_sweep_says_so(
-    deepbloom: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deepbloom: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ("data=imagefolder", f"data.root={pictures}", "train.epochs=1", "train.batch_size=999,8")
+    arguments = ("data=imagefolder", f"data.root={images}", "train.epochs=1", "train.batch_size=999,8")
     code, out, err = deepbloom("train", "-m", "model=scratch_cnn", *arguments)
     assert code == 2
     assert out.count("done") == 1

@@ -11,22 +11,22 @@ import pytest
 import torch
 from PIL import Image
 
-from deepbloom import cli
-from deepbloom.analysis.explanations import CONTROLS
-from deepbloom.commands import study
-from deepbloom.commands.gallery import choose_answers, quick_method, remove_old
-from deepbloom.commands.networks import Network
-from deepbloom.commands.study import choose_pictures
-from deepbloom.config import SplitConfig
+from deepbloom.cli import main as cli
+from deepbloom.config.settings import SplitConfig
 from deepbloom.data.masks import Masks
 from deepbloom.data.pixel_cache import DecodedPixels
 from deepbloom.data.prepared import PreparedData
+from deepbloom.data.preprocessing import Preprocessing
+from deepbloom.data.sources.synthetic.source import SyntheticFlowers
 from deepbloom.data.split import make_split
-from deepbloom.data.synthetic import SyntheticFlowers
-from deepbloom.data.transforms import Preprocessing
-from deepbloom.explain.faithfulness import centre_maps, random_maps
+from deepbloom.explain.faithfulness import center_maps, random_maps
+from deepbloom.explain.gallery import choose_answers, quick_method, remove_old
 from deepbloom.explain.measures import MEASURES
+from deepbloom.explain.networks import Network
+from deepbloom.explain.summary import CONTROLS
 from deepbloom.models.registry import create_model
+from deepbloom.sweeps import study
+from deepbloom.sweeps.study import choose_images
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -37,13 +37,13 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def masks(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def masks(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of masks, white in the upper left quarter."""
     folder = tmp_path_factory.mktemp("masks")
     pixels = np.zeros((40, 48), np.uint8)
     pixels[:20, :24] = 255
-    for path in pictures.rglob("*.png"):
-        file = folder / path.relative_to(pictures)
+    for path in images.rglob("*.png"):
+        file = folder / path.relative_to(images)
         file.parent.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(file)
     return folder
@@ -70,7 +70,7 @@ def test_measures_stand_beside_those_of_controls_with_intervals(explained: Path)
     assert content["split_fingerprint"] == json.loads((explained / "metrics.json").read_text())["split_fingerprint"]
 
 
-def test_means_are_those_of_the_rows_per_picture(explained: Path) -> None:
+def test_means_are_those_of_the_rows_per_image(explained: Path) -> None:
     content = json.loads((explained / "explain" / "explain.json").read_text())
     table = rows(explained / "explain" / "explain.csv")
     assert len(table) == 2 * 4
@@ -86,16 +86,16 @@ def test_the_network_is_randomized_from_the_top(explained: Path) -> None:
     assert np.array(test["rank_correlation"]).shape == (5, 2)
 
 
-def test_pictures_are_chosen_by_name_and_seed_whatever_their_order() -> None:
+def test_images_are_chosen_by_name_and_seed_whatever_their_order() -> None:
     source = SyntheticFlowers.create(2, 20)
     data = PreparedData(source, make_split(source, SplitConfig()), DecodedPixels(source, Preprocessing(), 0))
     test = data.split.test
-    chosen = choose_pictures(data, test, 4, 0)
+    chosen = choose_images(data, test, 4, 0)
     assert len(set(chosen)) == 4
     assert set(chosen) <= set(test)
-    assert np.array_equal(choose_pictures(data, test[::-1], 4, 0), chosen)
-    assert not np.array_equal(choose_pictures(data, test, 4, 1), chosen)
-    assert len(choose_pictures(data, test, 0, 0)) == len(test)
+    assert np.array_equal(choose_images(data, test[::-1], 4, 0), chosen)
+    assert not np.array_equal(choose_images(data, test, 4, 1), chosen)
+    assert len(choose_images(data, test, 0, 0)) == len(test)
 
 
 SIDE = 32
@@ -103,7 +103,7 @@ SIDE = 32
 
 @pytest.fixture(scope="module")
 def untrained() -> tuple[Network, PreparedData, study.Sample]:
-    """A network with random weights, drawn flowers, and maps of four test pictures."""
+    """A network with random weights, drawn flowers, and maps of four test images."""
     source, preprocessing = SyntheticFlowers.create(2, 20), Preprocessing(size=SIDE)
     torch.manual_seed(0)
     network = Network("small", create_model("scratch_cnn", 2), source.class_names, preprocessing, ("block3",))
@@ -112,17 +112,17 @@ def untrained() -> tuple[Network, PreparedData, study.Sample]:
 
 
 def blob(threshold: float) -> np.ndarray:
-    return (centre_maps(1, (SIDE, SIDE))[0] >= threshold).numpy()
+    return (center_maps(1, (SIDE, SIDE))[0] >= threshold).numpy()
 
 
-def test_the_threshold_of_the_iou_is_chosen_on_validation_pictures(untrained) -> None:
+def test_the_threshold_of_the_iou_is_chosen_on_validation_images(untrained) -> None:
     network, data, sample = untrained
     small, large = blob(0.7), blob(0.3)
     masks = Masks(lambda index: small if index in data.split.val else large, "drawn")
     values: dict[str, study.Columns] = {kind: {} for kind in sample.maps}
     located = study.locate(network, data, masks, sample, ["layercam"], 0, values)
-    assert located.thresholds["centre"] == pytest.approx(0.7)  # 0.3 would fit the test pictures, and give 1
-    assert values["centre"]["iou"] == pytest.approx(small.sum() / large.sum())
+    assert located.thresholds["center"] == pytest.approx(0.7)  # 0.3 would fit the test images, and give 1
+    assert values["center"]["iou"] == pytest.approx(small.sum() / large.sum())
     assert located.remark == ""
 
 
@@ -132,9 +132,9 @@ def test_without_masks_for_validation_only_the_iou_is_left_out(untrained) -> Non
     values: dict[str, study.Columns] = {kind: {} for kind in sample.maps}
     located = study.locate(network, data, masks, sample, ["layercam"], 0, values)
     assert (located.count, located.validation_count, located.thresholds) == (4, 0, {})
-    assert values["centre"].keys() == {"energy_inside", "pointing_hit", "area_share"}
-    assert values["centre"]["pointing_hit"].tolist() == [1, 1, 1, 1]
-    assert "validation pictures, and none of these has a mask" in located.remark
+    assert values["center"].keys() == {"energy_inside", "pointing_hit", "area_share"}
+    assert values["center"]["pointing_hit"].tolist() == [1, 1, 1, 1]
+    assert "validation images, and none of these has a mask" in located.remark
 
 
 def test_without_any_mask_nothing_is_located(untrained) -> None:
@@ -157,7 +157,7 @@ def test_thresholds_are_chosen_with_the_same_random_weights_and_other_random_map
 
     original = study.draw_sample
     monkeypatch.setattr(study, "draw_sample", spy)
-    monkeypatch.setattr(study, "choose_pictures", lambda *arguments: sample.indices)
+    monkeypatch.setattr(study, "choose_images", lambda *arguments: sample.indices)
     values: dict[str, study.Columns] = {kind: {} for kind in sample.maps}
     study.locate(network, data, Masks(lambda index: blob(0.5), "drawn"), sample, ["layercam"], 0, values)
     (tuned,) = drawn
@@ -198,7 +198,7 @@ def test_what_an_earlier_explanation_left_is_removed_and_nothing_else(tmp_path: 
     assert left == {"heatmaps/mine.png", "figures/mine.png", "keep.png"}
 
 
-def test_the_sample_of_heatmaps_is_under_its_pictures_names(explained: Path) -> None:
+def test_the_sample_of_heatmaps_is_under_its_images_names(explained: Path) -> None:
     folder = explained / "explain" / "heatmaps"
     entries = json.loads((explained / "explain" / "explain.json").read_text())["heatmaps"]
     assert {entry["file"] for entry in entries} == {f"{entry['image_id']}.png" for entry in entries}
@@ -210,7 +210,7 @@ def test_the_sample_of_heatmaps_is_under_its_pictures_names(explained: Path) -> 
 
 
 @pytest.mark.long
-def test_heatmaps_of_a_split_are_always_of_the_same_pictures(deepbloom: Run, explained: Path, tmp_path: Path) -> None:
+def test_heatmaps_of_a_split_are_always_of_the_same_images(deepbloom: Run, explained: Path, tmp_path: Path) -> None:
     code, _, _ = deepbloom("explain", f"ckpt={explained}", "images=1", "seed=5", "masks=off", f"output_dir={tmp_path}")
     assert code == 0
     first, other = (json.loads((f / "explain.json").read_text()) for f in (explained / "explain", tmp_path))

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from deepbloom.commands.gradcam import PAGE
-from deepbloom.commands.networks import Target, explain, read_methods, read_networks, read_targets
-from deepbloom.data.transforms import Preprocessing, preprocess, read_picture
+from deepbloom.data.preprocessing import Preprocessing, preprocess, read_image
 from deepbloom.engine.checkpoint import model_header, write_tensors
 from deepbloom.errors import ConfigError
 from deepbloom.explain.cam import METHODS, class_activation_maps
+from deepbloom.explain.networks import Target, explain, read_methods, read_networks, read_targets
 from deepbloom.models.registry import create_model, get_spec, model_names
 
 Run = Callable[..., tuple[int, str, str]]
@@ -22,8 +22,8 @@ Run = Callable[..., tuple[int, str, str]]
 CLASSES = ("azure", "black-eyed susan", "colt's foot", "top2", "7")
 
 
-def network_input(picture: Path) -> torch.Tensor:
-    return preprocess(read_picture(picture), Preprocessing())[None]
+def network_input(image: Path) -> torch.Tensor:
+    return preprocess(read_image(image), Preprocessing())[None]
 
 
 def names_in(folder: Path) -> set[str]:
@@ -93,12 +93,12 @@ def test_the_predicted_class_is_explained_against_another(trained_run: Path) -> 
 
 
 def test_several_methods_and_checkpoints_are_shown_side_by_side(
-    deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path
+    deepbloom: Run, trained_run: Path, images: Path, tmp_path: Path
 ) -> None:
     code, out, err = deepbloom(
         "gradcam",
         f"ckpt=[{trained_run},{trained_run / 'model.safetensors'}]",
-        f"image={pictures / 'lime' / '00.png'}",
+        f"image={images / 'lime' / '00.png'}",
         "method=[gradcam,layercam]",
         "target=top2",
         "layer=[block2,block3]",
@@ -128,9 +128,9 @@ def test_several_methods_and_checkpoints_are_shown_side_by_side(
 
 
 def test_a_contrast_is_named_in_the_figure_and_changes_the_map(
-    deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path
+    deepbloom: Run, trained_run: Path, images: Path, tmp_path: Path
 ) -> None:
-    arguments = ("gradcam", f"ckpt={trained_run}", f"image={pictures / 'lime' / '00.png'}", "save_raw=true")
+    arguments = ("gradcam", f"ckpt={trained_run}", f"image={images / 'lime' / '00.png'}", "save_raw=true")
     code, out, _ = deepbloom(*arguments, "target=lime", "contrast=azure", f"output_dir={tmp_path / 'pair'}")
     assert code == 0
     assert "lime rather than azure" in out
@@ -140,20 +140,20 @@ def test_a_contrast_is_named_in_the_figure_and_changes_the_map(
     assert np.abs(pair - alone).max() > 0.005
 
 
-def test_a_class_is_not_compared_with_itself(deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path) -> None:
-    picture = pictures / "lime" / "00.png"
-    arguments = ("gradcam", f"ckpt={trained_run}", f"image={picture}", "save_raw=true", f"output_dir={tmp_path}")
+def test_a_class_is_not_compared_with_itself(deepbloom: Run, trained_run: Path, images: Path, tmp_path: Path) -> None:
+    image = images / "lime" / "00.png"
+    arguments = ("gradcam", f"ckpt={trained_run}", f"image={image}", "save_raw=true", f"output_dir={tmp_path}")
     code, out, err = deepbloom(*arguments, "target=top3", "contrast=azure")
     assert code == 0
     assert "azure rather than azure" not in out
     assert out.count("rather than azure") == 2
-    assert f"{picture}: no map of azure against itself" in err
+    assert f"{image}: no map of azure against itself" in err
     maps = np.load(tmp_path / "00_gradcam.npy")
     assert maps.shape == (2, 224, 224)
     assert maps.any((1, 2)).any()
 
     (network,) = read_networks(trained_run, "default", torch.device("cpu"))
-    answer = network.classes[int(network.model(network_input(picture))[0].argmax())]
+    answer = network.classes[int(network.model(network_input(image))[0].argmax())]
     (tmp_path / "00_gradcam.npy").unlink()
     code, _, err = deepbloom(*arguments, "target=predicted", f"contrast={answer}")
     assert code == 2
@@ -163,7 +163,7 @@ def test_a_class_is_not_compared_with_itself(deepbloom: Run, trained_run: Path, 
 
 @pytest.mark.parametrize("name", model_names())
 def test_every_network_is_explained_from_its_checkpoint(
-    deepbloom: Run, pictures: Path, tmp_path: Path, name: str
+    deepbloom: Run, images: Path, tmp_path: Path, name: str
 ) -> None:
     torch.manual_seed(0)
     model = create_model(name, 3)
@@ -172,7 +172,7 @@ def test_every_network_is_explained_from_its_checkpoint(
     code, _, err = deepbloom(
         "gradcam",
         f"ckpt={tmp_path}",
-        f"image={pictures / 'lime' / '00.png'}",
+        f"image={images / 'lime' / '00.png'}",
         "method=layercam",
         "save_raw=true",
         f"output_dir={tmp_path}",
@@ -183,10 +183,10 @@ def test_every_network_is_explained_from_its_checkpoint(
     assert (heatmap.min(), heatmap.max()) == (0, 1)
 
 
-def test_class_names_need_no_quotes(deepbloom: Run, trained_run: Path, pictures: Path, tmp_path: Path) -> None:
+def test_class_names_need_no_quotes(deepbloom: Run, trained_run: Path, images: Path, tmp_path: Path) -> None:
     for name in ("colt's foot", "black-eyed susan", "rose, red"):
         code, _, err = deepbloom(
-            "gradcam", f"ckpt={trained_run}", f"image={pictures / 'lime'}", f"target={name}", f"output_dir={tmp_path}"
+            "gradcam", f"ckpt={trained_run}", f"image={images / 'lime'}", f"target={name}", f"output_dir={tmp_path}"
         )
         assert code == 2
         assert f"Unknown target {name!r}" in err

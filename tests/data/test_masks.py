@@ -1,4 +1,4 @@
-"""Where the flower is: masks that come with the pictures, Oxford's archive, and a folder of one's own."""
+"""Where the flower is: masks that come with the images, Oxford's archive, and a folder of one's own."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepbloom.data.imagefolder import ImageFolder
 from deepbloom.data.masks import find_masks
-from deepbloom.data.synthetic import SyntheticFlowers
+from deepbloom.data.sources.imagefolder import ImageFolder
+from deepbloom.data.sources.synthetic.source import SyntheticFlowers
 from deepbloom.errors import ConfigError, DataError
 
 
@@ -27,16 +27,16 @@ def test_drawn_flowers_come_with_exact_masks() -> None:
     assert "exact" in masks.origin
 
 
-def test_masks_can_be_left_out_and_pictures_may_have_none(pictures: Path) -> None:
+def test_masks_can_be_left_out_and_images_may_have_none(images: Path) -> None:
     assert find_masks(SyntheticFlowers.create(2, 3), "off").read(0) is None
-    masks = find_masks(ImageFolder.create(pictures), "auto")
+    masks = find_masks(ImageFolder.create(images), "auto")
     assert masks.read(0) is None
     assert masks.origin == ""
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
-def test_a_folder_of_masks_is_read_by_the_pictures_names(pictures: Path, tmp_path: Path, suffix: str) -> None:
-    source = ImageFolder.create(pictures)
+def test_a_folder_of_masks_is_read_by_the_images_names(images: Path, tmp_path: Path, suffix: str) -> None:
+    source = ImageFolder.create(images)
     index = source.image_ids.index("lime/03.png")
     draw_half(tmp_path / "lime" / f"03{suffix}")
     masks = find_masks(source, str(tmp_path))
@@ -46,11 +46,11 @@ def test_a_folder_of_masks_is_read_by_the_pictures_names(pictures: Path, tmp_pat
     assert mask[:, :8].all()
     assert not mask[:, 12:].any()
     assert masks.read(0) is None
-    assert masks.origin.startswith("1 of 36 pictures")
+    assert masks.origin.startswith("1 of 36 images")
 
 
-def test_what_is_no_folder_of_masks_is_named(pictures: Path, tmp_path: Path) -> None:
-    source = ImageFolder.create(pictures)
+def test_what_is_no_folder_of_masks_is_named(images: Path, tmp_path: Path) -> None:
+    source = ImageFolder.create(images)
     with pytest.raises(DataError, match="is not a folder"):
         find_masks(source, str(tmp_path / "absent"))
     with pytest.raises(DataError, match=r"azure/00\.png"):

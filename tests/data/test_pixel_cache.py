@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from deepbloom.data import pixel_cache
-from deepbloom.data.imagefolder import ImageFolder
+from deepbloom.data.dataset import ImageSource
 from deepbloom.data.pixel_cache import CachedPixels, DecodedPixels, open_pixels
-from deepbloom.data.source import ImageSource
-from deepbloom.data.transforms import Preprocessing, resize
+from deepbloom.data.preprocessing import Preprocessing, resize
+from deepbloom.data.sources.imagefolder import ImageFolder
 from deepbloom.errors import DataError
 
 SMALL = Preprocessing(size=8)
@@ -25,7 +25,7 @@ SMALL = Preprocessing(size=8)
 
 @dataclass(frozen=True)
 class Painted(ImageSource):
-    """Pictures of random noise that note how often they are read, and may take their time."""
+    """Images of random noise that note how often they are read, and may take their time."""
 
     reads: list[int] = field(default_factory=list)
     seconds: float = 0
@@ -58,7 +58,7 @@ def cache_files(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("cache", ["off", "auto"])
 @pytest.mark.parametrize("num_workers", [0, 3, -1])
-def test_every_way_of_reading_gives_the_resized_pictures(cache, num_workers):
+def test_every_way_of_reading_gives_the_resized_images(cache, num_workers):
     indices = np.array([7, 0, 7, 3])
     pixels = open_pixels(painted(), SMALL, cache, num_workers).read(indices)
     assert pixels.shape == (4, 8, 8, 3)
@@ -67,20 +67,20 @@ def test_every_way_of_reading_gives_the_resized_pictures(cache, num_workers):
     pixels += 1  # a copy of one's own, not the file
 
 
-def test_more_pictures_than_threads_hold_keep_their_order():
+def test_more_images_than_threads_hold_keep_their_order():
     assert np.array_equal(
         open_pixels(painted(60), SMALL, "auto", 3).read(np.arange(60)), expected(painted(60), np.arange(60))
     )
 
 
-def test_pictures_are_decoded_once():
+def test_images_are_decoded_once():
     source = painted()
     open_pixels(source, SMALL, "auto", 0).close()
     open_pixels(source, SMALL, "auto", 0).read(np.arange(10))
     assert source.reads == list(range(10))
 
 
-def test_other_pictures_size_or_interpolation_have_a_cache_of_their_own(tmp_path):
+def test_other_images_size_or_interpolation_have_a_cache_of_their_own(tmp_path):
     for source, preprocessing in [
         (painted(), SMALL),
         (painted(fingerprint="other"), SMALL),
@@ -163,22 +163,22 @@ def test_an_interrupted_start_leaves_no_file(user_cache):
     assert cache_files(user_cache) == []
 
 
-# Unreadable pictures
+# Unreadable images
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
     for name in ("rose/1.png", "rose/2.png", "tulip/1.png", "tulip/2.png", "tulip/3.png"):
-        path = tmp_path / "pictures" / name
+        path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (9, 9), "red").save(path)
-    return tmp_path / "pictures"
+    return tmp_path / "images"
 
 
 @pytest.mark.parametrize("cache", ["off", "auto"])
-def test_all_unreadable_pictures_are_reported_at_once_and_before_training(folder, cache):
-    (folder / "rose" / "2.png").write_bytes(b"no picture")
-    (folder / "tulip" / "3.png").write_bytes(b"no picture either")
+def test_all_unreadable_images_are_reported_at_once_and_before_training(folder, cache):
+    (folder / "rose" / "2.png").write_bytes(b"no image")
+    (folder / "tulip" / "3.png").write_bytes(b"no image either")
     source = ImageFolder.create(folder)
     with pytest.raises(DataError, match=r"2 of 5 .*rose/2\.png.*tulip/3\.png.*allow_missing=true") as caught:
         open_pixels(source, SMALL, cache, 0)
@@ -187,9 +187,9 @@ def test_all_unreadable_pictures_are_reported_at_once_and_before_training(folder
     assert str(again.value) == str(caught.value)
 
 
-def test_repaired_pictures_are_read_again(folder):
+def test_repaired_images_are_read_again(folder):
     whole = (folder / "rose" / "2.png").read_bytes()
-    (folder / "rose" / "2.png").write_bytes(b"no picture")
+    (folder / "rose" / "2.png").write_bytes(b"no image")
     with pytest.raises(DataError):
         open_pixels(ImageFolder.create(folder), SMALL, "auto", 0)
     (folder / "rose" / "2.png").write_bytes(whole)
@@ -240,7 +240,7 @@ def test_without_room_auto_goes_on_with_a_warning_and_a_folder_is_an_error(small
         open_pixels(painted(), SMALL, str(tmp_path / "mine"), 0)
 
 
-def test_pictures_beyond_the_budget_are_not_cached(small_budget, caplog):
+def test_images_beyond_the_budget_are_not_cached(small_budget, caplog):
     assert isinstance(open_pixels(painted(60), SMALL, "auto", 0), DecodedPixels)
     assert "more than the budget" in caplog.text
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepbloom.config import SplitConfig
-from deepbloom.data.source import ImageSource
+from deepbloom.config.settings import SplitConfig
+from deepbloom.data.dataset import ImageSource
 from deepbloom.data.split import PARTS, make_split, split_kind
 from deepbloom.errors import DataError
 
@@ -20,7 +20,7 @@ class Named(ImageSource):
 
 
 def named(*counts: int, parts: dict | None = None) -> Named:
-    """Class 0 has counts[0] pictures, and so on."""
+    """Class 0 has counts[0] images, and so on."""
     targets = np.repeat(np.arange(len(counts)), counts)
     image_ids = tuple(f"{target}/{number}.jpg" for number, target in enumerate(targets))
     class_names = tuple(f"class{number}" for number in range(len(counts)))
@@ -51,7 +51,7 @@ def test_parts_are_disjoint_cover_everything_and_hold_every_class_of_three(test_
         assert getattr(split, part).dtype == np.int64
 
 
-def test_the_pictures_with_the_smallest_hash_of_seed_and_name_are_tested():
+def test_the_images_with_the_smallest_hash_of_seed_and_name_are_tested():
     source = named(10, 10)
     split = make_split(source, SplitConfig(seed=5))
     order = sorted(range(10), key=lambda i: hashlib.sha256(f"5:{source.image_ids[i]}".encode()).hexdigest())
@@ -59,7 +59,7 @@ def test_the_pictures_with_the_smallest_hash_of_seed_and_name_are_tested():
     assert [i for i in split.val if i < 10] == [order[2]]
 
 
-def test_classes_of_one_or_two_pictures_are_split_as_far_as_possible_and_named():
+def test_classes_of_one_or_two_images_are_split_as_far_as_possible_and_named():
     source = named(5, 2, 1)
     split = make_split(source, SplitConfig())
     assert counts_of(source, split.train) == [3, 1, 1]
@@ -68,7 +68,7 @@ def test_classes_of_one_or_two_pictures_are_split_as_far_as_possible_and_named()
     assert [note.split(" with ")[0] for note in split.notes] == ["1 class (class1)", "1 class (class2)"]
 
 
-def test_the_order_of_pictures_does_not_change_who_goes_where():
+def test_the_order_of_images_does_not_change_who_goes_where():
     source = named(9, 12)
     order = np.random.default_rng(0).permutation(len(source))
     shuffled = replace(source, image_ids=tuple(source.image_ids[i] for i in order), targets=source.targets[order])
@@ -111,7 +111,7 @@ def test_validation_is_carved_from_train_where_the_data_have_none():
     assert counts_of(source, split.val) == [1, 1, 0]
     assert counts_of(source, split.train) == [7, 7, 1]
     assert split.test.tolist() == [8, 9, 18, 19, 21]
-    assert "2 pictures were taken from the train part" in split.notes[0]
+    assert "2 images were taken from the train part" in split.notes[0]
     assert "class2" in split.notes[1]
 
 

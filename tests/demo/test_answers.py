@@ -1,4 +1,4 @@
-"""What the page is told about a picture, and what about a file that is none."""
+"""What the page is told about an image, and what about a file that is none."""
 
 import base64
 import io
@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo_page import picture_bytes
+from demo_page import image_bytes
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 def predicted(deepbloom: Run, checkpoint: Path, folder: Path, content: bytes) -> list[dict]:
-    (folder / "picture.png").write_bytes(content)
-    arguments = ("predict", f"ckpt={checkpoint}", f"image={folder / 'picture.png'}", f"output_dir={folder}")
+    (folder / "image.png").write_bytes(content)
+    arguments = ("predict", f"ckpt={checkpoint}", f"image={folder / 'image.png'}", f"output_dir={folder}")
     assert deepbloom(*arguments)[0] == 0
     return json.loads((folder / "predictions.json").read_text())[0]["top5"]
 
@@ -30,38 +30,38 @@ def opened(address: str) -> Image.Image:
 
 
 def test_both_networks_answer_as_predict_does(page, deepbloom: Run, tmp_path: Path) -> None:
-    content = picture_bytes()
+    content = image_bytes()
     said = page.answer(content)
     for network, checkpoint in zip(said["networks"], page.checkpoints, strict=True):
         assert network["top5"] == predicted(deepbloom, checkpoint, tmp_path, content)
-    assert said["networks"][0]["top5"] != page.answer(picture_bytes(1))["networks"][0]["top5"]
+    assert said["networks"][0]["top5"] != page.answer(image_bytes(1))["networks"][0]["top5"]
 
 
-def test_picture_and_heatmap_come_back_in_their_sizes(page) -> None:
-    said = page.answer(picture_bytes())
-    assert (said["width"], said["height"]) == opened(said["picture"]).size == (30, 24)
+def test_image_and_heatmap_come_back_in_their_sizes(page) -> None:
+    said = page.answer(image_bytes())
+    assert (said["width"], said["height"]) == opened(said["image"]).size == (30, 24)
     assert opened(said["networks"][0]["heatmap"]).size == (32, 32)
     assert said["networks"][0]["shown"] == said["networks"][0]["top5"][0]["class_name"]
 
 
 def test_method_and_class_change_the_heatmap_but_not_the_answer(page) -> None:
-    first = page.answer(picture_bytes(), "?target=iris&method=layercam")["networks"][0]
+    first = page.answer(image_bytes(), "?target=iris&method=layercam")["networks"][0]
     for query in ("?target=rose&method=layercam", "?target=iris&method=eigencam"):
-        other = page.answer(picture_bytes(), query)["networks"][0]
+        other = page.answer(image_bytes(), query)["networks"][0]
         assert other["heatmap"] != first["heatmap"]
         assert other["top5"] == first["top5"]
 
 
 def test_a_network_that_does_not_know_the_class_says_so(page) -> None:
-    first, second = page.answer(picture_bytes(), "?target=iris")["networks"]
+    first, second = page.answer(image_bytes(), "?target=iris")["networks"]
     assert first["shown"] == "iris"
     assert first["heatmap"]
     assert second["heatmap"] is None
     assert len(second["top5"]) == 5
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", picture_bytes()[:200], b"GIF89a\1\0\1\0\0\0\0;"])
-def test_a_file_that_is_no_picture_gets_a_sentence(page, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"no image", image_bytes()[:200], b"GIF89a\1\0\1\0\0\0\0;"])
+def test_a_file_that_is_no_image_gets_a_sentence(page, content: bytes) -> None:
     status, body = page.ask(body=content)
     assert status == 422
     assert json.loads(body)["error"].startswith("Cannot read this file: ")
@@ -70,12 +70,12 @@ def test_a_file_that_is_no_picture_gets_a_sentence(page, content: bytes) -> None
 
 @pytest.mark.parametrize("query", ["?target=nobody", "?method=__import__"])
 def test_an_unknown_choice_gets_a_sentence(page, query: str) -> None:
-    status, body = page.ask(f"/answer{query}", picture_bytes())
+    status, body = page.ask(f"/answer{query}", image_bytes())
     assert status == 422
     assert "Choose one from the list" in json.loads(body)["error"]
 
 
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(page) -> None:
+def test_a_image_of_too_many_pixels_is_refused_before_it_is_decoded(page) -> None:
     file = io.BytesIO()
     Image.fromarray(np.zeros((9000, 9000), np.uint8)).save(file, "png", compress_level=1)
     status, body = page.ask(body=file.getvalue())

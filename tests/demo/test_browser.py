@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from demo_page import SCRIPT, Page, picture_bytes
+from demo_page import SCRIPT, Page, image_bytes
 
 WAIT_MS = 60_000
 
@@ -29,22 +29,22 @@ def drop_file(tab, name: str, content: bytes) -> None:
 
 
 def read_heatmaps(tab) -> list[str]:
-    """Return the addresses of the heatmaps, all of which are painted, as is the picture below them."""
-    for picture in tab.locator(".picture img").all():
-        picture.evaluate("(image) => image.decode()")
-        assert picture.evaluate("(image) => image.naturalWidth") > 0
-        assert picture.evaluate("(image) => image.getBoundingClientRect().width") > 100
+    """Return the addresses of the heatmaps, all of which are painted, as is the image below them."""
+    for image in tab.locator(".image img").all():
+        image.evaluate("(image) => image.decode()")
+        assert image.evaluate("(image) => image.naturalWidth") > 0
+        assert image.evaluate("(image) => image.getBoundingClientRect().width") > 100
     return [heatmap.get_attribute("src") for heatmap in tab.locator("img.heatmap").all()]
 
 
 def count_colors(tab) -> int:
-    """Return how many colours the first picture shows on the screen."""
-    shown = Image.open(io.BytesIO(tab.locator(".picture").first.screenshot())).convert("RGB")
+    """Return how many colors the first image shows on the screen."""
+    shown = Image.open(io.BytesIO(tab.locator(".image").first.screenshot())).convert("RGB")
     return len(shown.getcolors(shown.width * shown.height))
 
 
-def test_a_person_drops_a_picture_and_sees_answers_from_this_machine_alone(page: Page, browser, tmp_path: Path) -> None:
-    (tmp_path / "bad.jpg").write_text("no picture")
+def test_a_person_drops_a_image_and_sees_answers_from_this_machine_alone(page: Page, browser, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_text("no image")
     asked: list[str] = []
     tab = browser.new_page()
     tab.set_default_timeout(WAIT_MS)
@@ -52,7 +52,7 @@ def test_a_person_drops_a_picture_and_sees_answers_from_this_machine_alone(page:
     tab.goto(f"http://127.0.0.1:{page.port}/")
     tab.wait_for_selector("#drop")
     tab.wait_for_function("window.deepbloom")
-    drop_file(tab, "flower.png", picture_bytes())
+    drop_file(tab, "flower.png", image_bytes())
     tab.wait_for_selector(".answer")
     assert "flower.png, 30 × 24 pixels" in tab.inner_text("#notice")
     assert "over" not in (tab.locator("#drop").get_attribute("class") or "").split()
@@ -83,9 +83,9 @@ def test_a_person_drops_a_picture_and_sees_answers_from_this_machine_alone(page:
     tab.wait_for_function("document.querySelector('#answers').innerText.includes('does not know the class tulip')")
     assert tab.locator("img.heatmap").count() == 1
 
-    tab.set_input_files("#picture-file", tmp_path / "bad.jpg")
+    tab.set_input_files("#image-file", tmp_path / "bad.jpg")
     tab.wait_for_selector("#notice.bad")
-    assert "it is no JPEG, PNG or WEBP picture" in tab.inner_text("#notice")
+    assert "it is no JPEG, PNG or WEBP image" in tab.inner_text("#notice")
     assert tab.locator(".answer").count() == 0
 
     outside = [url for url in asked if urlsplit(url).scheme not in ("data", "blob")]

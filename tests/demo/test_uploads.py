@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from demo_page import Page, picture_bytes
+from demo_page import Page, image_bytes
 
 PATIENCE_SECONDS = 30
 
@@ -33,7 +33,7 @@ def test_an_upload_that_nobody_waits_for_is_not_answered(
         return {}
 
     monkeypatch.setattr("deepbloom.demo.app.answer", answer)
-    contents = [picture_bytes(seed) for seed in range(3)]
+    contents = [image_bytes(seed) for seed in range(3)]
     connections = []
     for content in contents:
         connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=PATIENCE_SECONDS)

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepbloom import atomic_files, run_dir
 from deepbloom.commands import train as command
-from deepbloom.config import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+from deepbloom.config.settings import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from deepbloom.engine import setup
+from deepbloom.runs import files as atomic_files
+from deepbloom.runs import folder as run_dir
 
 
 def tiny(folder: Path) -> RunConfig:
@@ -25,7 +26,7 @@ def tiny(folder: Path) -> RunConfig:
 def test_the_audits_of_an_honest_run_pass(trained_run: Path) -> None:
     metrics = json.loads((trained_run / run_dir.METRICS).read_text())
     audit, provenance = metrics["audit"], run_dir.read_provenance(trained_run)
-    assert audit["test"] == {"times_tested": 1, "reads_per_picture": [1, 1], "read_before_testing": False}
+    assert audit["test"] == {"times_tested": 1, "reads_per_image": [1, 1], "read_before_testing": False}
     assert audit["split"]["in_two_parts"] == 0
     assert audit["freeze"]["declared"] == audit["freeze"]["in_optimizer"] == metrics["params"]["trainable"]
     assert audit["freeze"]["changed"] == audit["freeze"]["undeclared"] == audit["freeze"]["missing"] == []
@@ -53,17 +54,17 @@ def test_a_run_that_looks_at_the_test_part_while_training_is_found_out(
     folder = command.train(tiny(tmp_path / "run"))
     audit = json.loads((folder / run_dir.METRICS).read_text())["audit"]
     assert audit["test"]["read_before_testing"] is True
-    assert audit["test"]["reads_per_picture"] == [2, 2]
+    assert audit["test"]["reads_per_image"] == [2, 2]
 
 
-def test_a_run_goes_on_only_with_the_pictures_it_was_begun_with(tmp_path: Path) -> None:
+def test_a_run_goes_on_only_with_the_images_it_was_begun_with(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     config = tiny(folder)
     atomic_files.make_folder(folder)
     run_dir.write_config(folder, config)
-    run_dir.check_provenance(folder, {"split_fingerprint": "that of other pictures"})
+    run_dir.check_provenance(folder, {"split_fingerprint": "that of other images"})
     (folder / run_dir.LAST).touch()
     with pytest.raises(run_dir.RunError, match="another split fingerprint"):
         command.train(config)
     assert "split fingerprint" in (folder / run_dir.FAILED).read_text()
-    assert run_dir.read_provenance(folder)["split_fingerprint"] == "that of other pictures"
+    assert run_dir.read_provenance(folder)["split_fingerprint"] == "that of other images"

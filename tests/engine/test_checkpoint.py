@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import deepbloom
-from deepbloom.data.transforms import Preprocessing
+from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.engine import checkpoint
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, model_header, read_model, read_tensors, write_tensors
 from deepbloom.errors import CheckpointError
@@ -36,7 +36,7 @@ def test_a_loaded_model_answers_as_the_saved_one(model_file: Path) -> None:
     assert loaded.classes == ("a", "b", "c")
 
 
-def test_the_loaded_model_prepares_pictures_as_its_file_says(model_file: Path) -> None:
+def test_the_loaded_model_prepares_images_as_its_file_says(model_file: Path) -> None:
     inputs = deepbloom.load_model(model_file).preprocess(Image.new("RGB", (50, 80), (255, 0, 0)))
     assert inputs.shape == (3, 224, 224)
     torch.testing.assert_close(inputs[0], torch.full((224, 224), 2.0))

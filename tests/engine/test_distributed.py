@@ -12,37 +12,37 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepbloom import run_dir
-from deepbloom.data.loaders import epoch_order
+from deepbloom.data.batches import epoch_order
 from deepbloom.engine.distributed import Group
+from deepbloom.runs import folder as run_dir
 
 OPTIONS = ("train.batch_size=8", "train.num_threads=1", "train.precision=fp32", "data=imagefolder")
 
 
-def command(processes: int, pictures: Path, folder: Path, *options: str) -> list[str]:
+def command(processes: int, images: Path, folder: Path, *options: str) -> list[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-    train = ["-m", "deepbloom", "train", f"output_dir={folder}", f"data.root={pictures}", *OPTIONS, *options]
+    train = ["-m", "deepbloom", "train", f"output_dir={folder}", f"data.root={images}", *OPTIONS, *options]
     return [sys.executable, *launcher, *train]
 
 
-def run(processes: int, pictures: Path, folder: Path, *options: str) -> list[dict[str, float]]:
-    done = subprocess.run(command(processes, pictures, folder, *options), capture_output=True, text=True, timeout=280)
+def run(processes: int, images: Path, folder: Path, *options: str) -> list[dict[str, float]]:
+    done = subprocess.run(command(processes, images, folder, *options), capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
     with open(folder / run_dir.HISTORY, newline="") as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_together_the_processes_take_every_picture_of_a_step_once(size: int) -> None:
+def test_together_the_processes_take_every_image_of_a_step_once(size: int) -> None:
     for positions in epoch_order(count=50, batch_size=8, seed=0, epoch=1):
         shares = [positions[Group(rank, size).share] for rank in range(size)]
         assert sorted(np.concatenate(shares)) == sorted(positions)
 
 
-def test_two_processes_train_what_one_trains(pictures: Path, tmp_path: Path) -> None:
+def test_two_processes_train_what_one_trains(images: Path, tmp_path: Path) -> None:
     options = ("model=resnet18_frozen", "model.weights=none", "train.epochs=2", "augment.first_side=0.5")
-    alone = run(1, pictures, tmp_path / "alone", *options)
-    together = run(2, pictures, tmp_path / "together", *options)
+    alone = run(1, images, tmp_path / "alone", *options)
+    together = run(2, images, tmp_path / "together", *options)
     assert len(together) == 2  # one writer
     for one, two in zip(alone, together, strict=True):
         for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"):
@@ -52,10 +52,10 @@ def test_two_processes_train_what_one_trains(pictures: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.long
-def test_two_stopped_processes_go_on_where_they_were(pictures: Path, tmp_path: Path) -> None:
+def test_two_stopped_processes_go_on_where_they_were(images: Path, tmp_path: Path) -> None:
     options = ("model=scratch_cnn", "train.epochs=6", "train.ema_decay=0.9", "train.checkpoint_seconds=0")
-    whole = run(2, pictures, tmp_path / "whole", *options)
-    started = command(2, pictures, tmp_path / "stopped", *options)
+    whole = run(2, images, tmp_path / "whole", *options)
+    started = command(2, images, tmp_path / "stopped", *options)
     child = subprocess.Popen(started, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     history = tmp_path / "stopped" / run_dir.HISTORY
     while not history.exists():
@@ -64,7 +64,7 @@ def test_two_stopped_processes_go_on_where_they_were(pictures: Path, tmp_path: P
     child.send_signal(signal.SIGTERM)
     child.wait(timeout=60)
     assert run_dir.read_state(tmp_path / "stopped") == "partial"
-    gone_on = run(2, pictures, tmp_path / "stopped", *options)
+    gone_on = run(2, images, tmp_path / "stopped", *options)
     for row in (*whole, *gone_on):
         del row["seconds"], row["images_per_second"]
     assert gone_on == whole

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from deepbloom.config import OptimizerConfig, SchedulerConfig
+from deepbloom.config.settings import OptimizerConfig, SchedulerConfig
 from deepbloom.engine.optim import lr_factor, make_optimizer, optimizer_tensors, restore_optimizer, set_lr
 
 

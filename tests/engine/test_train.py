@@ -16,9 +16,8 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from deepbloom import atomic_files, run_dir
 from deepbloom.commands.train import train
-from deepbloom.config import (
+from deepbloom.config.settings import (
     AugmentConfig,
     DataConfig,
     ModelConfig,
@@ -27,18 +26,20 @@ from deepbloom.config import (
     SchedulerConfig,
     TrainConfig,
 )
-from deepbloom.data.loaders import evaluation_batches
+from deepbloom.data.batches import evaluation_batches
 from deepbloom.data.prepared import prepare
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_model, read_tensors
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.errors import DivergedError, RunError
 from deepbloom.metrics import mean_cross_entropy, top_k_accuracy
 from deepbloom.models.registry import create_model, get_spec
+from deepbloom.runs import files as atomic_files
+from deepbloom.runs import folder as run_dir
 
 STOCHASTIC = AugmentConfig(rotation_degrees=20, horizontal_flip=True, first_side=0.5, mixup_alpha=0.2)
 
 
-def settings(pictures: Path, folder: Path, model: str = "scratch_cnn", **changes: object) -> RunConfig:
+def settings(images: Path, folder: Path, model: str = "scratch_cnn", **changes: object) -> RunConfig:
     options = {"epochs": 3, "batch_size": 8, "num_threads": 1, "precision": "fp32", "ema_decay": 0.9}
     options |= {"checkpoint_seconds": 0.0, "num_workers": 0}
     seed = changes.pop("seed", 0)
@@ -48,7 +49,7 @@ def settings(pictures: Path, folder: Path, model: str = "scratch_cnn", **changes
         seed=seed,
         output_dir=str(folder),
         model=ModelConfig(model),
-        data=DataConfig("imagefolder", root=str(pictures)),
+        data=DataConfig("imagefolder", root=str(images)),
         optimizer=optimizer,
         scheduler=SchedulerConfig("one_cycle"),
         augment=augment,
@@ -82,7 +83,7 @@ def start(config: RunConfig) -> subprocess.Popen:
     from dataclasses import asdict
 
     child = subprocess.Popen(
-        [sys.executable, "-m", "deepbloom.commands.sweep_job"],
+        [sys.executable, "-m", "deepbloom.sweeps.job"],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -102,15 +103,15 @@ def stop_after(child: subprocess.Popen, written: Path, number: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(settings(pictures, tmp_path_factory.mktemp("whole") / "run"))
+def uninterrupted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(settings(images, tmp_path_factory.mktemp("whole") / "run"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_goes_on_to_the_same_bits(
-    number: signal.Signals, pictures: Path, uninterrupted: Path, tmp_path: Path
+    number: signal.Signals, images: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    config = settings(pictures, tmp_path / "run")
+    config = settings(images, tmp_path / "run")
     child = start(config)
     code = stop_after(child, tmp_path / "run" / run_dir.LAST, number)
     assert code == (-9 if number == signal.SIGKILL else 128 + number)
@@ -126,46 +127,46 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert scores(tmp_path / "run") == scores(uninterrupted)
 
 
-def test_a_run_on_stored_growing_pictures_goes_on_to_the_same_bits(pictures: Path, tmp_path: Path) -> None:
-    whole = train(settings(pictures, tmp_path / "whole", "resnet18_partial"))
-    config = settings(pictures, tmp_path / "run", "resnet18_partial")
+def test_a_run_on_stored_growing_images_goes_on_to_the_same_bits(images: Path, tmp_path: Path) -> None:
+    whole = train(settings(images, tmp_path / "whole", "resnet18_partial"))
+    config = settings(images, tmp_path / "run", "resnet18_partial")
     assert stop_after(start(config), tmp_path / "run" / run_dir.HISTORY, signal.SIGTERM) == 143
     _, header = read_tensors(tmp_path / "run" / run_dir.LAST, STATE_KIND)
-    assert 1 < header["progress"]["epoch"] <= 3  # among the larger pictures
+    assert 1 < header["progress"]["epoch"] <= 3  # among the larger images
     train(config)
     assert equal(final_state(tmp_path / "run"), final_state(whole))
     metrics = json.loads((whole / run_dir.METRICS).read_text())
     assert (metrics["training_sides"], metrics["prefix_cache_views"]) == ([112, 160, 192], 1)
 
 
-def test_another_seed_gives_other_weights(pictures: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    other = train(settings(pictures, tmp_path / "run", seed=1))
+def test_another_seed_gives_other_weights(images: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    other = train(settings(images, tmp_path / "run", seed=1))
     assert not equal(final_state(other), final_state(uninterrupted))
 
 
 def test_the_number_of_workers_and_the_pixel_cache_change_nothing(
-    pictures: Path, uninterrupted: Path, tmp_path: Path
+    images: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    config = settings(pictures, tmp_path / "run", num_workers=2)
+    config = settings(images, tmp_path / "run", num_workers=2)
     config.data.pixel_cache = "off"
     assert equal(final_state(train(config)), final_state(uninterrupted))
 
 
-def test_a_complete_run_is_left_alone(pictures: Path, uninterrupted: Path) -> None:
+def test_a_complete_run_is_left_alone(images: Path, uninterrupted: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in uninterrupted.iterdir() if file.name != run_dir.LOCK}
-    train(settings(pictures, uninterrupted))
+    train(settings(images, uninterrupted))
     assert before == {file: file.stat().st_mtime_ns for file in uninterrupted.iterdir() if file.name != run_dir.LOCK}
 
 
-def test_a_run_with_other_settings_does_not_overwrite(pictures: Path, uninterrupted: Path) -> None:
+def test_a_run_with_other_settings_does_not_overwrite(images: Path, uninterrupted: Path) -> None:
     with pytest.raises(RunError, match=r"train\.epochs is 3 there and 4 now"):
-        train(settings(pictures, uninterrupted, epochs=4))
+        train(settings(images, uninterrupted, epochs=4))
 
 
-def test_a_folder_with_other_files_is_not_used(pictures: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_used(images: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(RunError, match="not a run's"):
-        train(settings(pictures, tmp_path))
+        train(settings(images, tmp_path))
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -186,35 +187,33 @@ def test_the_history_has_one_row_per_epoch_with_the_documented_columns(uninterru
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
 
 
-def test_the_kept_weights_are_those_of_the_best_validation_epoch(pictures: Path, uninterrupted: Path) -> None:
+def test_the_kept_weights_are_those_of_the_best_validation_epoch(images: Path, uninterrupted: Path) -> None:
     rows = history(uninterrupted)
     best = max(rows, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
     metrics = json.loads((uninterrupted / run_dir.METRICS).read_text())
     assert metrics["best_epoch"] == int(best["epoch"])
     kept = read_model(uninterrupted)
-    data = prepare(settings(pictures, uninterrupted).data, kept.preprocessing, 0)
+    data = prepare(settings(images, uninterrupted).data, kept.preprocessing, 0)
     batches = evaluation_batches(data.pixels, data.split.val, data.source.targets, kept.preprocessing, 8)
     logits, targets = predict_logits(kept.network, batches, torch.device("cpu"))
     assert top_k_accuracy(logits, targets) == metrics["val"]["top1_accuracy"] == float(best["val_accuracy"])
     assert mean_cross_entropy(logits, targets) == pytest.approx(metrics["val"]["loss"], rel=1e-5)
 
 
-def test_training_learns_what_is_easy(pictures: Path, tmp_path: Path) -> None:
-    folder = train(settings(pictures, tmp_path / "run", epochs=6, ema_decay=0.0, augment=AugmentConfig(0, False, 1)))
+def test_training_learns_what_is_easy(images: Path, tmp_path: Path) -> None:
+    folder = train(settings(images, tmp_path / "run", epochs=6, ema_decay=0.0, augment=AugmentConfig(0, False, 1)))
     test = json.loads((folder / run_dir.METRICS).read_text())["test"]
     assert test["count"] == 6
     assert test["top1_accuracy"] == 1.0
 
 
 @pytest.mark.parametrize("prefix_cache", ["auto", "off"])
-def test_frozen_parts_keep_weights_and_statistics_bit_for_bit(
-    prefix_cache: str, pictures: Path, tmp_path: Path
-) -> None:
+def test_frozen_parts_keep_weights_and_statistics_bit_for_bit(prefix_cache: str, images: Path, tmp_path: Path) -> None:
     """EfficientNet-B0's features.8 lies behind the trained modules: gradients flow through it, nothing in it moves."""
     name = "efficientnet_b0_partial"
-    config = settings(pictures, tmp_path / "run", name, epochs=1, ema_decay=0.0, prefix_cache=prefix_cache)
+    config = settings(images, tmp_path / "run", name, epochs=1, ema_decay=0.0, prefix_cache=prefix_cache)
     folder = train(config)
-    from deepbloom.reproducibility import seed_everything
+    from deepbloom.rng import seed_everything
 
     seed_everything(0, "weights")
     initial = create_model(name, 3).state_dict()
@@ -228,12 +227,12 @@ def test_frozen_parts_keep_weights_and_statistics_bit_for_bit(
     assert {key for key in initial if key.startswith(prefixes)} - moved == set()
 
 
-def test_cached_and_uncached_frozen_parts_train_alike(pictures: Path, tmp_path: Path) -> None:
+def test_cached_and_uncached_frozen_parts_train_alike(images: Path, tmp_path: Path) -> None:
     """Without random changes each step is the same; fp32 rounding differs with the batches that the prefix sees."""
     runs = {}
     for prefix_cache in ("auto", "off"):
         config = settings(
-            pictures,
+            images,
             tmp_path / prefix_cache,
             "resnet18_partial",
             augment=AugmentConfig(0, False, 1, first_side=0.5),
@@ -251,7 +250,7 @@ def test_cached_and_uncached_frozen_parts_train_alike(pictures: Path, tmp_path: 
 
 @pytest.mark.parametrize("when", ["first step", "validation"])
 def test_divergence_stops_and_never_becomes_best(
-    when: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    when: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from deepbloom.engine import train as loop
 
@@ -268,7 +267,7 @@ def test_divergence_stops_and_never_becomes_best(
         monkeypatch.setattr(loop, "predict_logits", poisoned)
     place = {"first step": "at epoch 1, step 1", "validation": "in the validation of epoch 1"}[when]
     with pytest.raises(DivergedError, match=f"{place}\\. The last saved state"):
-        train(settings(pictures, tmp_path / "run"))
+        train(settings(images, tmp_path / "run"))
     assert DivergedError.exit_code == 3
     assert not (tmp_path / "run" / run_dir.METRICS).exists()
     assert not (tmp_path / "run" / run_dir.MODEL).exists()
@@ -277,7 +276,7 @@ def test_divergence_stops_and_never_becomes_best(
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
-def test_weights_that_are_no_numbers_are_never_saved(value: float, pictures: Path, tmp_path: Path) -> None:
+def test_weights_that_are_no_numbers_are_never_saved(value: float, images: Path, tmp_path: Path) -> None:
     """The loss of that step is finite still: only its gradients are not."""
     calls = []
 
@@ -289,7 +288,7 @@ def test_weights_that_are_no_numbers_are_never_saved(value: float, pictures: Pat
     hook = register_optimizer_step_pre_hook(plant)
     try:
         with pytest.raises(DivergedError, match="is not finite after epoch 1, step 3"):
-            train(settings(pictures, tmp_path / "run"))
+            train(settings(images, tmp_path / "run"))
     finally:
         hook.remove()
     saved, header = read_tensors(tmp_path / "run" / run_dir.LAST, STATE_KIND)
@@ -297,9 +296,9 @@ def test_weights_that_are_no_numbers_are_never_saved(value: float, pictures: Pat
     assert all(tensor.isfinite().all() for tensor in saved.values())
 
 
-def test_a_run_that_really_diverges_keeps_its_last_saved_state(pictures: Path, tmp_path: Path) -> None:
+def test_a_run_that_really_diverges_keeps_its_last_saved_state(images: Path, tmp_path: Path) -> None:
     config = settings(
-        pictures, tmp_path / "run", "mini_resnet", optimizer=OptimizerConfig("sgd", lr=1e12), checkpoint_seconds=60.0
+        images, tmp_path / "run", "mini_resnet", optimizer=OptimizerConfig("sgd", lr=1e12), checkpoint_seconds=60.0
     )
     with pytest.raises(DivergedError, match="epoch 1"):
         train(config)
@@ -310,10 +309,10 @@ def test_a_run_that_really_diverges_keeps_its_last_saved_state(pictures: Path, t
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_multirun_saves_its_job_and_leaves_no_process(
-    number: signal.Signals, pictures: Path, tmp_path: Path
+    number: signal.Signals, images: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "deepbloom", "train", "-m", "model=scratch_cnn,mini_resnet", "data=imagefolder"]
-    command += [f"data.root={pictures}", "train.batch_size=8", "train.epochs=500", "train.checkpoint_seconds=0"]
+    command += [f"data.root={images}", "train.batch_size=8", "train.epochs=500", "train.checkpoint_seconds=0"]
     command += ["train.num_threads=1", "train.precision=fp32"]
     parent = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -330,24 +329,24 @@ def test_a_stopped_multirun_saves_its_job_and_leaves_no_process(
     assert header["progress"]["epoch"] >= 1
 
 
-def test_a_state_says_with_what_it_was_computed(pictures: Path, tmp_path: Path) -> None:
-    _, header = read_tensors(train(settings(pictures, tmp_path / "run", epochs=1)) / run_dir.LAST, STATE_KIND)
+def test_a_state_says_with_what_it_was_computed(images: Path, tmp_path: Path) -> None:
+    _, header = read_tensors(train(settings(images, tmp_path / "run", epochs=1)) / run_dir.LAST, STATE_KIND)
     versions = {"torch": torch.__version__, "numpy": np.__version__, "pillow": PIL.__version__}
     assert header["environment"].items() >= versions.items()
 
 
-def test_two_processes_do_not_share_a_run(pictures: Path, tmp_path: Path) -> None:
+def test_two_processes_do_not_share_a_run(images: Path, tmp_path: Path) -> None:
     folder = atomic_files.make_folder(tmp_path / "run")
     with run_dir.exclusive(folder), pytest.raises(RunError, match="Another process"):
-        train(settings(pictures, folder))
+        train(settings(images, folder))
 
 
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_network_trains_like_the_other(pictures: Path, tmp_path: Path) -> None:
+def test_a_compiled_network_trains_like_the_other(images: Path, tmp_path: Path) -> None:
     losses = []
     for name in ("eager", "compiled"):
         compiled = name == "compiled"  # a network without dropout: compiled code draws other random numbers
-        config = settings(pictures, tmp_path / name, "resnet18_frozen", epochs=2, ema_decay=0.0, compile=compiled)
+        config = settings(images, tmp_path / name, "resnet18_frozen", epochs=2, ema_decay=0.0, compile=compiled)
         losses.append([float(row["train_loss"]) for row in history(train(config))])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)

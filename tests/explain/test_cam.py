@@ -35,7 +35,7 @@ class Pooled(nn.Module):
 
 
 class Deep(nn.Module):
-    """Convolutions, BatchNorm, a skip connection and a stride, so that maps are smaller than pictures."""
+    """Convolutions, BatchNorm, a skip connection and a stride, so that maps are smaller than images."""
 
     def __init__(self, classes: int = 5) -> None:
         super().__init__()
@@ -125,19 +125,19 @@ def test_ablation_behind_a_skip_connection_equals_one_run_per_channel() -> None:
     assert torch.allclose(result.maps, stretch(expected), atol=1e-4)
 
 
-def test_scorecam_weighs_a_channel_by_the_score_of_the_masked_picture() -> None:
+def test_scorecam_weighs_a_channel_by_the_score_of_the_masked_image() -> None:
     model, inputs = make_deep(), draw_inputs(2)
     result = class_activation_maps(model, inputs, "stem", 3, "scorecam")
     with torch.no_grad():
         activations = model.stem(inputs)
         scores = torch.empty(2, 8)
-        for picture in range(2):
+        for image in range(2):
             for channel in range(8):
                 mask = F.interpolate(
-                    activations[picture, channel][None, None], (16, 16), mode="bilinear", align_corners=True
+                    activations[image, channel][None, None], (16, 16), mode="bilinear", align_corners=True
                 )
                 mask = (mask - mask.min()) / (mask.max() - mask.min() + 1e-8)
-                scores[picture, channel] = model(inputs[picture, None] * mask)[0, 3]
+                scores[image, channel] = model(inputs[image, None] * mask)[0, 3]
         small = (scores.softmax(1)[:, :, None, None] * activations).sum(1).relu()
     expected = F.interpolate(stretch(small)[:, None], (16, 16), mode="bilinear")[:, 0]
     assert torch.allclose(result.maps, stretch(expected), atol=1e-4)
@@ -155,7 +155,7 @@ def test_the_answer_is_that_of_the_network_and_the_predicted_class_is_explained(
     assert torch.allclose(named.maps, result.maps, atol=1e-6)
 
 
-def test_maps_have_the_size_of_the_picture_and_reach_from_0_to_1() -> None:
+def test_maps_have_the_size_of_the_image_and_reach_from_0_to_1() -> None:
     maps = class_activation_maps(make_deep(), draw_inputs(4), "block").maps
     assert maps.shape == (4, 16, 16)
     assert maps.dtype == torch.float32
@@ -170,8 +170,8 @@ def test_a_pair_explains_the_difference_of_two_logits() -> None:
     assert torch.allclose(result.maps, stretch((weights * inputs[:, :2]).sum(1).relu()), atol=1e-5)
     assert result.against is not None
     assert result.against.tolist() == [0, 0, 0]
-    per_picture = class_activation_maps(Pooled(), inputs, "features", (torch.tensor([1, 1, 1]), 0))
-    assert torch.equal(per_picture.maps, result.maps)
+    per_image = class_activation_maps(Pooled(), inputs, "features", (torch.tensor([1, 1, 1]), 0))
+    assert torch.equal(per_image.maps, result.maps)
     assert not class_activation_maps(Pooled(), inputs, "features", (1, 1)).maps.any()
 
 
@@ -191,7 +191,7 @@ def test_of_several_layers_the_mean_of_the_stretched_maps_is_taken() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_batch_equals_its_pictures_one_by_one(method: str) -> None:
+def test_a_batch_equals_its_images_one_by_one(method: str) -> None:
     model, inputs = make_deep(), draw_inputs(10)
     batch = class_activation_maps(model, inputs, "block", None, method)
     for index in range(10):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from deepbloom.errors import ConfigError
 from deepbloom.explain.faithfulness import (
-    centre_maps,
+    center_maps,
     confidence_change,
     impute,
     impute_quickly,
@@ -30,7 +30,7 @@ class RedPatch(nn.Module):
 
 @pytest.fixture
 def known() -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures with one red patch each, the maps that show it, and the classes."""
+    """Images with one red patch each, the maps that show it, and the classes."""
     inputs = 0.1 * torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     maps = torch.zeros(3, SIZE, SIZE)
     for index, (y, x) in enumerate(PATCHES):
@@ -41,7 +41,7 @@ def known() -> tuple[Tensor, Tensor, Tensor]:
 
 def test_the_true_map_beats_blind_ones_and_its_opposite_loses(known: tuple[Tensor, Tensor, Tensor]) -> None:
     inputs, maps, targets = known
-    blind = {"random": random_maps(3, (SIZE, SIZE)), "centre": centre_maps(3, (SIZE, SIZE))}
+    blind = {"random": random_maps(3, (SIZE, SIZE)), "center": center_maps(3, (SIZE, SIZE))}
     true = removal_curves(RedPatch(), inputs, maps, targets), road_curves(RedPatch(), inputs, maps, targets)
     for name, others in blind.items():
         curves, road = (measure(RedPatch(), inputs, others, targets) for measure in (removal_curves, road_curves))
@@ -63,7 +63,7 @@ def test_removal_curves_begin_and_end_where_they_must(known: tuple[Tensor, Tenso
     assert torch.allclose(curves.deletion[:, 0], whole)
     assert torch.allclose(curves.deletion[:, -1], empty)
     assert torch.allclose(curves.insertion[:, -1], whole)
-    # The patch is 1/16 of the picture: one step deletes it.
+    # The patch is 1/16 of the image: one step deletes it.
     assert (curves.deletion[:, 1] - empty < 0.05).all()
 
 
@@ -82,13 +82,13 @@ def test_only_the_order_of_a_map_matters_for_its_curves(known: tuple[Tensor, Ten
 
 
 def test_equal_values_are_not_taken_in_reading_order(known: tuple[Tensor, Tensor, Tensor]) -> None:
-    """An empty map must not delete the top of the picture first."""
+    """An empty map must not delete the top of the image first."""
     inputs, maps, targets = known
     nothing = removal_curves(RedPatch(), inputs, torch.zeros_like(maps), targets)
     assert (nothing.deletion_area - nothing.deletion_area.mean()).abs().max() < 0.05
 
 
-def test_pictures_are_measured_one_by_one(known: tuple[Tensor, Tensor, Tensor]) -> None:
+def test_images_are_measured_one_by_one(known: tuple[Tensor, Tensor, Tensor]) -> None:
     inputs, maps, targets = known
     for measure, field in ((removal_curves, "deletion_area"), (confidence_change, "drop")):
         batch = getattr(measure(RedPatch(), inputs, maps, targets), field)
@@ -113,12 +113,12 @@ def test_the_drop_is_the_lost_share_of_the_confidence(known: tuple[Tensor, Tenso
 
 
 def test_imputed_pixels_solve_their_equations() -> None:
-    """Without noise every missing pixel is the weighted mean of its neighbours, at the border of fewer."""
+    """Without noise every missing pixel is the weighted mean of its neighbors, at the border of fewer."""
     generator = torch.Generator().manual_seed(0)
-    picture = torch.randn(2, 9, 7, generator=generator)
+    image = torch.randn(2, 9, 7, generator=generator)
     missing = torch.rand(9, 7, generator=generator) < 0.6
-    filled = impute(picture, missing, generator, noise=0.0)
-    assert torch.equal(filled[:, ~missing], picture[:, ~missing])
+    filled = impute(image, missing, generator, noise=0.0)
+    assert torch.equal(filled[:, ~missing], image[:, ~missing])
     kernel = torch.tensor([[1.0, 2.0, 1.0], [2.0, 0.0, 2.0], [1.0, 2.0, 1.0]])[None, None] / 12
     sums = nn.functional.conv2d(filled[:, None], kernel, padding=1)[:, 0]
     weights = nn.functional.conv2d(torch.ones(1, 1, 9, 7), kernel, padding=1)[0, 0]
@@ -126,12 +126,12 @@ def test_imputed_pixels_solve_their_equations() -> None:
 
 
 def test_imputing_a_hole_in_a_ramp_restores_the_ramp() -> None:
-    picture = torch.arange(9.0).expand(1, 9, 9).clone()
+    image = torch.arange(9.0).expand(1, 9, 9).clone()
     missing = torch.zeros(9, 9, dtype=torch.bool)
     missing[2:7, 3:6] = True
-    assert torch.allclose(impute(picture, missing, torch.Generator(), noise=0.0), picture, atol=1e-5)
-    noisy = impute(picture, missing, torch.Generator().manual_seed(0), noise=0.01)
-    assert 0.002 < (noisy - picture)[:, missing].std() < 0.03
+    assert torch.allclose(impute(image, missing, torch.Generator(), noise=0.0), image, atol=1e-5)
+    noisy = impute(image, missing, torch.Generator().manual_seed(0), noise=0.01)
+    assert 0.002 < (noisy - image)[:, missing].std() < 0.03
 
 
 def test_the_network_keeps_its_modes() -> None:
@@ -152,7 +152,7 @@ def test_blind_maps_reach_from_0_to_1() -> None:
     assert torch.allclose(maps.amax((1, 2)), torch.ones(4))
     assert not torch.equal(maps[0], maps[1])
     assert torch.equal(maps, random_maps(4, (20, 30), seed=1))
-    blob = centre_maps(2, (21, 31))
+    blob = center_maps(2, (21, 31))
     assert torch.equal(blob[0], blob[1])
     assert blob[0].argmax() == 10 * 31 + 15
     assert torch.allclose(blob[0], blob[0].flip(0, 1))
@@ -167,15 +167,15 @@ def test_what_does_not_fit_together_is_said(known: tuple[Tensor, Tensor, Tensor]
 
 
 def test_quick_imputation_is_that_of_the_equations_but_for_its_noise() -> None:
-    """On a smooth picture with a fine pattern and with every kind of hole; the mean colour is the negative control."""
+    """On a smooth image with a fine pattern and with every kind of hole; the mean color is the negative control."""
     rows, columns = torch.meshgrid(torch.arange(47.0), torch.arange(62.0), indexing="ij")
-    picture = torch.stack([rows / 20, columns / 20, (rows + columns) / 40]) + 0.05 * torch.randn(3, 47, 62)
-    for maps in (random_maps(1, (47, 62), grid=(5, 5)), centre_maps(1, (47, 62)), torch.rand(1, 47, 62)):
+    image = torch.stack([rows / 20, columns / 20, (rows + columns) / 40]) + 0.05 * torch.randn(3, 47, 62)
+    for maps in (random_maps(1, (47, 62), grid=(5, 5)), center_maps(1, (47, 62)), torch.rand(1, 47, 62)):
         for share in (0.2, 0.6):
             missing = maps[0] > maps.quantile(1 - share)
-            exact = impute(picture, missing, torch.Generator(), noise=0)
-            quick = impute_quickly(picture, missing, torch.Generator(), noise=0)
-            assert torch.equal(quick[:, ~missing], picture[:, ~missing])
+            exact = impute(image, missing, torch.Generator(), noise=0)
+            quick = impute_quickly(image, missing, torch.Generator(), noise=0)
+            assert torch.equal(quick[:, ~missing], image[:, ~missing])
             error = (quick - exact)[:, missing].abs().mean()
             assert error < 0.03
-            assert error < 0.2 * (picture - picture.mean((1, 2), keepdim=True))[:, missing].abs().mean()
+            assert error < 0.2 * (image - image.mean((1, 2), keepdim=True))[:, missing].abs().mean()

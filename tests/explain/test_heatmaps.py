@@ -1,4 +1,4 @@
-"""Figures keep the picture's size and orientation, and no text leaves them."""
+"""Figures keep the image's size and orientation, and no text leaves them."""
 
 import io
 
@@ -17,7 +17,7 @@ LONG_NAME = (
 SIZES = [(64, 48), (48, 64), (400, 60), (60, 400), (900, 700)]
 
 
-def draw_picture(size: tuple[int, int] = (64, 48)) -> Image.Image:
+def draw_image(size: tuple[int, int] = (64, 48)) -> Image.Image:
     rows, columns = np.mgrid[0 : size[1], 0 : size[0]]
     pixels = np.stack([255 * columns / size[0], 255 * rows / size[1], np.full(rows.shape, 90.0)], 2)
     return Image.fromarray(pixels.astype(np.uint8))
@@ -44,29 +44,29 @@ def assert_nothing_is_clipped(figure: Figure) -> None:
         assert inside or not text.get_text(), text
 
 
-def test_an_overlay_has_the_size_of_the_picture() -> None:
+def test_an_overlay_has_the_size_of_the_image() -> None:
     for size in SIZES:
-        result = overlay(draw_picture(size), draw_map())
+        result = overlay(draw_image(size), draw_map())
         assert (result.size, result.mode) == (size, "RGB")
 
 
-def test_an_overlay_mixes_picture_and_colours_by_opacity() -> None:
-    picture, heatmap = draw_picture(), draw_map()
-    pixels = np.asarray(picture).astype(float)
-    assert np.array_equal(np.asarray(overlay(picture, heatmap, 0)), pixels)
-    colors = np.asarray(overlay(picture, heatmap, 1)).astype(float)
-    mixed = np.asarray(overlay(picture, heatmap, 0.3)).astype(float)
+def test_an_overlay_mixes_image_and_colours_by_opacity() -> None:
+    image, heatmap = draw_image(), draw_map()
+    pixels = np.asarray(image).astype(float)
+    assert np.array_equal(np.asarray(overlay(image, heatmap, 0)), pixels)
+    colors = np.asarray(overlay(image, heatmap, 1)).astype(float)
+    mixed = np.asarray(overlay(image, heatmap, 0.3)).astype(float)
     assert np.abs(mixed - (0.7 * pixels + 0.3 * colors)).max() <= 1
     brightest = np.unravel_index(colors.sum(2).argmax(), colors.shape[:2])
     assert abs(brightest[0] - 4.5 * 48 / 16) < 3
     assert abs(brightest[1] - 12.5 * 64 / 16) < 3
 
 
-def test_a_picture_is_turned_upright() -> None:
-    picture = draw_picture((64, 48))
-    picture.getexif()[0x0112] = 6  # to be turned a quarter clockwise
+def test_a_image_is_turned_upright() -> None:
+    image = draw_image((64, 48))
+    image.getexif()[0x0112] = 6  # to be turned a quarter clockwise
     buffer = io.BytesIO()
-    picture.save(buffer, "jpeg", exif=picture.getexif())
+    image.save(buffer, "jpeg", exif=image.getexif())
     turned = Image.open(buffer)
     assert overlay(turned, draw_map()).size == (48, 64)
     figure = draw_heatmap(turned, draw_map(), "rose", 0.5)
@@ -77,12 +77,12 @@ def test_a_picture_is_turned_upright() -> None:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", ["rose", LONG_NAME])
 def test_nothing_is_clipped(size: tuple[int, int], name: str) -> None:
-    assert_nothing_is_clipped(draw_heatmap(draw_picture(size), draw_map(), name, 0.987))
-    assert_nothing_is_clipped(draw_gallery([Tile(draw_picture(size), draw_map(), name, name, wrong=True)] * 3, name))
+    assert_nothing_is_clipped(draw_heatmap(draw_image(size), draw_map(), name, 0.987))
+    assert_nothing_is_clipped(draw_gallery([Tile(draw_image(size), draw_map(), name, name, wrong=True)] * 3, name))
 
 
-def test_a_panel_shows_the_picture_pixel_by_pixel() -> None:
-    figure = draw_heatmap(draw_picture((900, 700)), draw_map(), "rose", 0.5)
+def test_a_panel_shows_the_image_pixel_by_pixel() -> None:
+    figure = draw_heatmap(draw_image((900, 700)), draw_map(), "rose", 0.5)
     for axes in figure.axes[:2]:
         panel = axes.get_window_extent()
         assert (panel.width, panel.height) == pytest.approx((900, 700), abs=0.01)
@@ -90,40 +90,40 @@ def test_a_panel_shows_the_picture_pixel_by_pixel() -> None:
     image = np.asarray(render(figure).convert("RGB")).astype(float)
     top = image.shape[0] - round(left.y1)
     shown = image[top + 5 : top + 695, round(left.x0) + 5 : round(left.x0) + 895]
-    assert np.abs(shown - np.asarray(draw_picture((900, 700)))[5:695, 5:895]).max() <= 3
+    assert np.abs(shown - np.asarray(draw_image((900, 700)))[5:695, 5:895]).max() <= 3
 
 
 @pytest.mark.parametrize(("side", "shown"), [(64, 520), (3000, 3000), (6000, 4096)])
 def test_a_single_heatmap_keeps_the_pixels_of_a_photograph(side: int, shown: int) -> None:
-    figure = draw_heatmap(draw_picture((side, 40)), draw_map(), "rose", 0.5)
+    figure = draw_heatmap(draw_image((side, 40)), draw_map(), "rose", 0.5)
     assert figure.axes[1].get_window_extent().width == pytest.approx(shown, abs=0.01)
     assert figure.axes[1].images[0].get_array().shape[1] == min(side, shown)
 
 
 @pytest.mark.parametrize(("side", "shown"), [(64, 351), (400, 400), (900, 512)])
 def test_panels_of_a_gallery_keep_up_to_512_pixels(side: int, shown: int) -> None:
-    figure = draw_gallery([Tile(draw_picture((side, 60)), draw_map()), Tile(draw_picture((50, 50)), None)])
+    figure = draw_gallery([Tile(draw_image((side, 60)), draw_map()), Tile(draw_image((50, 50)), None)])
     assert figure.axes[0].get_window_extent().width == pytest.approx(shown, abs=0.01)
     assert figure.axes[0].images[0].get_array().shape[1] == min(side, shown)
 
 
 def test_class_and_confidence_are_written_as_they_are() -> None:
-    figure = draw_heatmap(draw_picture((500, 300)), draw_map(), "$x_1$ & {rose}", 0.987)
+    figure = draw_heatmap(draw_image((500, 300)), draw_map(), "$x_1$ & {rose}", 0.987)
     assert [text.get_text() for text in figure.texts] == ["$x_1$ & {rose} · 98.7 %"]
     assert not figure.texts[0].get_parse_math()
     assert LONG_NAME.split(",")[0] in " ".join(
-        text.get_text() for text in draw_heatmap(draw_picture(), draw_map(), LONG_NAME, 0.1).texts
+        text.get_text() for text in draw_heatmap(draw_image(), draw_map(), LONG_NAME, 0.1).texts
     )
 
 
 def test_a_scale_says_what_the_colours_mean() -> None:
-    scale = draw_heatmap(draw_picture((500, 400)), draw_map(), "rose", 0.5).axes[-1]
+    scale = draw_heatmap(draw_image((500, 400)), draw_map(), "rose", 0.5).axes[-1]
     assert [label.get_text() for label in scale.get_yticklabels()] == ["0", "0.5", "1"]
     assert scale.get_ylabel() == "evidence, from its least to its most"
 
 
 def measure_lightness(colormap: str) -> np.ndarray:
-    """Return CIE L* of 33 colours, from 0, black, to 100, white."""
+    """Return CIE L* of 33 colors, from 0, black, to 100, white."""
     colors = matplotlib.colormaps[colormap](np.linspace(0, 1, 33))[:, :3]
     linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
     luminance = linear @ (0.2126, 0.7152, 0.0722)
@@ -133,16 +133,16 @@ def measure_lightness(colormap: str) -> np.ndarray:
 def test_more_evidence_is_lighter_by_even_steps() -> None:
     steps = np.diff(measure_lightness(COLORMAP))
     assert steps.min() > 0
-    assert steps[2:].min() > 0.8 * steps.mean()  # the darkest colours differ in hue as well
+    assert steps[2:].min() > 0.8 * steps.mean()  # the darkest colors differ in hue as well
     assert steps.max() < 1.3 * steps.mean()
     assert np.diff(measure_lightness("jet")).min() < 0
 
 
-def test_a_gallery_shows_pictures_and_maps_in_order() -> None:
-    tiles = [Tile(draw_picture(), None, "picture"), Tile(draw_picture(), draw_map(), "Grad-CAM", "rose, 90 %")]
-    figure = draw_gallery([*tiles, Tile(draw_picture(), draw_map().T, "Eigen-CAM", "tulip, 8 %")])
+def test_a_gallery_shows_images_and_maps_in_order() -> None:
+    tiles = [Tile(draw_image(), None, "image"), Tile(draw_image(), draw_map(), "Grad-CAM", "rose, 90 %")]
+    figure = draw_gallery([*tiles, Tile(draw_image(), draw_map().T, "Eigen-CAM", "tulip, 8 %")])
     assert [text.get_text() for text in figure.texts] == [
-        "picture",
+        "image",
         "Grad-CAM",
         "rose, 90 %",
         "Eigen-CAM",
@@ -150,12 +150,12 @@ def test_a_gallery_shows_pictures_and_maps_in_order() -> None:
     ]
     assert len(figure.axes) == 4
     shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes[:3]]
-    assert np.array_equal(shown[0], np.asarray(draw_picture()))
+    assert np.array_equal(shown[0], np.asarray(draw_image()))
     assert not np.array_equal(shown[1], shown[2])
 
 
 def test_a_gallery_breaks_into_rows_and_marks_what_is_wrong() -> None:
-    tiles = [Tile(draw_picture(), draw_map(), f"class {number}", wrong=number == 3) for number in range(5)]
+    tiles = [Tile(draw_image(), draw_map(), f"class {number}", wrong=number == 3) for number in range(5)]
     figure = draw_gallery(tiles, columns=2)
     tops = [round(axes.get_position().y1, 3) for axes in figure.axes[:5]]
     assert tops[0] == tops[1] > tops[2] == tops[3] > tops[4]
@@ -166,8 +166,8 @@ def test_a_gallery_breaks_into_rows_and_marks_what_is_wrong() -> None:
 def test_what_is_no_heatmap_is_refused() -> None:
     for heatmap in (draw_map() * 2, draw_map()[None], np.full((4, 4), np.nan)):
         with pytest.raises(ConfigError, match="heatmap"):
-            overlay(draw_picture(), heatmap)
+            overlay(draw_image(), heatmap)
     with pytest.raises(ConfigError, match="opacity"):
-        overlay(draw_picture(), draw_map(), 1.5)
+        overlay(draw_image(), draw_map(), 1.5)
     with pytest.raises(ConfigError, match="at least one"):
         draw_gallery([])

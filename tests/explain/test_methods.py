@@ -25,15 +25,15 @@ def test_hirescam_adds_up_to_the_logit_without_the_bias() -> None:
 def test_gradcam_plus_plus_follows_equation_19() -> None:
     activations, gradients = draw()
     expected = torch.zeros(2, 4, 5)
-    for picture in range(2):
+    for image in range(2):
         for channel in range(3):
-            a, g = activations[picture, channel], gradients[picture, channel]
+            a, g = activations[image, channel], gradients[image, channel]
             weight = 0.0
             for y in range(4):
                 for x in range(5):
                     alpha = g[y, x] ** 2 / (2 * g[y, x] ** 2 + a.sum() * g[y, x] ** 3)
                     weight += float(alpha * max(g[y, x], torch.tensor(0.0)))
-            expected[picture] += weight * a
+            expected[image] += weight * a
     assert torch.allclose(methods.gradcam_plus_plus(activations, gradients), expected, rtol=1e-3, atol=1e-3)
 
 

@@ -68,8 +68,8 @@ def load_network(name: str) -> tuple[nn.Module, str]:
 
 def draw_inputs(size: int) -> Tensor:
     """A flower, a building and noise."""
-    pictures = [torch.tensor(load_sample_image(name)).float() / 255 for name in ("flower.jpg", "china.jpg")]
-    photographs = torch.cat([F.interpolate(p.permute(2, 0, 1)[None], (size, size), mode="area") for p in pictures])
+    images = [torch.tensor(load_sample_image(name)).float() / 255 for name in ("flower.jpg", "china.jpg")]
+    photographs = torch.cat([F.interpolate(p.permute(2, 0, 1)[None], (size, size), mode="area") for p in images])
     noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     return torch.cat([(photographs - 0.45) / 0.225, noise])
 
@@ -96,8 +96,8 @@ def draw_both(
 
 
 def correlate(mine: Tensor, theirs: Tensor) -> Tensor:
-    centred = [maps.flatten(1).double() - maps.flatten(1).double().mean(1, keepdim=True) for maps in (mine, theirs)]
-    return (centred[0] * centred[1]).sum(1) / (centred[0].norm(dim=1) * centred[1].norm(dim=1))
+    centerd = [maps.flatten(1).double() - maps.flatten(1).double().mean(1, keepdim=True) for maps in (mine, theirs)]
+    return (centerd[0] * centerd[1]).sum(1) / (centerd[0].norm(dim=1) * centerd[1].norm(dim=1))
 
 
 def assert_agreement(mine: Tensor, theirs: Tensor) -> None:

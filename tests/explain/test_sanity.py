@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from deepbloom.errors import ConfigError
 from deepbloom.explain.cam import class_activation_maps
-from deepbloom.explain.faithfulness import centre_maps, random_maps
+from deepbloom.explain.faithfulness import center_maps, random_maps
 from deepbloom.explain.sanity import randomization_test, rank_correlation
 
 LAYERS = ("head", "second", "first")
@@ -40,8 +40,8 @@ def gradcam(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def detect_edges(model: nn.Module, inputs: Tensor) -> Tensor:
-    grey = inputs.mean(1)
-    return (grey.diff(dim=1)[:, :, 1:] ** 2 + grey.diff(dim=2)[:, 1:] ** 2).sqrt()
+    gray = inputs.mean(1)
+    return (gray.diff(dim=1)[:, :, 1:] ** 2 + gray.diff(dim=2)[:, 1:] ** 2).sqrt()
 
 
 def test_maps_of_the_network_change_with_its_weights(model: nn.Module, inputs: Tensor) -> None:
@@ -51,7 +51,7 @@ def test_maps_of_the_network_change_with_its_weights(model: nn.Module, inputs: T
     assert (result.rank_correlation.mean(1) < 0.5).all()
 
 
-@pytest.mark.parametrize("blind", [detect_edges, lambda model, inputs: centre_maps(len(inputs), (24, 24))])
+@pytest.mark.parametrize("blind", [detect_edges, lambda model, inputs: center_maps(len(inputs), (24, 24))])
 def test_maps_that_ignore_the_network_are_found_out(model: nn.Module, inputs: Tensor, blind) -> None:
     result = randomization_test(model, inputs, blind, LAYERS)
     assert torch.allclose(result.rank_correlation, torch.ones(3, 4))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepbloom import cli
-from deepbloom.data.synthetic import SyntheticFlowers, shortcut_mark
+from deepbloom.cli import main as cli
+from deepbloom.data.sources.synthetic.source import SyntheticFlowers, shortcut_mark
 from deepbloom.explain.cam import class_activation_maps
 from deepbloom.explain.localization import area_share, energy_inside, resize_mask
 from deepbloom.explain.measuring import measure_localization
@@ -41,7 +41,7 @@ class Corners(nn.Module):
 
 
 class Middles(Corners):
-    """The same, but what it looks at is the middle of the picture."""
+    """The same, but what it looks at is the middle of the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Middles(Corners):
 
 
 def draw(rate: float, classes: int = 4, per_class: int = 3, side: int = SIDE) -> tuple[Tensor, Tensor, Tensor]:
-    """Return pictures, in [0, 1], masks and classes of drawn flowers."""
+    """Return images, in [0, 1], masks and classes of drawn flowers."""
     source = SyntheticFlowers.create(classes, per_class, shortcut_rate=rate)
     pixels = torch.from_numpy(np.stack([np.asarray(source.read(index)) for index in range(len(source))]))
     small = nn.functional.interpolate(pixels.permute(0, 3, 1, 2).float() / 255, (side, side), mode="area")
@@ -98,7 +98,7 @@ def test_without_marks_the_reader_of_marks_has_no_evidence() -> None:
 
 
 def train_small(rate: float) -> tuple[float, dict[str, np.ndarray]]:
-    """Train a tiny network on three species; return its accuracy and localization on pictures that it never saw."""
+    """Train a tiny network on three species; return its accuracy and localization on images that it never saw."""
     inputs, masks, targets = draw(rate, classes=3, per_class=24, side=64)
     inputs = 4 * (inputs - 0.45)
     held_out = torch.arange(len(inputs)) % 3 == 0
@@ -148,7 +148,7 @@ def mark_energy(run: Path) -> tuple[float, float]:
     source = SyntheticFlowers.create(8, 40, shortcut_rate=1.0)
     chosen = range(0, len(source), 16)
     pixels = np.stack([np.asarray(source.read(index)) for index in chosen])
-    from deepbloom.data.transforms import normalize
+    from deepbloom.data.preprocessing import normalize
 
     inputs = normalize(torch.from_numpy(pixels), trained.preprocessing)
     targets = torch.from_numpy(source.targets[list(chosen)])

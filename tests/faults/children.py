@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from deepbloom import atomic_files, cli
+from deepbloom.cli import main as cli
 from deepbloom.engine import train as loop
+from deepbloom.runs import files as atomic_files
 
 Fault = Callable[[], None]
 

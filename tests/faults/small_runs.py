@@ -1,4 +1,4 @@
-"""Training runs of a second: tiny networks on pictures of 16 pixels, and all that a run leaves, for comparison."""
+"""Training runs of a second: tiny networks on images of 16 pixels, and all that a run leaves, for comparison."""
 
 import csv
 import json
@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from deepbloom import run_dir
-from deepbloom.config import (
+from deepbloom.config.settings import (
     AugmentConfig,
     DataConfig,
     ModelConfig,
@@ -19,10 +18,11 @@ from deepbloom.config import (
     SchedulerConfig,
     TrainConfig,
 )
-from deepbloom.data.transforms import Preprocessing
+from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_tensors
 from deepbloom.models import registry
-from deepbloom.models.from_scratch import child_stages
+from deepbloom.models.scratch import child_stages
+from deepbloom.runs import folder as run_dir
 
 NOT_REPEATED = ("seconds", "images_per_second", "train_seconds", "prefix_seconds", "latency_ms", "peak_memory_bytes")
 """Times and memory, the only figures in which a resumed run may differ."""
@@ -54,7 +54,7 @@ NETWORKS = {"tiny": TINY, "tiny_partial": replace(TINY, name="tiny_partial", tra
 
 
 def settings(
-    pictures: Path, folder: Path, model: str = "tiny", pixel_cache: str = "auto", mixup: float = 0.2, **train: Any
+    images: Path, folder: Path, model: str = "tiny", pixel_cache: str = "auto", mixup: float = 0.2, **train: Any
 ) -> RunConfig:
     """Return the settings of a run of 12 steps in three epochs, saved after every step."""
     options = {"epochs": 3, "batch_size": 8, "num_threads": 1, "precision": "fp32", "ema_decay": 0.9}
@@ -62,7 +62,7 @@ def settings(
     return RunConfig(
         output_dir=str(folder),
         model=ModelConfig(model),
-        data=DataConfig("imagefolder", root=str(pictures), pixel_cache=pixel_cache),
+        data=DataConfig("imagefolder", root=str(images), pixel_cache=pixel_cache),
         optimizer=OptimizerConfig(weight_decay=0.01, lr=0.01),
         scheduler=SchedulerConfig("one_cycle"),
         augment=AugmentConfig(mixup_alpha=mixup),

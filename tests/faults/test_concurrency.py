@@ -12,14 +12,15 @@ import pytest
 from children import Child, at_step, kill
 from small_runs import outcome, settings
 
-from deepbloom import atomic_files, run_dir
 from deepbloom.commands.train import train
 from deepbloom.data import pixel_cache
 from deepbloom.data.cache_folder import cache_folder
-from deepbloom.data.imagefolder import ImageFolder
 from deepbloom.data.pixel_cache import open_pixels
-from deepbloom.data.transforms import Preprocessing, resize
+from deepbloom.data.preprocessing import Preprocessing, resize
+from deepbloom.data.sources.imagefolder import ImageFolder
 from deepbloom.engine.checkpoint import STATE_KIND, read_tensors
+from deepbloom.runs import files as atomic_files
+from deepbloom.runs import folder as run_dir
 
 SMALL = Preprocessing(size=8)
 DAY = 86_400
@@ -28,8 +29,8 @@ STEPS = 4
 
 
 @pytest.fixture(scope="module")
-def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    return outcome(train(settings(pictures, tmp_path_factory.mktemp("whole") / "run")))
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return outcome(train(settings(images, tmp_path_factory.mktemp("whole") / "run")))
 
 
 def eight_makers(source: ImageFolder, folder: Path, wait_for: int = 1) -> tuple[list[int], int]:
@@ -59,8 +60,8 @@ def eight_makers(source: ImageFolder, folder: Path, wait_for: int = 1) -> tuple[
     return [child.wait() for child in children], len(list(made.iterdir()))
 
 
-def test_eight_processes_that_need_one_cache_make_it_once(pictures: Path, tmp_path: Path, tally: Callable) -> None:
-    codes, makers = eight_makers(ImageFolder.create(pictures), tmp_path)
+def test_eight_processes_that_need_one_cache_make_it_once(images: Path, tmp_path: Path, tally: Callable) -> None:
+    codes, makers = eight_makers(ImageFolder.create(images), tmp_path)
     assert codes == [0] * 8
     assert makers == 1
     assert len(list((tmp_path / "cache").glob("*.pixels"))) == 1
@@ -68,17 +69,17 @@ def test_eight_processes_that_need_one_cache_make_it_once(pictures: Path, tmp_pa
 
 
 def test_without_the_lock_several_would_make_it_and_get_in_each_others_way(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pixel_cache, "locked_folder", lambda folder: nullcontext(folder.mkdir(exist_ok=True)))
-    codes, makers = eight_makers(ImageFolder.create(pictures), tmp_path, wait_for=2)
+    codes, makers = eight_makers(ImageFolder.create(images), tmp_path, wait_for=2)
     assert makers > 1
     assert set(codes) != {0}
 
 
-def test_eight_starts_of_one_run_give_one_result(pictures: Path, whole: dict, tmp_path: Path, tally: Callable) -> None:
+def test_eight_starts_of_one_run_give_one_result(images: Path, whole: dict, tmp_path: Path, tally: Callable) -> None:
     """One trains; the others stop with a message, or find it complete."""
-    config = settings(pictures, tmp_path / "run")
+    config = settings(images, tmp_path / "run")
     children = [Child(lambda: train(config), tmp_path / f"output{number}") for number in range(8)]
     codes = [child.wait(120) for child in children]
     assert set(codes) <= {0, 2}
@@ -91,22 +92,22 @@ def test_eight_starts_of_one_run_give_one_result(pictures: Path, whole: dict, tm
 
 
 def test_without_the_lock_two_would_train_in_one_folder(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import fcntl
 
     folder = atomic_files.make_folder(tmp_path / "run")
     with run_dir.exclusive(folder):
-        held = Child(lambda: train(settings(pictures, folder, epochs=1)), tmp_path / "held")
+        held = Child(lambda: train(settings(images, folder, epochs=1)), tmp_path / "held")
         assert held.wait() == 2
         monkeypatch.setattr(fcntl, "flock", lambda *_: None)
-        assert Child(lambda: train(settings(pictures, folder, epochs=1)), tmp_path / "free").wait() == 0
+        assert Child(lambda: train(settings(images, folder, epochs=1)), tmp_path / "free").wait() == 0
 
 
 def test_where_the_holder_is_killed_another_takes_over(
-    pictures: Path, whole: dict, tmp_path: Path, tally: Callable
+    images: Path, whole: dict, tmp_path: Path, tally: Callable
 ) -> None:
-    config = settings(pictures, tmp_path / "run")
+    config = settings(images, tmp_path / "run")
     reached = tmp_path / "reached"
 
     def hang() -> None:
@@ -132,9 +133,9 @@ def test_where_the_holder_is_killed_another_takes_over(
 
 
 @pytest.mark.parametrize("shift", [-DAY, DAY])
-def test_a_clock_moved_by_a_day_changes_nothing(shift: int, pictures: Path, whole: dict, tmp_path: Path) -> None:
+def test_a_clock_moved_by_a_day_changes_nothing(shift: int, images: Path, whole: dict, tmp_path: Path) -> None:
     """The clock jumps in the middle of a run, and the files of the run and the cache are dated a day off."""
-    config = settings(pictures, tmp_path / "run")
+    config = settings(images, tmp_path / "run")
     caches = cache_folder() / "pixels"
     honest, honest_ns = time.time, time.time_ns
 
@@ -155,10 +156,10 @@ def test_a_clock_moved_by_a_day_changes_nothing(shift: int, pictures: Path, whol
 
 @pytest.mark.parametrize(("clock", "saved_step"), [("monotonic", 8), ("wall", 4)])
 def test_a_clock_moved_back_by_a_day_does_not_stop_the_saving(
-    clock: str, saved_step: int, pictures: Path, tmp_path: Path, tally: Callable
+    clock: str, saved_step: int, images: Path, tmp_path: Path, tally: Callable
 ) -> None:
     """The control asks the clock on the wall instead: of the steps after the jump nothing would be saved for a day."""
-    config = settings(pictures, tmp_path / "run")
+    config = settings(images, tmp_path / "run")
     honest = time.time
 
     def jump() -> None:

@@ -12,15 +12,16 @@ import torch
 from children import Child, at_step, kill
 from small_runs import outcome, settings
 
-from deepbloom import cli, run_dir
+from deepbloom.cli import main as cli
 from deepbloom.commands.train import train
-from deepbloom.data.imagefolder import ImageFolder
 from deepbloom.data.pixel_cache import CachedPixels, find_cache, open_pixels
-from deepbloom.data.transforms import Preprocessing
+from deepbloom.data.preprocessing import Preprocessing
+from deepbloom.data.sources.imagefolder import ImageFolder
 from deepbloom.engine import checkpoint
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_tensors, write_tensors
 from deepbloom.errors import CheckpointError, WeightsError
-from deepbloom.models.pretrained import fetch_state_dict
+from deepbloom.models.weights import fetch_state_dict
+from deepbloom.runs import folder as run_dir
 
 Damage = Callable[[bytes], bytes]
 
@@ -106,9 +107,9 @@ def test_200_flips_and_200_lengths_of_a_real_runs_files_are_found(
         tally("damaged files found")
 
 
-def stopped(pictures: Path, folder: Path) -> object:
+def stopped(images: Path, folder: Path) -> object:
     """Return the settings of a run that was killed in the second epoch."""
-    config = settings(pictures, folder)
+    config = settings(images, folder)
 
     def work() -> None:
         with at_step(kill, 7):
@@ -124,9 +125,9 @@ def stopped(pictures: Path, folder: Path) -> object:
     ids=["end", "head", "empty", "half", "gone"],
 )
 def test_an_automatic_resume_falls_back_to_the_state_before_and_says_so(
-    damage: Damage | None, pictures: Path, tmp_path: Path, tally: Callable
+    damage: Damage | None, images: Path, tmp_path: Path, tally: Callable
 ) -> None:
-    config = stopped(pictures, tmp_path / "run")
+    config = stopped(images, tmp_path / "run")
     last = tmp_path / "run" / run_dir.LAST
     if damage:
         last.write_bytes(damage(last.read_bytes()))
@@ -138,14 +139,14 @@ def test_an_automatic_resume_falls_back_to_the_state_before_and_says_so(
     assert "goes on from the state that was saved before it" in log
     progress = before["progress"]
     assert f"going on in epoch {progress['epoch']} after step {progress['step']}" in log
-    whole = outcome(train(settings(pictures, tmp_path / "whole")))
+    whole = outcome(train(settings(images, tmp_path / "whole")))
     assert outcome(tmp_path / "run") == whole
     tally("damaged files found")
 
 
-def test_two_damaged_states_stop_with_what_to_do(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_two_damaged_states_stop_with_what_to_do(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Also the control of the test above: without the state before, there is nothing to fall back to."""
-    config = stopped(pictures, tmp_path / "run")
+    config = stopped(images, tmp_path / "run")
     for name in (run_dir.LAST, run_dir.PREVIOUS):
         path = tmp_path / "run" / name
         path.write_bytes(truncate(0.5)(path.read_bytes()))
@@ -158,19 +159,19 @@ def test_two_damaged_states_stop_with_what_to_do(pictures: Path, tmp_path: Path,
 
 @pytest.mark.parametrize("given", [".", run_dir.MODEL])
 def test_a_checkpoint_that_is_named_never_falls_back(
-    given: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    given: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    stopped(pictures, tmp_path / "run")
+    stopped(images, tmp_path / "run")
     model = tmp_path / "run" / run_dir.MODEL
     model.write_bytes(flip(-9, 1)(model.read_bytes()))
     assert (tmp_path / "run" / run_dir.PREVIOUS).exists()
-    arguments = ["predict", f"ckpt={tmp_path / 'run' / given}", f"image={pictures}"]
+    arguments = ["predict", f"ckpt={tmp_path / 'run' / given}", f"image={images}"]
     assert cli.guarded(lambda: cli.dispatch(arguments)) == 2
     assert "is damaged" in capsys.readouterr().err
 
 
-def test_a_complete_run_keeps_one_state_only(pictures: Path, tmp_path: Path) -> None:
-    folder = train(settings(pictures, tmp_path / "run"))
+def test_a_complete_run_keeps_one_state_only(images: Path, tmp_path: Path) -> None:
+    folder = train(settings(images, tmp_path / "run"))
     assert (folder / run_dir.LAST).exists()
     assert not (folder / run_dir.PREVIOUS).exists()
 
@@ -193,9 +194,9 @@ def test_a_complete_run_keeps_one_state_only(pictures: Path, tmp_path: Path) -> 
     ],
 )
 def test_a_state_of_another_shape_is_refused(
-    change: Callable, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    change: Callable, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    config = stopped(pictures, tmp_path / "run")
+    config = stopped(images, tmp_path / "run")
     tensors, header = read_tensors(tmp_path / "run" / run_dir.LAST, STATE_KIND)
     change(header)
     write_tensors(tmp_path / "run" / run_dir.LAST, tensors, header)
@@ -209,8 +210,8 @@ def test_a_state_of_another_shape_is_refused(
 SMALL = Preprocessing(size=8)
 
 
-def check_pixels(pictures: Path, folder: Path, damages: list[Damage], tally: Callable) -> None:
-    source = ImageFolder.create(pictures)
+def check_pixels(images: Path, folder: Path, damages: list[Damage], tally: Callable) -> None:
+    source = ImageFolder.create(images)
     made = open_pixels(source, SMALL, str(folder), 0, progress=False)
     assert isinstance(made, CachedPixels)
     indices = np.arange(len(source))
@@ -226,20 +227,20 @@ def check_pixels(pictures: Path, folder: Path, damages: list[Damage], tally: Cal
     assert path.read_bytes() == content
 
 
-def test_a_damaged_pixel_cache_is_made_again(pictures: Path, tmp_path: Path, tally: Callable) -> None:
-    check_pixels(pictures, tmp_path / "cache", [*flips(10), truncate(0.3), truncate(0.99)], tally)
+def test_a_damaged_pixel_cache_is_made_again(images: Path, tmp_path: Path, tally: Callable) -> None:
+    check_pixels(images, tmp_path / "cache", [*flips(10), truncate(0.3), truncate(0.99)], tally)
 
 
 @pytest.mark.long
-def test_a_pixel_cache_with_any_flip_or_length_is_made_again(pictures: Path, tmp_path: Path, tally: Callable) -> None:
+def test_a_pixel_cache_with_any_flip_or_length_is_made_again(images: Path, tmp_path: Path, tally: Callable) -> None:
     damages = [*flips(200), *(truncate(number / 50) for number in range(50))]
-    check_pixels(pictures, tmp_path / "cache", damages, tally)
+    check_pixels(images, tmp_path / "cache", damages, tally)
 
 
 def test_without_the_digest_damaged_pixels_would_be_trained_on(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = ImageFolder.create(pictures)
+    source = ImageFolder.create(images)
     made = open_pixels(source, SMALL, str(tmp_path), 0, progress=False)
     path, content, shape = made.path, made.path.read_bytes(), (len(source), 8, 8, 3)
     made.close()

@@ -67,15 +67,15 @@ def test_gradios_own_routes_take_nothing(page, path: str, tally: Callable) -> No
 
 
 @pytest.mark.parametrize("headers", OTHER_SITES)
-def test_another_sites_page_is_refused(page, picture: bytes, headers: dict[str, str], tally: Callable) -> None:
-    assert page.ask(body=picture, **headers)[0] == 403
-    assert page.ask(body=picture, origin=f"http://127.0.0.1:{page.port}", sec_fetch_site="same-origin")[0] == 200
+def test_another_sites_page_is_refused(page, image: bytes, headers: dict[str, str], tally: Callable) -> None:
+    assert page.ask(body=image, **headers)[0] == 403
+    assert page.ask(body=image, origin=f"http://127.0.0.1:{page.port}", sec_fetch_site="same-origin")[0] == 200
     tally("attacks refused")
 
 
 @pytest.mark.parametrize("kind", FORMS)
-def test_what_a_form_can_send_is_refused(page, picture: bytes, kind: str, tally: Callable) -> None:
-    assert page.ask(body=picture, content_type=kind)[0] == 415
+def test_what_a_form_can_send_is_refused(page, image: bytes, kind: str, tally: Callable) -> None:
+    assert page.ask(body=image, content_type=kind)[0] == 415
     tally("attacks refused")
 
 
@@ -85,10 +85,8 @@ def test_another_site_gets_no_leave_to_ask(page, tally: Callable) -> None:
     tally("attacks refused")
 
 
-def test_a_path_or_address_in_place_of_bytes_is_no_picture(
-    page, tmp_path: Path, picture: bytes, tally: Callable
-) -> None:
-    (tmp_path / "secret.png").write_bytes(picture)
+def test_a_path_or_address_in_place_of_bytes_is_no_image(page, tmp_path: Path, image: bytes, tally: Callable) -> None:
+    (tmp_path / "secret.png").write_bytes(image)
     for text in (tmp_path / "secret.png", json.dumps({"path": str(tmp_path / "secret.png")}), "http://127.0.0.1/a.png"):
         assert page.ask(body=str(text).encode())[0] == 422
         tally("attacks refused")
@@ -103,9 +101,9 @@ def test_an_upload_that_is_too_large_is_refused(page, tally: Callable) -> None:
             tally("attacks refused")
 
 
-def test_slow_uploads_end_and_others_are_answered_meanwhile(page, picture: bytes, tally: Callable) -> None:
+def test_slow_uploads_end_and_others_are_answered_meanwhile(page, image: bytes, tally: Callable) -> None:
     slow = [_connect(page, "Content-Length: 1000") for _ in range(8)]
-    assert page.ask(body=picture)[0] == 200
+    assert page.ask(body=image)[0] == 200
     for connection in slow:
         connection.settimeout(10)
         assert b" 408 " in connection.recv(200)
@@ -113,31 +111,29 @@ def test_slow_uploads_end_and_others_are_answered_meanwhile(page, picture: bytes
         tally("attacks refused")
 
 
-def test_more_uploads_than_there_are_places_are_turned_away_and_forgotten(
-    page, picture: bytes, tally: Callable
-) -> None:
+def test_more_uploads_than_there_are_places_are_turned_away_and_forgotten(page, image: bytes, tally: Callable) -> None:
     slow = [_connect(page, "Content-Length: 1000") for _ in range(16)]
     time.sleep(0.3)
-    status, body = page.ask(body=picture)
+    status, body = page.ask(body=image)
     assert status == 503
     assert "Too many" in json.loads(body)["error"]
     tally("attacks refused")
     for connection in slow:
         connection.close()
     deadline = time.monotonic() + 10
-    while page.ask(body=picture)[0] != 200:
+    while page.ask(body=image)[0] != 200:
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def test_many_at_once_get_the_answers_of_one_at_a_time(page, pictures_bytes: list[bytes]) -> None:
-    alone = [page.answer(content) for content in pictures_bytes]
+def test_many_at_once_get_the_answers_of_one_at_a_time(page, images_bytes: list[bytes]) -> None:
+    alone = [page.answer(content) for content in images_bytes]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(page.answer, pictures_bytes))
+        together = list(pool.map(page.answer, images_bytes))
     assert together == alone
 
 
-def test_no_file_is_made_for_an_upload(page, picture: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_is_made_for_an_upload(page, image: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     watching = threading.Event()
 
@@ -148,7 +144,7 @@ def test_no_file_is_made_for_an_upload(page, picture: bytes, tmp_path: Path, mon
     sys.addaudithook(note)
     watching.set()
     try:
-        page.answer(picture)
+        page.answer(image)
         assert not made
         (tmp_path / "control").write_bytes(b"")
         assert made  # the watcher works
@@ -166,21 +162,21 @@ def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("unguarded")
 @pytest.mark.parametrize("headers", [*OTHER_SITES, *({"content_type": kind} for kind in FORMS)])
-def test_without_the_guard_another_sites_page_and_form_would_be_answered(page, picture: bytes, headers: dict) -> None:
-    status, body = page.ask(body=picture, **headers)
+def test_without_the_guard_another_sites_page_and_form_would_be_answered(page, image: bytes, headers: dict) -> None:
+    status, body = page.ask(body=image, **headers)
     assert status == 200
     assert json.loads(body)["networks"]
 
 
 @pytest.mark.usefixtures("unguarded")
-def test_without_the_guard_anybody_could_leave_files_here(page, picture: bytes) -> None:
+def test_without_the_guard_anybody_could_leave_files_here(page, image: bytes) -> None:
     assert page.ask("/gradio_api/info", method="GET")[0] == 200
     lines = ["--x", 'Content-Disposition: form-data; name="files"; filename="a.png"', "", ""]
-    body = "\r\n".join(lines).encode() + picture + b"\r\n--x--\r\n"
+    body = "\r\n".join(lines).encode() + image + b"\r\n--x--\r\n"
     status, answer = page.ask("/gradio_api/upload", body, content_type="multipart/form-data; boundary=x")
     assert status == 200
     (made,) = map(Path, json.loads(answer))
-    assert made.read_bytes() == picture
+    assert made.read_bytes() == image
     made.unlink()
     made.parent.rmdir()
 
@@ -190,7 +186,7 @@ def test_without_the_limit_an_upload_of_any_size_would_be_taken_in(page, monkeyp
     with _connect(page, "Transfer-Encoding: chunked") as connection:
         _send_21_megabytes(connection)
         connection.sendall(b"0\r\n\r\n")
-        assert b" 422 " in connection.recv(200)  # all of it was received, and is no picture
+        assert b" 422 " in connection.recv(200)  # all of it was received, and is no image
 
 
 def test_without_the_time_limit_a_slow_upload_would_keep_its_place(page, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,12 +200,12 @@ def test_without_the_time_limit_a_slow_upload_would_keep_its_place(page, monkeyp
             connection.recv(200)
 
 
-def test_without_the_places_every_upload_would_be_kept(page, picture: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_places_every_upload_would_be_kept(page, image: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     places = uploads.MAX_WAITING
     monkeypatch.setattr(uploads, "MAX_WAITING", 10**6)
     slow = [_connect(page, "Content-Length: 1000") for _ in range(2 * places)]
     time.sleep(0.3)
-    assert page.ask(body=picture)[0] == 200
+    assert page.ask(body=image)[0] == 200
     for connection in slow:
         connection.close()
 

@@ -16,7 +16,7 @@ from PIL import Image
 from demo_page import Page
 
 AT_ONCE = 8
-PICTURES = 20
+IMAGES = 20
 WARMING = 40
 GROWTH_BYTES = 16_000_000
 """The allocator's own ups and downs; the pixels of 23 uploads are more."""
@@ -38,7 +38,7 @@ def memory_bytes() -> int:
 
 
 def check_uploads(page: Page, contents: list[bytes], expected: list[list], uploads: int) -> None:
-    """Upload and compare every answer with that of each network for the picture; then look at what is left."""
+    """Upload and compare every answer with that of each network for the image; then look at what is left."""
 
     def upload(number: int) -> list:
         return [network["top5"] for network in page.answer(contents[number % len(contents)])["networks"]]
@@ -55,19 +55,19 @@ def check_uploads(page: Page, contents: list[bytes], expected: list[list], uploa
 
 @pytest.fixture(scope="module")
 def contents() -> list[bytes]:
-    return [noise(number) for number in range(PICTURES)]
+    return [noise(number) for number in range(IMAGES)]
 
 
 @pytest.fixture
 def expected(page: Page, contents: list[bytes], deepbloom: Callable, tmp_path: Path) -> list[list]:
-    """What predict says of every picture, for each network of the page."""
-    (tmp_path / "pictures").mkdir()
+    """What predict says of every image, for each network of the page."""
+    (tmp_path / "images").mkdir()
     for number, content in enumerate(contents):
-        (tmp_path / "pictures" / f"{number:03d}.jpg").write_bytes(content)
+        (tmp_path / "images" / f"{number:03d}.jpg").write_bytes(content)
     answers = []
     for place, checkpoint in enumerate(page.checkpoints):
         folder = tmp_path / f"out{place}"
-        arguments = (f"ckpt={checkpoint}", f"image={tmp_path / 'pictures'}", f"output_dir={folder}", "batch_size=1")
+        arguments = (f"ckpt={checkpoint}", f"image={tmp_path / 'images'}", f"output_dir={folder}", "batch_size=1")
         code, _, messages = deepbloom("predict", *arguments)
         assert code == 0, messages
         answers.append([row["top5"] for row in json.loads((folder / "predictions.json").read_text())])
@@ -83,7 +83,7 @@ def test_uploads_are_answered_as_by_predict_without_growth(
     tally("uploads to the demo answered as by predict", uploads)
 
 
-def test_a_page_that_keeps_its_pictures_is_noticed(
+def test_a_page_that_keeps_its_images_is_noticed(
     page: Page, contents: list[bytes], expected: list[list], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: the pixels of every upload are kept."""

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from children import Child, counted, kill
 
-from deepbloom.data import flowers102, pixel_cache
-from deepbloom.data.imagefolder import ImageFolder
+from deepbloom.data import pixel_cache
 from deepbloom.data.pixel_cache import open_pixels
-from deepbloom.data.transforms import Preprocessing, resize
+from deepbloom.data.preprocessing import Preprocessing, resize
+from deepbloom.data.sources import flowers102
+from deepbloom.data.sources.imagefolder import ImageFolder
 from deepbloom.errors import DataError
 
 CONTENT = bytes(range(256)) * 20
@@ -24,7 +25,7 @@ SMALL = Preprocessing(size=8)
 
 
 def archive(*more: tarfile.TarInfo) -> bytes:
-    """Return an archive of five pictures, and of what else is given: links, or files with `CONTENT`."""
+    """Return an archive of five images, and of what else is given: links, or files with `CONTENT`."""
     content = io.BytesIO()
     members = [tarfile.TarInfo(f"jpg/image_{number:05d}.jpg") for number in range(1, 6)]
     with tarfile.open(fileobj=content, mode="w:gz") as file:
@@ -35,7 +36,7 @@ def archive(*more: tarfile.TarInfo) -> bytes:
 
 
 def unpack(folder: Path) -> None:
-    flowers102._extract(folder, flowers102.ARCHIVE, "jpg", flowers102._holds_pictures)
+    flowers102._extract(folder, flowers102.ARCHIVE, "jpg", flowers102._holds_images)
 
 
 def test_a_killed_download_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable) -> None:
@@ -66,13 +67,13 @@ def test_a_killed_extraction_is_made_again(tmp_path: Path, monkeypatch: pytest.M
 
     def work() -> None:
         call, _ = counted(kill, 4)
-        honest = flowers102._PicturesOnly.__call__
+        honest = flowers102._ImagesOnly.__call__
 
         def check(self: object, member: tarfile.TarInfo, place: str) -> object:
             call()
             return honest(self, member, place)
 
-        flowers102._PicturesOnly.__call__ = check
+        flowers102._ImagesOnly.__call__ = check
         unpack(tmp_path)
 
     assert Child(work, tmp_path / "output").wait() == -signal.SIGKILL
@@ -85,7 +86,7 @@ def test_a_killed_extraction_is_made_again(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_an_extraction_into_its_place_would_leave_a_half(tmp_path: Path) -> None:
-    """The control: without the folder beside it, a kill leaves pictures that look complete."""
+    """The control: without the folder beside it, a kill leaves images that look complete."""
     (tmp_path / "x.tgz").write_bytes(archive())
 
     def work() -> None:
@@ -96,7 +97,7 @@ def test_an_extraction_into_its_place_would_leave_a_half(tmp_path: Path) -> None
                 file.extract(member, tmp_path, filter="data")
 
     assert Child(work, tmp_path / "output").wait() == -signal.SIGKILL
-    assert flowers102._holds_pictures(tmp_path)
+    assert flowers102._holds_images(tmp_path)
     assert len(list((tmp_path / "jpg").iterdir())) == 3
 
 
@@ -120,7 +121,7 @@ HARMFUL = {"escaped.jpg": upwards, "flowers-102/jpg/run.py": program, "flowers-1
 
 @pytest.mark.parametrize("harm", HARMFUL)
 @pytest.mark.parametrize("filtered", [True, False])
-def test_only_pictures_come_out_of_an_archive(
+def test_only_images_come_out_of_an_archive(
     filtered: bool, harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
 ) -> None:
     """The control lets every member pass: one is written outside, one is a program, one a link to another's file."""
@@ -132,7 +133,7 @@ def test_only_pictures_come_out_of_an_archive(
             unpack(folder)
         tally("attacks refused")
     else:
-        monkeypatch.setattr(flowers102._PicturesOnly, "__call__", lambda self, member, place: member)
+        monkeypatch.setattr(flowers102._ImagesOnly, "__call__", lambda self, member, place: member)
         unpack(folder)
     assert os.path.lexists(tmp_path / harm) is not filtered
     assert (folder / "jpg").exists() is not filtered
@@ -151,10 +152,10 @@ def test_without_the_limit_a_bomb_would_fill_the_disk(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("beside", [True, False])
 def test_a_cache_whose_making_was_killed_is_made_again(
-    beside: bool, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
+    beside: bool, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
 ) -> None:
     """The control writes into its place: half a cache then has the name of a whole one."""
-    source = ImageFolder.create(pictures)
+    source = ImageFolder.create(images)
     right = np.stack([resize(source.read(index), SMALL) for index in range(len(source))])
     call, _ = counted(kill, 20)
     honest, honest_resize = pixel_cache._write, pixel_cache.resize

@@ -49,16 +49,16 @@ def check_leaks(epochs: int, config: object, leak: Callable[[], None]) -> None:
     [(20, "auto"), pytest.param(200, "auto", marks=pytest.mark.long), pytest.param(200, "off", marks=pytest.mark.long)],
 )
 def test_training_leaks_nothing(
-    epochs: int, pixel_cache: str, model: str, pictures: Path, tmp_path: Path, tally: Callable
+    epochs: int, pixel_cache: str, model: str, images: Path, tmp_path: Path, tally: Callable
 ) -> None:
-    config = settings(pictures, tmp_path / "run", model, pixel_cache, epochs=epochs, num_workers=2)
+    config = settings(images, tmp_path / "run", model, pixel_cache, epochs=epochs, num_workers=2)
     child = Child(lambda: check_leaks(epochs, config, lambda: None), tmp_path / "output")
     assert child.wait(280) == 0, child.said()[-2000:]
     tally("epochs without a leak", epochs)
 
 
 @pytest.mark.parametrize("leak", ["memory", "handle", "thread"])
-def test_a_leak_is_noticed(leak: str, pictures: Path, tmp_path: Path) -> None:
+def test_a_leak_is_noticed(leak: str, images: Path, tmp_path: Path) -> None:
     """The control of the test above."""
     kept: list = []
 
@@ -71,7 +71,7 @@ def test_a_leak_is_noticed(leak: str, pictures: Path, tmp_path: Path) -> None:
         else:
             threading.Thread(target=threading.Event().wait, daemon=True).start()
 
-    config = settings(pictures, tmp_path / "run", epochs=12)
+    config = settings(images, tmp_path / "run", epochs=12)
     child = Child(lambda: check_leaks(12, config, leaking), tmp_path / "output")
     assert child.wait() == 1
     assert "AssertionError" in child.said()

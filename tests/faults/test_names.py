@@ -6,22 +6,22 @@ from pathlib import Path
 import pytest
 from small_runs import settings
 
-from deepbloom.analysis import page, report
 from deepbloom.commands.train import train
+from deepbloom.report import page, report
 
 EVIL = "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
-def evil_run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evil_run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a class and a folder that are called like an element that runs a script."""
     folder = tmp_path_factory.mktemp("evil")
-    for place in pictures.iterdir():
-        (folder / "pictures" / (EVIL if place.name == "lime" else place.name)).mkdir(parents=True)
-    for path in pictures.rglob("*.png"):
+    for place in images.iterdir():
+        (folder / "images" / (EVIL if place.name == "lime" else place.name)).mkdir(parents=True)
+    for path in images.rglob("*.png"):
         name = EVIL if path.parent.name == "lime" else path.parent.name
-        (folder / "pictures" / name / path.name).write_bytes(path.read_bytes())
-    return train(settings(folder / "pictures", folder / "runs" / EVIL))
+        (folder / "images" / name / path.name).write_bytes(path.read_bytes())
+    return train(settings(folder / "images", folder / "runs" / EVIL))
 
 
 @pytest.mark.parametrize("escaped", [True, False])

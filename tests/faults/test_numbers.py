@@ -1,4 +1,4 @@
-"""Numbers that mean what they say: test pictures train nothing, and evaluation draws nothing."""
+"""Numbers that mean what they say: test images train nothing, and evaluation draws nothing."""
 
 import json
 import random
@@ -13,25 +13,25 @@ from children import at_step
 from PIL import Image
 from small_runs import TINY, outcome, settings
 
-from deepbloom import run_dir
 from deepbloom.commands import train as command
 from deepbloom.commands.train import train
-from deepbloom.data.loaders import evaluation_batches
+from deepbloom.data.batches import evaluation_batches
 from deepbloom.data.pixel_cache import DecodedPixels
 from deepbloom.data.prepared import prepare
 from deepbloom.engine.checkpoint import STATE_KIND, read_model, read_tensors
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.errors import DataError
+from deepbloom.runs import folder as run_dir
 
 TOLERANCE = 1e-5
 """Largest difference of a logit between batches of another size: other kernels sum in another order."""
 
 
 @pytest.fixture(scope="module")
-def parts(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pictures as train/, val/ and test/: eight, two and two of each class."""
+def parts(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images as train/, val/ and test/: eight, two and two of each class."""
     root = tmp_path_factory.mktemp("parts")
-    for path in pictures.rglob("*.png"):
+    for path in images.rglob("*.png"):
         number = int(path.stem)
         part = "train" if number < 8 else "val" if number < 10 else "test"
         (root / part / path.parent.name).mkdir(parents=True, exist_ok=True)
@@ -44,13 +44,13 @@ def weights(folder: Path) -> dict:
     return {"state": found["state"], "model": found["model"], "history": found["history"]}
 
 
-def other_picture(path: Path) -> None:
+def other_image(path: Path) -> None:
     noise = np.random.default_rng(len(path.name)).integers(0, 256, (33, 20, 3), np.uint8)
     Image.fromarray(noise).save(path)
 
 
 @pytest.mark.parametrize(("part", "same"), [("test", True), ("train", False), ("val", False)])
-def test_only_test_pictures_can_be_replaced_and_deleted_without_changing_the_weights(
+def test_only_test_images_can_be_replaced_and_deleted_without_changing_the_weights(
     part: str, same: bool, parts: Path, tmp_path: Path
 ) -> None:
     """Those of the other parts are the control: they do change weights or history."""
@@ -58,21 +58,21 @@ def test_only_test_pictures_can_be_replaced_and_deleted_without_changing_the_wei
     changed = shutil.copytree(parts, tmp_path / "changed")
     for folder in sorted((changed / part).iterdir()):
         first, *others = sorted(folder.iterdir())
-        other_picture(first)
+        other_image(first)
         others[0].unlink()
         if len(others) > 1:
-            others[1].write_bytes(b"no picture")
+            others[1].write_bytes(b"no image")
     config = settings(changed, tmp_path / "after")
     config.data.allow_missing = True
     assert (weights(train(config)) == before) is same
 
 
 @pytest.mark.parametrize("kind", ["ready-made parts", "stratified"])
-def test_a_run_whose_test_pictures_are_gone_until_it_is_trained_has_the_same_weights(
-    kind: str, pictures: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_whose_test_images_are_gone_until_it_is_trained_has_the_same_weights(
+    kind: str, images: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are there while all pictures are tried before the first step, and for the test."""
-    root = shutil.copytree(parts if kind == "ready-made parts" else pictures, tmp_path / "root")
+    """They are there while all images are tried before the first step, and for the test."""
+    root = shutil.copytree(parts if kind == "ready-made parts" else images, tmp_path / "root")
     before = weights(train(settings(root, tmp_path / "before", pixel_cache="off")))
     data = prepare(settings(root, tmp_path / "unused", pixel_cache="off").data, TINY.preprocessing, 0)
     paths = [data.source.paths[index] for index in data.split.test]
@@ -98,14 +98,14 @@ def test_a_run_whose_test_pictures_are_gone_until_it_is_trained_has_the_same_wei
     assert weights(folder) == before
 
 
-def test_training_pictures_that_are_gone_are_missed(parts: Path, tmp_path: Path) -> None:
-    """The control of the test above: with the cache off, pictures are read from their files in every step."""
+def test_training_images_that_are_gone_are_missed(parts: Path, tmp_path: Path) -> None:
+    """The control of the test above: with the cache off, images are read from their files in every step."""
     root = shutil.copytree(parts, tmp_path / "root")
     with at_step(lambda: shutil.rmtree(root / "train"), 1), pytest.raises(DataError, match="no such file"):
         train(settings(root, tmp_path / "run", pixel_cache="off"))
 
 
-def test_no_test_picture_is_read_before_the_training_is_over(
+def test_no_test_image_is_read_before_the_training_is_over(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings(parts, tmp_path / "run", pixel_cache="off")
@@ -126,13 +126,13 @@ def test_no_test_picture_is_read_before_the_training_is_over(
 
 
 @pytest.mark.parametrize("model", ["scratch_cnn", "mini_resnet", "resnet18_partial"])
-def test_evaluation_is_the_same_in_batches_of_1_and_64(model: str, pictures: Path) -> None:
+def test_evaluation_is_the_same_in_batches_of_1_and_64(model: str, images: Path) -> None:
     from deepbloom.models.registry import create_model, get_spec
 
     torch.manual_seed(0)
     network = create_model(model, 3).train()
     spec = get_spec(model)
-    data = prepare(settings(pictures, Path("unused"), model).data, spec.preprocessing, 0)
+    data = prepare(settings(images, Path("unused"), model).data, spec.preprocessing, 0)
     indices = np.arange(len(data.source))
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
     logits = {}
@@ -148,9 +148,9 @@ def test_evaluation_is_the_same_in_batches_of_1_and_64(model: str, pictures: Pat
     assert np.array_equal(before[2], after[2])
 
 
-def test_evaluation_in_training_mode_would_depend_on_the_batch(pictures: Path, tmp_path: Path) -> None:
+def test_evaluation_in_training_mode_would_depend_on_the_batch(images: Path, tmp_path: Path) -> None:
     """The control of the test above: dropout draws, and BatchNorm sees the batch."""
-    network = read_model(train(settings(pictures, tmp_path / "run", epochs=1))).network.train()
+    network = read_model(train(settings(images, tmp_path / "run", epochs=1))).network.train()
     inputs = torch.rand(8, 3, 16, 16)
     state = torch.get_rng_state()
     together = network(inputs)
@@ -159,10 +159,8 @@ def test_evaluation_in_training_mode_would_depend_on_the_batch(pictures: Path, t
     assert (together - alone).abs().max() > TOLERANCE
 
 
-def test_eval_writes_the_same_scores_for_batches_of_1_and_64(
-    deepbloom: Callable, pictures: Path, tmp_path: Path
-) -> None:
-    folder = train(settings(pictures, tmp_path / "run"))
+def test_eval_writes_the_same_scores_for_batches_of_1_and_64(deepbloom: Callable, images: Path, tmp_path: Path) -> None:
+    folder = train(settings(images, tmp_path / "run"))
     scores = []
     for size in (1, 64):
         place = tmp_path / str(size)

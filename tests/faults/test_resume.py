@@ -15,11 +15,11 @@ import pytest
 from children import PLACES, Child, kill
 from small_runs import outcome, settings
 
-from deepbloom import run_dir
 from deepbloom.commands.train import train
 from deepbloom.engine import state as state_module
 from deepbloom.engine.checkpoint import STATE_KIND, read_tensors
 from deepbloom.errors import CheckpointError
+from deepbloom.runs import folder as run_dir
 
 VARIANTS = {
     "averaged and mixed": {},
@@ -55,13 +55,13 @@ def _looks_as_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict]:
+def uninterrupted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict]:
     """What a run without a stop leaves, by the name of its settings."""
     known: dict[str, dict] = {}
 
     def run(name: str) -> dict:
         if name not in known:
-            known[name] = outcome(train(settings(pictures, tmp_path_factory.mktemp("whole") / "run", **VARIANTS[name])))
+            known[name] = outcome(train(settings(images, tmp_path_factory.mktemp("whole") / "run", **VARIANTS[name])))
         return known[name]
 
     return run
@@ -75,10 +75,10 @@ def killed(config: object, place: str, number: int, output: Path) -> int:
     return Child(work, output).wait()
 
 
-def check_moment(moment: tuple, pictures: Path, uninterrupted: Callable, tmp_path: Path, tally: Callable) -> None:
+def check_moment(moment: tuple, images: Path, uninterrupted: Callable, tmp_path: Path, tally: Callable) -> None:
     name, kills = moment
     whole = uninterrupted(name)  # before the kills, so that these find the same caches whichever test runs first
-    config = settings(pictures, tmp_path / "run", **VARIANTS[name])
+    config = settings(images, tmp_path / "run", **VARIANTS[name])
     for place, number in kills:
         assert killed(config, place, number, tmp_path / "output") == -signal.SIGKILL
         assert not (tmp_path / "run" / run_dir.METRICS).exists()
@@ -100,25 +100,25 @@ def test_thirty_moments_are_thirty_different_ones() -> None:
 
 @pytest.mark.parametrize("moment", ALL[::6], ids=str)
 def test_a_killed_run_goes_on_to_the_same_bits(
-    moment: tuple, pictures: Path, uninterrupted: Callable, tmp_path: Path, tally: Callable
+    moment: tuple, images: Path, uninterrupted: Callable, tmp_path: Path, tally: Callable
 ) -> None:
-    check_moment(moment, pictures, uninterrupted, tmp_path, tally)
+    check_moment(moment, images, uninterrupted, tmp_path, tally)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("moment", ALL, ids=str)
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(
-    moment: tuple, pictures: Path, uninterrupted: Callable, tmp_path: Path, tally: Callable
+    moment: tuple, images: Path, uninterrupted: Callable, tmp_path: Path, tally: Callable
 ) -> None:
-    check_moment(moment, pictures, uninterrupted, tmp_path, tally)
+    check_moment(moment, images, uninterrupted, tmp_path, tally)
 
 
 @pytest.mark.parametrize("forgotten", ["restore_optimizer", "Progress.history", "averaged"])
 def test_a_resume_that_forgets_something_is_noticed(
-    forgotten: str, pictures: Path, uninterrupted: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    forgotten: str, images: Path, uninterrupted: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control of the tests above: with one part of the state left out, they fail."""
-    config = settings(pictures, tmp_path / "run")
+    config = settings(images, tmp_path / "run")
     assert killed(config, "step", 10, tmp_path / "output") == -signal.SIGKILL
     honest = state_module.State.restore
 
@@ -140,9 +140,9 @@ def test_a_resume_that_forgets_something_is_noticed(
     ("name", "value"), [("num_threads", 64), ("torch", "1.0"), ("cpu_capability", "abacus"), (None, None)]
 )
 def test_another_environment_is_told_that_the_bits_may_differ(
-    name: str | None, value: object, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str | None, value: object, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = settings(pictures, tmp_path / "run")
+    config = settings(images, tmp_path / "run")
     assert killed(config, "step", 3, tmp_path / "output") == -signal.SIGKILL
     honest = state_module.environment
     if name:
@@ -165,12 +165,12 @@ def saved_steps(folder: Path) -> int:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("steps", [1, 5, 9, 12])
 def test_the_command_itself_killed_from_outside_goes_on(
-    steps: int, pictures: Path, tmp_path: Path, tally: Callable
+    steps: int, images: Path, tmp_path: Path, tally: Callable
 ) -> None:
     """A real network in a real process, killed from outside wherever it is after so many saved steps of 16."""
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "deepbloom", "train", "model=scratch_cnn", "data=imagefolder"]
-    command += [f"data.root={pictures}", "train.batch_size=8", "train.epochs=4", "train.checkpoint_seconds=0"]
+    command += [f"data.root={images}", "train.batch_size=8", "train.epochs=4", "train.checkpoint_seconds=0"]
     command += ["train.num_threads=1", "train.precision=fp32", "train.ema_decay=0.9", "augment.mixup_alpha=0.2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     child = subprocess.Popen([*command, f"output_dir={folder}"], env=environment, stderr=subprocess.PIPE, text=True)

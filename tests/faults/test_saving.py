@@ -14,12 +14,14 @@ from children import Child, at_step, at_write, full_disk, kill
 from small_runs import outcome
 from small_runs import settings as small_settings
 
-from deepbloom import atomic_files, cli, run_dir
-from deepbloom.analysis.canvas import open_figure
+from deepbloom.cli import main as cli
 from deepbloom.commands.train import train
-from deepbloom.config import RunConfig
+from deepbloom.config.settings import RunConfig
 from deepbloom.engine.checkpoint import STATE_KIND, read_tensors
 from deepbloom.errors import RunError
+from deepbloom.report.canvas import open_figure
+from deepbloom.runs import files as atomic_files
+from deepbloom.runs import folder as run_dir
 
 SOME = (3, 9, 22, 35, 50, 71)
 """Steps of writing at which the quick tests plant their faults; `at_write` counts them."""
@@ -27,14 +29,14 @@ BEFORE_THE_FIRST_STATE = 14
 """Steps up to the renaming of the first state: the settings, where the run comes from, and the state itself."""
 
 
-def settings(pictures: Path, folder: Path) -> RunConfig:
+def settings(images: Path, folder: Path) -> RunConfig:
     """Return the settings of a run of four steps in two epochs."""
-    return small_settings(pictures, folder, epochs=2, batch_size=16)
+    return small_settings(images, folder, epochs=2, batch_size=16)
 
 
 @pytest.fixture(scope="module")
-def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    return outcome(train(settings(pictures, tmp_path_factory.mktemp("whole") / "run")))
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return outcome(train(settings(images, tmp_path_factory.mktemp("whole") / "run")))
 
 
 def state_loads(folder: Path) -> bool:
@@ -59,9 +61,9 @@ def assert_ended_as(whole: dict, folder: Path) -> None:
     assert found == expected
 
 
-def fail_at(number: int, pictures: Path, whole: dict, folder: Path, capsys: pytest.CaptureFixture) -> bool:
+def fail_at(number: int, images: Path, whole: dict, folder: Path, capsys: pytest.CaptureFixture) -> bool:
     """Run with a full disk at one step of writing, then go on; return False where the run has no such step."""
-    config = settings(pictures, folder)
+    config = settings(images, folder)
     with at_write(full_disk, number) as calls:
         code = cli.guarded(lambda: train(config))
     err = capsys.readouterr().err
@@ -80,9 +82,9 @@ def fail_at(number: int, pictures: Path, whole: dict, folder: Path, capsys: pyte
     return True
 
 
-def crash_at(number: int, pictures: Path, whole: dict, folder: Path) -> bool:
+def crash_at(number: int, images: Path, whole: dict, folder: Path) -> bool:
     """Run with a power cut at one step of writing, then go on; return False where the run has no such step."""
-    config = settings(pictures, folder)
+    config = settings(images, folder)
 
     def work() -> None:
         with at_write(kill, number):
@@ -98,27 +100,27 @@ def crash_at(number: int, pictures: Path, whole: dict, folder: Path) -> bool:
 
 @pytest.mark.parametrize("number", SOME)
 def test_a_write_that_fails_loses_nothing(
-    number: int, pictures: Path, whole: dict, tmp_path: Path, capsys: pytest.CaptureFixture, tally: Callable
+    number: int, images: Path, whole: dict, tmp_path: Path, capsys: pytest.CaptureFixture, tally: Callable
 ) -> None:
-    assert fail_at(number, pictures, whole, tmp_path / "run", capsys)
+    assert fail_at(number, images, whole, tmp_path / "run", capsys)
     tally("writes failed")
 
 
 @pytest.mark.parametrize("number", SOME[::3])
 def test_a_crash_between_two_steps_of_a_write_loses_nothing(
-    number: int, pictures: Path, whole: dict, tmp_path: Path, tally: Callable
+    number: int, images: Path, whole: dict, tmp_path: Path, tally: Callable
 ) -> None:
-    assert crash_at(number, pictures, whole, tmp_path / "run")
+    assert crash_at(number, images, whole, tmp_path / "run")
     tally("kills survived")
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_every_write_that_fails_loses_nothing(
-    pictures: Path, whole: dict, tmp_path: Path, capsys: pytest.CaptureFixture, tally: Callable
+    images: Path, whole: dict, tmp_path: Path, capsys: pytest.CaptureFixture, tally: Callable
 ) -> None:
     number = 1
-    while fail_at(number, pictures, whole, tmp_path / str(number), capsys):
+    while fail_at(number, images, whole, tmp_path / str(number), capsys):
         tally("writes failed")
         number += 1
     assert number > max(SOME)
@@ -127,18 +129,18 @@ def test_every_write_that_fails_loses_nothing(
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_crash_between_any_two_steps_of_writing_loses_nothing(
-    pictures: Path, whole: dict, tmp_path: Path, tally: Callable
+    images: Path, whole: dict, tmp_path: Path, tally: Callable
 ) -> None:
     number = 1
-    while crash_at(number, pictures, whole, tmp_path / str(number)):
+    while crash_at(number, images, whole, tmp_path / str(number)):
         tally("kills survived")
         number += 1
     assert number > max(SOME)
 
 
-def test_a_write_in_place_would_lose_the_state(pictures: Path, tmp_path: Path) -> None:
+def test_a_write_in_place_would_lose_the_state(images: Path, tmp_path: Path) -> None:
     """The control: without the file beside the target, a crash half way leaves no state that can be read."""
-    config = settings(pictures, tmp_path / "run")
+    config = settings(images, tmp_path / "run")
 
     states = []
 
@@ -159,10 +161,10 @@ def test_a_write_in_place_would_lose_the_state(pictures: Path, tmp_path: Path) -
 
 
 def test_a_folder_that_vanishes_is_told(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture, tally: Callable
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture, tally: Callable
 ) -> None:
     with at_step(lambda: shutil.rmtree(tmp_path / "run"), 3):
-        code = cli.guarded(lambda: train(settings(pictures, tmp_path / "run")))
+        code = cli.guarded(lambda: train(settings(images, tmp_path / "run")))
     err = capsys.readouterr().err
     assert code == 2
     assert f"{tmp_path / 'run'} is gone" in err
@@ -172,14 +174,14 @@ def test_a_folder_that_vanishes_is_told(
 
 @pytest.mark.parametrize("error", [errno.EROFS, errno.EACCES])
 def test_a_folder_that_cannot_be_written_is_told_before_any_training(
-    error: int, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    error: int, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Path, *_: object, **__: object) -> None:
         raise OSError(error, os.strerror(error), str(path))
 
     monkeypatch.setattr(Path, "touch", refuse)
     with at_step(kill, 1):
-        code = cli.guarded(lambda: train(settings(pictures, tmp_path / "run")))
+        code = cli.guarded(lambda: train(settings(images, tmp_path / "run")))
     assert code == 2
     assert os.strerror(error) in capsys.readouterr().err
 
@@ -203,9 +205,9 @@ def remount(place: Path, options: str) -> None:
 
 
 def test_a_disk_that_is_really_full_loses_nothing(
-    pictures: Path, whole: dict, small_disk: Path, capsys: pytest.CaptureFixture, tally: Callable
+    images: Path, whole: dict, small_disk: Path, capsys: pytest.CaptureFixture, tally: Callable
 ) -> None:
-    config = settings(pictures, small_disk / "run")
+    config = settings(images, small_disk / "run")
 
     def fill() -> None:
         (small_disk / "other").write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 4096))
@@ -225,10 +227,10 @@ def test_a_disk_that_is_really_full_loses_nothing(
 
 
 def test_a_disk_that_turns_read_only_loses_nothing(
-    pictures: Path, whole: dict, small_disk: Path, capsys: pytest.CaptureFixture, tally: Callable
+    images: Path, whole: dict, small_disk: Path, capsys: pytest.CaptureFixture, tally: Callable
 ) -> None:
     remount(small_disk, "size=8m")
-    config = settings(pictures, small_disk / "run")
+    config = settings(images, small_disk / "run")
 
     def turn() -> None:  # the log is open for writing, so the disk is covered by a read-only view of itself
         subprocess.run(["mount", "--bind", small_disk, small_disk], check=True)
@@ -262,10 +264,10 @@ def test_a_figure_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, tall
 
 
 def test_a_contact_sheet_that_cannot_be_written_leaves_the_old_one(
-    pictures: Path, tmp_path: Path, deepbloom: Callable, tally: Callable
+    images: Path, tmp_path: Path, deepbloom: Callable, tally: Callable
 ) -> None:
-    path, line = tmp_path / "contact_sheet.png", ["data", "data=imagefolder", f"data.root={pictures}"]
-    assert deepbloom(*line, f"output_dir={tmp_path}")[0] == 0  # pictures are cached from here on
+    path, line = tmp_path / "contact_sheet.png", ["data", "data=imagefolder", f"data.root={images}"]
+    assert deepbloom(*line, f"output_dir={tmp_path}")[0] == 0  # images are cached from here on
     path.write_bytes(b"old")
     with at_write(full_disk, 5 + 2):  # counts.csv is written before
         code, _, err = deepbloom(*line, f"output_dir={tmp_path}")

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.resolvers import oc
 
-from deepbloom import cli, hydra_app, run_dir
-from deepbloom.command_config import COMMANDS
+from deepbloom.cli import compose as hydra_app
+from deepbloom.cli import main as cli
+from deepbloom.config.commands import COMMANDS
 from deepbloom.errors import ConfigError
+from deepbloom.runs import folder as run_dir
 
 KEYS = sorted(
     f"{command} {key}"
@@ -208,11 +210,11 @@ def holding_the_secret(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("more", [False, pytest.param(True, marks=pytest.mark.long)], ids=["commands", "all commands"])
 def test_a_secret_in_the_environment_reaches_no_file_and_no_output(
-    more: bool, deepbloom: Callable, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
+    more: bool, deepbloom: Callable, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
 ) -> None:
     keep_secrets(tmp_path, monkeypatch)
-    common = ["data=imagefolder", f"data.root={pictures}", "train.epochs=1", "train.batch_size=9"]
-    run = ["ckpt=outputs/run", f"image={pictures / 'lime' / '00.png'}"]
+    common = ["data=imagefolder", f"data.root={images}", "train.epochs=1", "train.batch_size=9"]
+    run = ["ckpt=outputs/run", f"image={images / 'lime' / '00.png'}"]
     lines = [
         ["train", "model=scratch_cnn", *common, "output_dir=outputs/run"],
         ["eval", run[0]],
@@ -239,11 +241,11 @@ def test_a_secret_in_the_environment_reaches_no_file_and_no_output(
 
 @pytest.mark.usefixtures("environment_is_readable")
 def test_without_taking_the_resolver_away_a_secret_would_be_in_the_files_of_a_run(
-    deepbloom: Callable, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deepbloom: Callable, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control of the test above: a setting that names a secret goes into what a run writes, and is found there."""
     keep_secrets(tmp_path, monkeypatch)
-    line = ["train", "model=scratch_cnn", "data=imagefolder", f"data.root={pictures}", "train.epochs=1"]
+    line = ["train", "model=scratch_cnn", "data=imagefolder", f"data.root={images}", "train.epochs=1"]
     line += ["train.batch_size=9", "output_dir=outputs/run", "logger.tracking_uri=${oc.env:HF_TOKEN}"]
     assert deepbloom(*line)[0] == 0
     assert run_dir.CONFIG in holding_the_secret(tmp_path)

@@ -15,13 +15,14 @@ import pytest
 from children import Child, Fault, at_step, at_validation, at_write
 from small_runs import outcome, settings
 
-from deepbloom import cli, run_dir
+from deepbloom.cli import main as cli
 from deepbloom.commands import training_results as results
 from deepbloom.commands.train import train
-from deepbloom.data import flowers102
-from deepbloom.data.imagefolder import ImageFolder
+from deepbloom.data.sources import flowers102
+from deepbloom.data.sources.imagefolder import ImageFolder
 from deepbloom.engine import state as state_module
 from deepbloom.engine.checkpoint import STATE_KIND, read_tensors
+from deepbloom.runs import folder as run_dir
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -31,8 +32,8 @@ def send(number: int) -> Fault:
 
 
 @pytest.fixture(scope="module")
-def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    return outcome(train(settings(pictures, tmp_path_factory.mktemp("whole") / "run")))
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return outcome(train(settings(images, tmp_path_factory.mktemp("whole") / "run")))
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -40,9 +41,9 @@ def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     "phase", [(at_step, 6), (at_validation, 2), (at_write, 40)], ids=["epoch", "validation", "save"]
 )
 def test_a_signal_in_training_saves_and_goes_on_later(
-    phase: tuple, number: int, pictures: Path, whole: dict, tmp_path: Path, tally: Callable
+    phase: tuple, number: int, images: Path, whole: dict, tmp_path: Path, tally: Callable
 ) -> None:
-    config = settings(pictures, tmp_path / "run", checkpoint_seconds=0.0 if phase[0] is at_write else 1000.0)
+    config = settings(images, tmp_path / "run", checkpoint_seconds=0.0 if phase[0] is at_write else 1000.0)
 
     def work() -> None:
         with phase[0](send(number), phase[1]):
@@ -65,13 +66,13 @@ def test_a_signal_in_training_saves_and_goes_on_later(
 def test_a_signal_in_the_last_save_is_not_swallowed(
     place: int,
     number: int,
-    pictures: Path,
+    images: Path,
     whole: dict,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     tally: Callable,
 ) -> None:
-    config = settings(pictures, tmp_path / "run", checkpoint_seconds=1000.0)
+    config = settings(images, tmp_path / "run", checkpoint_seconds=1000.0)
     honest = state_module.write_tensors
 
     def write(path: Path, tensors: dict, header: dict, *rest: Path) -> None:
@@ -93,10 +94,10 @@ def test_a_signal_in_the_last_save_is_not_swallowed(
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_signal_while_pictures_are_decoded_leaves_no_half_cache(
-    workers: int, number: int, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
+def test_a_signal_while_images_are_decoded_leaves_no_half_cache(
+    workers: int, number: int, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
 ) -> None:
-    config = settings(pictures, tmp_path / "run", pixel_cache=str(tmp_path / "cache"), num_workers=workers)
+    config = settings(images, tmp_path / "run", pixel_cache=str(tmp_path / "cache"), num_workers=workers)
     honest, count = ImageFolder.read, [0]
 
     def read(source: ImageFolder, index: int) -> object:
@@ -117,9 +118,9 @@ def test_a_signal_while_pictures_are_decoded_leaves_no_half_cache(
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_in_the_test_at_the_end_repeats_only_the_test(
-    number: int, pictures: Path, whole: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
+    number: int, images: Path, whole: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
 ) -> None:
-    config = settings(pictures, tmp_path / "run")
+    config = settings(images, tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(results, "plot_history", lambda *_: send(number)())
         assert Child(lambda: train(config), tmp_path / "output").wait() == 128 + number
@@ -162,7 +163,7 @@ def test_a_signal_while_libraries_are_imported_leaves_with_its_code(
         "        if name == 'torch':\n"
         f"            os.kill(os.getpid(), {int(number)})\n"
         "sys.meta_path.insert(0, Finder())\n"
-        "from deepbloom.cli import main\n"
+        "from deepbloom.cli.main import main\n"
         "main()\n"
     )
     done = subprocess.run(
@@ -194,7 +195,7 @@ def test_without_the_handler_sigterm_would_leave_without_a_word(
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_second_signal_leaves_at_once(
-    number: int, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
+    number: int, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
 ) -> None:
     """The first is being answered by a save that takes for ever."""
     saving = tmp_path / "saving"
@@ -208,7 +209,7 @@ def test_a_second_signal_leaves_at_once(
 
     def work() -> None:
         with at_step(send(number), 2):
-            train(settings(pictures, tmp_path / "run"))
+            train(settings(images, tmp_path / "run"))
 
     child = Child(work, tmp_path / "output")
     deadline = time.monotonic() + 30

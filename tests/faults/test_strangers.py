@@ -31,15 +31,18 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from small_runs import settings
 
-from deepbloom import atomic_files, cli, run_dir
-from deepbloom.analysis.runs import find_runs
-from deepbloom.command_config import EvalConfig
+from deepbloom.cli import main as cli
 from deepbloom.commands.eval import run as evaluate
 from deepbloom.commands.train import train
-from deepbloom.data import flowers102, pixel_cache
+from deepbloom.config.commands import EvalConfig
+from deepbloom.data import pixel_cache
+from deepbloom.data.sources import flowers102
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_model, read_tensors, write_tensors
 from deepbloom.errors import CheckpointError, DataError, WeightsError
-from deepbloom.models.pretrained import read_state_dict
+from deepbloom.models.weights import read_state_dict
+from deepbloom.runs import files as atomic_files
+from deepbloom.runs import folder as run_dir
+from deepbloom.runs.reading import find_runs
 
 # Pickles
 
@@ -244,8 +247,8 @@ YAML_TAGS = (
 
 
 @pytest.fixture(scope="module")
-def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(settings(pictures, tmp_path_factory.mktemp("run") / "run"))
+def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(settings(images, tmp_path_factory.mktemp("run") / "run"))
 
 
 def watch_imports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -346,7 +349,7 @@ def test_flowers_are_not_downloaded_to_where_only_a_checkpoint_says(
 
 def test_hostile_settings_in_a_run_folder_run_nothing(
     run: Path,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -361,7 +364,7 @@ def test_hostile_settings_in_a_run_folder_run_nothing(
     shutil.copytree(run, folder)
     for text in texts:
         (folder / run_dir.CONFIG).write_text(text)
-        code = cli.guarded(lambda: train(settings(pictures, folder)))
+        code = cli.guarded(lambda: train(settings(images, folder)))
         said = capsys.readouterr()
         assert code == 2, (text, said.err)
         assert "Traceback" not in said.err
@@ -396,9 +399,9 @@ def test_billions_of_values_named_by_aliases_are_not_expanded() -> None:
 
 
 def test_a_state_from_a_stranger_is_refused_as_a_whole(
-    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture, tally: Callable
+    run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture, tally: Callable
 ) -> None:
-    config = settings(pictures, tmp_path / "run", epochs=4)
+    config = settings(images, tmp_path / "run", epochs=4)
     folder = atomic_files.make_folder(tmp_path / "run")
     run_dir.write_config(folder, config)
     tensors, header = read_tensors(run / run_dir.LAST, STATE_KIND)
@@ -491,7 +494,7 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize("name", [*ARCHIVES, "bomb", "many"])
-def test_an_archive_that_is_not_just_pictures_is_refused(
+def test_an_archive_that_is_not_just_images_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
 ) -> None:
     monkeypatch.setattr(flowers102, "MAX_UNPACKED_BYTES", 100_000)
@@ -506,7 +509,7 @@ def test_an_archive_that_is_not_just_pictures_is_refused(
         for info, content in members:
             archive.addfile(info, io.BytesIO(content))
     with pytest.raises(DataError, match="Cannot unpack"):
-        flowers102._extract(folder, flowers102.ARCHIVE, "jpg", flowers102._holds_pictures)
+        flowers102._extract(folder, flowers102.ARCHIVE, "jpg", flowers102._holds_images)
     assert sorted(path.name for path in folder.iterdir()) == [".lock", flowers102.ARCHIVE]
     assert not list(tmp_path.rglob("escaped*"))
     assert not Path("/tmp/deepbloom-escaped.jpg").exists()

@@ -12,7 +12,7 @@ import torch
 from children import Child, at_step, counted, kill
 from small_runs import settings
 
-from deepbloom import cli, run_dir
+from deepbloom.cli import main as cli
 from deepbloom.commands import trained_data
 from deepbloom.commands.train import train
 from deepbloom.engine import checkpoint
@@ -20,6 +20,7 @@ from deepbloom.engine import state as state_module
 from deepbloom.engine import train as loop
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_tensors
 from deepbloom.errors import CheckpointError
+from deepbloom.runs import folder as run_dir
 
 
 def is_finite(path: Path, kind: str) -> bool:
@@ -29,7 +30,7 @@ def is_finite(path: Path, kind: str) -> bool:
 @pytest.mark.parametrize("checked", [True, False])
 def test_a_loss_that_is_not_finite_stops_with_3_and_keeps_the_last_good_state(
     checked: bool,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -50,7 +51,7 @@ def test_a_loss_that_is_not_finite_stops_with_3_and_keeps_the_last_good_state(
             patch.setattr(math, "isfinite", lambda value: True)
             patch.setattr(np, "isfinite", lambda values: np.ones_like(values, bool))
             patch.setattr(torch.Tensor, "isfinite", lambda tensor: torch.ones_like(tensor, dtype=torch.bool))
-        code = cli.guarded(lambda: train(settings(pictures, tmp_path / "run")))
+        code = cli.guarded(lambda: train(settings(images, tmp_path / "run")))
     assert is_finite(tmp_path / "run" / run_dir.LAST, STATE_KIND) is checked
     if checked:
         assert code == 3
@@ -62,18 +63,18 @@ def test_a_loss_that_is_not_finite_stops_with_3_and_keeps_the_last_good_state(
         tally("wrong numbers refused")
 
 
-def other_classes(pictures: Path) -> None:
-    (pictures / "lime").rename(pictures / "lemon")
+def other_classes(images: Path) -> None:
+    (images / "lime").rename(images / "lemon")
 
 
-def other_pictures(pictures: Path) -> None:
-    shutil.copy(pictures / "lime" / "00.png", pictures / "lime" / "01.png")
+def other_images(images: Path) -> None:
+    shutil.copy(images / "lime" / "00.png", images / "lime" / "01.png")
 
 
 @pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.parametrize(
     ("change", "named"),
-    [("data.split.seed=7", "another split"), (other_classes, "classes"), (other_pictures, "other pictures")],
+    [("data.split.seed=7", "another split"), (other_classes, "classes"), (other_images, "other images")],
 )
 def test_evaluation_on_other_data_is_refused(
     checked: bool,
@@ -81,15 +82,15 @@ def test_evaluation_on_other_data_is_refused(
     named: str,
     deepbloom: Callable,
     trained_run: Path,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     tally: Callable,
 ) -> None:
-    """The control takes the comparison away: a figure is written, of pictures that have trained the network."""
+    """The control takes the comparison away: a figure is written, of images that have trained the network."""
     line = ["eval", f"ckpt={trained_run}", f"output_dir={tmp_path / 'out'}"]
     if callable(change):
-        change(shutil.copytree(pictures, tmp_path / "other"))
+        change(shutil.copytree(images, tmp_path / "other"))
         line.append(f"data.root={tmp_path / 'other'}")
     else:
         line.append(change)
@@ -111,10 +112,10 @@ def damage(path: Path) -> None:
 
 @pytest.mark.parametrize("falls_back", [True, False])
 def test_an_automatic_resume_falls_back_to_the_state_before(
-    falls_back: bool, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
+    falls_back: bool, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
 ) -> None:
     """The control reads the newest state only: the run cannot go on."""
-    config = settings(pictures, tmp_path / "run")
+    config = settings(images, tmp_path / "run")
 
     def work() -> None:
         with at_step(kill, 7):
@@ -137,7 +138,7 @@ def test_a_file_that_is_named_is_never_replaced_by_another(
     falls_back: bool,
     deepbloom: Callable,
     trained_run: Path,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     tally: Callable,
@@ -156,7 +157,7 @@ def test_a_file_that_is_named_is_never_replaced_by_another(
 
     if falls_back:
         monkeypatch.setattr(checkpoint, "read_tensors", read_either)
-    line = ["predict", f"ckpt={named}", f"image={pictures / 'lime'}", f"output_dir={tmp_path / 'out'}"]
+    line = ["predict", f"ckpt={named}", f"image={images / 'lime'}", f"output_dir={tmp_path / 'out'}"]
     code, _, err = deepbloom(*line)
     assert code == (0 if falls_back else 2)
     assert ("is damaged" in err) is not falls_back

@@ -18,7 +18,7 @@ import torch
 import torchvision
 from safetensors.numpy import load_file
 
-from deepbloom.cli import dispatch
+from deepbloom.cli.main import dispatch
 
 VALUES = Path(__file__).with_name("values.json")
 MODELS = (

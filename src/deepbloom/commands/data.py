@@ -1,4 +1,4 @@
-"""``deepbloom data``: what pictures there are, how they are split, and whether they can be read."""
+"""``deepbloom data``: what images there are, how they are split, and whether they can be read."""
 
 import io
 import logging
@@ -6,26 +6,26 @@ from pathlib import Path
 
 import numpy as np
 
-from deepbloom import atomic_files
-from deepbloom.command_config import InspectConfig
-from deepbloom.commands.pictures import printable
+from deepbloom.config.commands import InspectConfig
+from deepbloom.data.given_images import printable
 from deepbloom.data.prepared import prepare
-from deepbloom.data.transforms import Preprocessing
+from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.device import available_cores
+from deepbloom.runs import files as atomic_files
 
 log = logging.getLogger("deepbloom")
 
 SHOWN_CLASSES = 12
-PICTURES_PER_CLASS = 6
+IMAGES_PER_CLASS = 6
 
 
 def run(config: InspectConfig) -> None:
-    """Decode every picture once, print the counts, and write counts.csv and contact_sheet.png.
+    """Decode every image once, print the counts, and write counts.csv and contact_sheet.png.
 
     Raises
     ------
     DataError
-        Pictures are absent or unreadable.
+        Images are absent or unreadable.
     """
     data = prepare(config.data, Preprocessing(), available_cores())
     folder = atomic_files.make_folder(Path(config.output_dir))
@@ -41,7 +41,7 @@ def run(config: InspectConfig) -> None:
     draw_contact_sheet(data).savefig(sheet)
     atomic_files.write_bytes(folder / "contact_sheet.png", sheet.getvalue())
     _print_counts(rows, parts)
-    print(f"\npictures     {len(source)} in {len(source.class_names)} classes")
+    print(f"\nimages     {len(source)} in {len(source.class_names)} classes")
     print(f"fingerprint  {source.fingerprint[:16]} (data)  {data.split_fingerprint[:16]} (split)")
     print(f"wrote        {folder / 'counts.csv'}, {folder / 'contact_sheet.png'}")
 
@@ -57,16 +57,16 @@ def _print_counts(rows: list[dict], parts: dict[str, np.ndarray]) -> None:
 
 
 def draw_contact_sheet(data):
-    """Return a figure with the first pictures of the classes, spread evenly over the list of classes."""
+    """Return a figure with the first images of the classes, spread evenly over the list of classes."""
     from matplotlib.figure import Figure
 
     source = data.source
     chosen = np.unique(np.linspace(0, len(source.class_names) - 1, SHOWN_CLASSES).round().astype(int))
-    figure = Figure(figsize=(1.5 * PICTURES_PER_CLASS + 2.2, 1.5 * len(chosen)), layout="constrained", dpi=100)
-    axes = figure.subplots(len(chosen), PICTURES_PER_CLASS, squeeze=False)
+    figure = Figure(figsize=(1.5 * IMAGES_PER_CLASS + 2.2, 1.5 * len(chosen)), layout="constrained", dpi=100)
+    axes = figure.subplots(len(chosen), IMAGES_PER_CLASS, squeeze=False)
     for row, number in zip(axes, chosen, strict=True):
-        pictures = np.flatnonzero(source.targets == number)[:PICTURES_PER_CLASS]
-        for cell, index in zip(row, [*pictures, *[None] * (PICTURES_PER_CLASS - len(pictures))], strict=True):
+        images = np.flatnonzero(source.targets == number)[:IMAGES_PER_CLASS]
+        for cell, index in zip(row, [*images, *[None] * (IMAGES_PER_CLASS - len(images))], strict=True):
             cell.axis("off")
             if index is not None:
                 cell.imshow(data.pixels.read(np.array([index]))[0])

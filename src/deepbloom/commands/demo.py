@@ -1,6 +1,6 @@
-"""``deepbloom demo``: a page on this machine to try networks with pictures of one's own."""
+"""``deepbloom demo``: a page on this machine to try networks with images of one's own."""
 
-from deepbloom.command_config import DemoConfig
+from deepbloom.config.commands import DemoConfig
 from deepbloom.demo.answers import load_networks
 from deepbloom.demo.app import import_gradio, serve
 from deepbloom.device import choose_device, use_cores

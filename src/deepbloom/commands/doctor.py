@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from deepbloom.command_config import DoctorConfig
+from deepbloom.cli.help import conf_dir
+from deepbloom.config.commands import DoctorConfig
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.device import available_cores, choose_device, device_name
 from deepbloom.engine.precision import candidates
-from deepbloom.help_text import conf_dir
 from deepbloom.models.registry import get_spec, model_names
-from deepbloom.provenance import collect_versions, git_commit
+from deepbloom.runs.provenance import collect_versions, git_commit
 
 
 def run(_: DoctorConfig) -> None:
@@ -44,10 +44,10 @@ def _used(folder: Path) -> str:
 
 
 def _flowers(cache: Path) -> str:
-    pictures = cache / "flowers-102" / "jpg"
-    count = len(list(pictures.glob("image_*.jpg"))) if pictures.is_dir() else 0
+    images = cache / "flowers-102" / "jpg"
+    count = len(list(images.glob("image_*.jpg"))) if images.is_dir() else 0
     if count:
-        return f"{count} of 8189 pictures in {cache / 'flowers-102'}"
+        return f"{count} of 8189 images in {cache / 'flowers-102'}"
     return "not there; data=flowers102 downloads it, or give data.root=PATH"
 
 

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import torch
 
-from deepbloom import atomic_files, metrics, run_dir
-from deepbloom.command_config import EvalConfig
+from deepbloom import metrics
 from deepbloom.commands import outputs
 from deepbloom.commands.trained_data import prepare_trained_data
-from deepbloom.data.loaders import evaluation_batches
+from deepbloom.config.commands import EvalConfig
+from deepbloom.data.batches import evaluation_batches
 from deepbloom.device import available_cores, choose_device, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model
 from deepbloom.engine.evaluate import predict_logits
+from deepbloom.runs import files as atomic_files
+from deepbloom.runs import folder as run_dir
 
 log = logging.getLogger("deepbloom")
 

@@ -10,22 +10,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepbloom import atomic_files
-from deepbloom.analysis import explanation_page, explanations
-from deepbloom.analysis.explanations import Interval
-from deepbloom.command_config import ExplainConfig
-from deepbloom.commands import gallery, study
-from deepbloom.commands.networks import Network, place_network, read_methods
 from deepbloom.commands.trained_data import prepare_trained_data
-from deepbloom.data.loaders import evaluation_batches
+from deepbloom.config.commands import ExplainConfig
+from deepbloom.data.batches import evaluation_batches
 from deepbloom.data.masks import find_masks
 from deepbloom.data.prepared import PreparedData
 from deepbloom.device import choose_device, device_name, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model
 from deepbloom.engine.evaluate import predict_logits
+from deepbloom.explain import gallery
+from deepbloom.explain import page as explanation_page
+from deepbloom.explain import summary as explanations
 from deepbloom.explain.cam import METHODS
 from deepbloom.explain.measures import MEASURES
-from deepbloom.provenance import collect_versions
+from deepbloom.explain.networks import Network, place_network, read_methods
+from deepbloom.explain.summary import Interval
+from deepbloom.runs import files as atomic_files
+from deepbloom.runs.provenance import collect_versions
+from deepbloom.sweeps import study
 
 log = logging.getLogger("deepbloom")
 
@@ -53,7 +55,7 @@ def run(config: ExplainConfig) -> None:
     figures = atomic_files.make_folder(folder / "figures")
     gallery.remove_old(folder)
 
-    indices = study.choose_pictures(data, data.split.test, config.images, config.seed)
+    indices = study.choose_images(data, data.split.test, config.images, config.seed)
     sample = study.draw_sample(network, data, indices, methods, config.seed, config.seed)
     values, curves = study.measure(network, data, sample, config.seed)
     located = study.locate(network, data, masks, sample, methods, config.seed, values)
@@ -114,7 +116,7 @@ def _plain(summary: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str,
 def _write_rows(
     path: Path, data: PreparedData, network: Network, sample: study.Sample, values: dict[str, study.Columns]
 ) -> None:
-    """Write a row for every picture and kind of map."""
+    """Write a row for every image and kind of map."""
     rows = []
     for kind, columns in values.items():
         for number, index in enumerate(sample.indices):
@@ -137,6 +139,6 @@ def _print(summary: Mapping[str, Mapping[str, Interval]], content: Mapping[str, 
         cells = [f"{found.mean:14.3f}" if (found := summary[kind].get(name)) else " " * 14 for kind in summary]
         if any(cell.strip() for cell in cells):
             print(f"{measure.title:<{width}}  " + "  ".join(cells))
-    print(f"\n{content['images']} test pictures, {content['seconds']:.0f} s")
+    print(f"\n{content['images']} test images, {content['seconds']:.0f} s")
     for finding in content["findings"]:
         print(finding)

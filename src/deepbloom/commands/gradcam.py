@@ -1,4 +1,4 @@
-"""``deepbloom gradcam``: show where a network looks, as a heatmap over each picture."""
+"""``deepbloom gradcam``: show where a network looks, as a heatmap over each image."""
 
 import io
 import logging
@@ -12,22 +12,22 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from deepbloom import atomic_files
-from deepbloom.analysis.illustrations import Illustration
-from deepbloom.analysis.page import Section, write_page
-from deepbloom.command_config import GradcamConfig
-from deepbloom.commands.networks import Network, Target, explain, read_methods, read_networks, read_targets
-from deepbloom.commands.pictures import Readable, find_pictures, read_batches, stack_inputs
-from deepbloom.data.transforms import preprocess
+from deepbloom.config.commands import GradcamConfig
+from deepbloom.data.given_images import Readable, find_images, read_batches, stack_inputs
+from deepbloom.data.preprocessing import preprocess
 from deepbloom.device import choose_device, use_cores
 from deepbloom.errors import ConfigError
 from deepbloom.explain.cam import METHODS
 from deepbloom.explain.figures import Tile, draw_gallery, draw_heatmap
+from deepbloom.explain.networks import Network, Target, explain, read_methods, read_networks, read_targets
+from deepbloom.report.illustrations import Illustration
+from deepbloom.report.page import Section, write_page
+from deepbloom.runs import files as atomic_files
 
 log = logging.getLogger("deepbloom")
 
 PAGE = "heatmaps.html"
-PAGE_PICTURES = 50
+PAGE_IMAGES = 50
 """A page of more would be too large for a browser."""
 COLUMNS = 5
 READING = (
@@ -39,7 +39,7 @@ READING = (
 
 @dataclass(frozen=True)
 class Panel:
-    """One map of one picture.
+    """One map of one image.
 
     Attributes
     ----------
@@ -61,64 +61,64 @@ class Panel:
 
 
 def run(config: GradcamConfig) -> None:
-    """Write ``PICTURE_METHOD.png`` for every picture and method; on request the maps, and a page of all figures.
+    """Write ``IMAGE_METHOD.png`` for every image and method; on request the maps, and a page of all figures.
 
     Raises
     ------
     DeepBloomError
-        A checkpoint, a method, the target, a layer or the folder cannot be used, or no picture can be read.
+        A checkpoint, a method, the target, a layer or the folder cannot be used, or no image can be read.
     """
     methods = read_methods(config.method)
     device = choose_device(config.device)
     use_cores()
     networks = read_networks(config.ckpt, config.layer, device)
     targets = [read_targets(config.target, config.contrast, network.classes) for network in networks]
-    paths = find_pictures(config.image)
+    paths = find_images(config.image)
     folder = atomic_files.make_folder(Path(config.output_dir))
 
     names = Counter[str]()
     sections: list[Section] = []
-    for pictures in read_batches(paths, networks[0].preprocessing, config.batch_size):
-        readable = [picture for picture in pictures if isinstance(picture, Readable)]
+    for images in read_batches(paths, networks[0].preprocessing, config.batch_size):
+        readable = [image for image in images if isinstance(image, Readable)]
         if not readable:
             continue
         panels: list[list[Panel]] = [[] for _ in readable]
         for method in methods:
             for network, wanted in zip(networks, targets, strict=True):
                 _explain_batch(panels, network, _inputs(readable, network, networks[0], device), method, wanted)
-        for picture, explained in zip(readable, panels, strict=True):
+        for image, explained in zip(readable, panels, strict=True):
             if len(explained) < len(methods) * sum(map(len, targets)):
-                log.warning("%s: no map of %s against itself; it is left out.", picture.path, config.contrast)
+                log.warning("%s: no map of %s against itself; it is left out.", image.path, config.contrast)
             if not explained:
                 continue
-            names[picture.path.stem] += 1
-            repeat = f"_{names[picture.path.stem]}" if names[picture.path.stem] > 1 else ""  # from another folder
-            figures = _write_figures(folder, picture, repeat, methods, explained, config.save_raw)
-            if len(sections) < PAGE_PICTURES:
-                sections.append(Section(picture.path.name, figures=tuple(figures)))
+            names[image.path.stem] += 1
+            repeat = f"_{names[image.path.stem]}" if names[image.path.stem] > 1 else ""  # from another folder
+            figures = _write_figures(folder, image, repeat, methods, explained, config.save_raw)
+            if len(sections) < PAGE_IMAGES:
+                sections.append(Section(image.path.name, figures=tuple(figures)))
     if not names:
         raise ConfigError(
-            f"target={config.target} contrast={config.contrast}: that is what the network answers to every picture, "
+            f"target={config.target} contrast={config.contrast}: that is what the network answers to every image, "
             "and a class cannot be compared with itself. Give another contrast or target."
         )
     if config.page:
         left_out = sum(names.values()) - len(sections)
-        more = f" {left_out:,} more pictures lie in the folder beside this page." if left_out else ""
+        more = f" {left_out:,} more images lie in the folder beside this page." if left_out else ""
         write_page(folder / PAGE, "Where the network looks", READING + more, sections)
         print(folder / PAGE)
 
 
-def _inputs(pictures: Sequence[Readable], network: Network, first: Network, device: torch.device) -> torch.Tensor:
+def _inputs(images: Sequence[Readable], network: Network, first: Network, device: torch.device) -> torch.Tensor:
     if network.preprocessing == first.preprocessing:
-        return stack_inputs(pictures, device)
-    inputs = torch.stack([preprocess(picture.picture, network.preprocessing) for picture in pictures])
+        return stack_inputs(images, device)
+    inputs = torch.stack([preprocess(image.image, network.preprocessing) for image in images])
     return inputs.to(device).contiguous(memory_format=torch.channels_last)
 
 
 def _explain_batch(
     panels: Sequence[list[Panel]], network: Network, inputs: torch.Tensor, method: str, targets: Sequence[Target]
 ) -> None:
-    """Append to each picture's panels one for each target that is not compared with itself."""
+    """Append to each image's panels one for each target that is not compared with itself."""
     for explained in explain(network, inputs, method, targets):
         for number, target in enumerate(explained.targets):
             if target == explained.against:
@@ -131,14 +131,14 @@ def _explain_batch(
 
 
 def _write_figures(
-    folder: Path, picture: Readable, repeat: str, methods: Sequence[str], panels: Sequence[Panel], save_raw: bool
+    folder: Path, image: Readable, repeat: str, methods: Sequence[str], panels: Sequence[Panel], save_raw: bool
 ) -> list[Illustration]:
     """Write a figure for each method, print what each shows, and return those for the page."""
     figures = []
     for method in methods:
         chosen = [panel for panel in panels if panel.method == method]
-        path = folder / f"{picture.path.stem}_{method}{repeat}.png"
-        figures.append(_write_figure(_draw(picture.picture, chosen), path, picture, chosen))
+        path = folder / f"{image.path.stem}_{method}{repeat}.png"
+        figures.append(_write_figure(_draw(image.image, chosen), path, image, chosen))
         if save_raw:
             maps = np.stack([panel.heatmap for panel in chosen]).astype(np.float32)
             raw = io.BytesIO()
@@ -147,33 +147,33 @@ def _write_figures(
         print(f"{path}  {_say(chosen)}")
     if len(methods) == 1:
         return figures
-    path = folder / f"{picture.path.stem}_comparison{repeat}.png"
+    path = folder / f"{image.path.stem}_comparison{repeat}.png"
     print(path)
-    return [_write_figure(_draw(picture.picture, panels), path, picture, panels)]
+    return [_write_figure(_draw(image.image, panels), path, image, panels)]
 
 
-def _draw(picture: Image.Image, panels: Sequence[Panel]) -> Figure:
+def _draw(image: Image.Image, panels: Sequence[Panel]) -> Figure:
     if len(panels) == 1:
-        return draw_heatmap(picture, panels[0].heatmap, panels[0].explained, panels[0].confidence)
+        return draw_heatmap(image, panels[0].heatmap, panels[0].explained, panels[0].confidence)
     methods = list(dict.fromkeys(panel.method for panel in panels))
     several_networks = len({panel.network for panel in panels}) > 1
     per_method = len(panels) // len(methods)
     by_rows = len(methods) > 1 < per_method < COLUMNS  # a row for each method
-    tiles: list[Tile | None] = [Tile(picture, None, "picture")]
+    tiles: list[Tile | None] = [Tile(image, None, "image")]
     for number, panel in enumerate(panels):
         if by_rows and number and number % per_method == 0:
             tiles.append(None)
         names = [METHODS[panel.method].title] * (len(methods) > 1) + [panel.network] * several_networks
         answer = f"{panel.explained} · {100 * panel.confidence:.1f} %"
-        tiles.append(Tile(picture, panel.heatmap, " · ".join(names) or answer, answer if names else ""))
+        tiles.append(Tile(image, panel.heatmap, " · ".join(names) or answer, answer if names else ""))
     return draw_gallery(tiles, columns=1 + per_method if by_rows else COLUMNS)
 
 
-def _write_figure(figure: Figure, path: Path, picture: Readable, panels: Sequence[Panel]) -> Illustration:
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    atomic_files.write_bytes(path, image.getvalue())
-    return Illustration(path, f"Heatmaps of {picture.path.name}: {_say(panels)}.", "")
+def _write_figure(figure: Figure, path: Path, image: Readable, panels: Sequence[Panel]) -> Illustration:
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    atomic_files.write_bytes(path, content.getvalue())
+    return Illustration(path, f"Heatmaps of {image.path.name}: {_say(panels)}.", "")
 
 
 def _say(panels: Sequence[Panel]) -> str:

@@ -1,12 +1,13 @@
-"""Tables that several commands write: predictions of labelled pictures, and scores per class."""
+"""Tables that several commands write: predictions of labeled images, and scores per class."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from deepbloom import atomic_files, run_dir
 from deepbloom.metrics import report_classes, softmax, top_classes
+from deepbloom.runs import files as atomic_files
+from deepbloom.runs import folder as run_dir
 
 PREDICTION_COLUMNS = ("image_id", "target", "prediction", "confidence", "top5")
 CLASS_COLUMNS = ("class_name", "precision", "recall", "f1", "count")
@@ -14,7 +15,7 @@ CLASS_REPORT = "class_report.csv"
 
 
 def write_predictions(folder: Path, image_ids: Sequence[str], logits: np.ndarray, targets: np.ndarray) -> None:
-    """Write ``predictions.csv``: a row per picture with its class, the answer, its probability and the best five."""
+    """Write ``predictions.csv``: a row per image with its class, the answer, its probability and the best five."""
     probabilities, best = softmax(logits), top_classes(logits)
     rows = [
         {
@@ -30,7 +31,7 @@ def write_predictions(folder: Path, image_ids: Sequence[str], logits: np.ndarray
 
 
 def score_without(left_out: np.ndarray, logits: np.ndarray, targets: np.ndarray) -> dict[str, float | int | None]:
-    """Return ``top1_accuracy`` (None of no picture) and ``count`` of the pictures that are not ``left_out`` (bool)."""
+    """Return ``top1_accuracy`` (None of no image) and ``count`` of the images that are not ``left_out`` (bool)."""
     correct = (logits.argmax(axis=1) == targets)[~left_out]
     return {"top1_accuracy": float(correct.mean()) if len(correct) else None, "count": len(correct)}
 

@@ -1,4 +1,4 @@
-"""``deepbloom predict``: name the flowers in pictures."""
+"""``deepbloom predict``: name the flowers in images."""
 
 import json
 import logging
@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from deepbloom import atomic_files
-from deepbloom.command_config import PredictConfig
 from deepbloom.commands.outputs import softmax, top_classes
-from deepbloom.commands.pictures import Readable, find_pictures, printable, read_batches, stack_inputs
+from deepbloom.config.commands import PredictConfig
+from deepbloom.data.given_images import Readable, find_images, printable, read_batches, stack_inputs
 from deepbloom.device import choose_device, use_cores
 from deepbloom.engine.checkpoint import read_model
+from deepbloom.runs import files as atomic_files
 
 log = logging.getLogger("deepbloom")
 
@@ -25,30 +25,30 @@ def run(config: PredictConfig) -> None:
     Raises
     ------
     DeepBloomError
-        The checkpoint or the folder cannot be used, nothing is named by ``image``, or no picture can be read.
+        The checkpoint or the folder cannot be used, nothing is named by ``image``, or no image can be read.
     """
     device = choose_device(config.device)
     use_cores()
     trained = read_model(config.ckpt)
     model = trained.network.to(device).to(memory_format=torch.channels_last)
-    paths = find_pictures(config.image)
+    paths = find_images(config.image)
     folder = atomic_files.make_folder(Path(config.output_dir)) if config.output_dir else None
 
     answers: list[dict] = []
-    for pictures in read_batches(paths, trained.preprocessing, config.batch_size):
-        readable = [picture for picture in pictures if isinstance(picture, Readable)]
+    for images in read_batches(paths, trained.preprocessing, config.batch_size):
+        readable = [image for image in images if isinstance(image, Readable)]
         probabilities = np.empty((0, len(trained.classes)))
         if readable:
             with torch.inference_mode():
                 probabilities = softmax(model(stack_inputs(readable, device)).cpu().numpy())
         rows = iter(probabilities)
         answers += [
-            _answer(picture.path, next(rows), trained.classes)
-            if isinstance(picture, Readable)
-            else {"path": str(picture.path), "error": picture.error, "top5": []}
-            for picture in pictures
+            _answer(image.path, next(rows), trained.classes)
+            if isinstance(image, Readable)
+            else {"path": str(image.path), "error": image.error, "top5": []}
+            for image in images
         ]
-        _print(answers[-len(pictures) :])
+        _print(answers[-len(images) :])
     if folder:
         atomic_files.write_csv(folder / "predictions.csv", COLUMNS, [_csv_row(answer) for answer in answers])
         content = json.dumps(answers, indent=2, ensure_ascii=False)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from deepbloom.analysis.report import write_report
-from deepbloom.command_config import ReportConfig
+from deepbloom.config.commands import ReportConfig
+from deepbloom.report.report import write_report
 
 
 def run(config: ReportConfig) -> None:

@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepbloom import run_dir
-from deepbloom.analysis.formatting import shorten
-from deepbloom.analysis.parsing import Fields, load_yaml
-from deepbloom.analysis.runs import RUN_FILES, is_evaluation
-from deepbloom.command_config import RunsConfig
+from deepbloom.config.commands import RunsConfig
 from deepbloom.errors import RunError
-from deepbloom.provenance import code_version
+from deepbloom.report.formatting import shorten
+from deepbloom.runs import folder as run_dir
+from deepbloom.runs.parsing import Fields, load_yaml
+from deepbloom.runs.provenance import code_version
+from deepbloom.runs.reading import RUN_FILES, is_evaluation
 
 HEADINGS = ("state", "run", "epoch", "validation", "test", "")
 

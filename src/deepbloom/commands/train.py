@@ -11,26 +11,27 @@ from pathlib import Path
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from deepbloom import atomic_files, run_dir
 from deepbloom.commands.training_results import test_and_write
-from deepbloom.config import LoggerConfig, RunConfig
-from deepbloom.data.audit import WatchedPixels
+from deepbloom.config.settings import LoggerConfig, RunConfig
+from deepbloom.data.leakage import WatchedPixels
 from deepbloom.data.prepared import prepare
 from deepbloom.data.sources import load_source
 from deepbloom.device import available_cores, choose_device, device_name, use_cores
 from deepbloom.engine.checkpoint import model_header
 from deepbloom.engine.distributed import Group, join
-from deepbloom.engine.freeze_audit import audit_freeze, combine, hash_frozen
+from deepbloom.engine.freeze_check import audit_freeze, combine, hash_frozen
 from deepbloom.engine.setup import prepare_job
 from deepbloom.engine.state import Progress, read_progress
 from deepbloom.engine.train import train as run_loop
 from deepbloom.errors import ConfigError, DeepBloomError, Interrupted, RunError
 from deepbloom.models.freezing import count_parameters
 from deepbloom.models.registry import create_model, get_spec
-from deepbloom.provenance import collect_versions
-from deepbloom.reproducibility import seed_everything
+from deepbloom.rng import seed_everything
+from deepbloom.runs import files as atomic_files
+from deepbloom.runs import folder as run_dir
+from deepbloom.runs.provenance import collect_versions
+from deepbloom.runs.tracking import Tracking, check_logger
 from deepbloom.signals import StopRequest
-from deepbloom.tracking import Tracking, check_logger
 
 log = logging.getLogger("deepbloom")
 
@@ -66,7 +67,7 @@ def train(config: RunConfig) -> Path:
         folder, state = group.agree(partial(run_dir.open_run, config))
         tracking = Tracking(config.logger if group.leader else LoggerConfig(), folder)
         if state == "complete":
-            group.agree(lambda: check_pictures(folder, load_source(config.data).fingerprint))
+            group.agree(lambda: check_images(folder, load_source(config.data).fingerprint))
             log.info("%s is complete already. For another run, change a setting or add train.resume=never.", folder)
             tracking.close("complete")
         elif group.leader:
@@ -80,8 +81,8 @@ def train(config: RunConfig) -> Path:
     return folder
 
 
-def check_pictures(folder: Path, dataset_fingerprint: str) -> None:
-    """Make sure that a complete run learned from the pictures that are there now.
+def check_images(folder: Path, dataset_fingerprint: str) -> None:
+    """Make sure that a complete run learned from the images that are there now.
 
     Raises
     ------
@@ -90,7 +91,7 @@ def check_pictures(folder: Path, dataset_fingerprint: str) -> None:
     """
     if run_dir.read_provenance(folder).get("dataset_fingerprint") not in (None, dataset_fingerprint):
         raise RunError(
-            f"{folder} holds a complete run on other pictures: they have changed since. Delete that folder to train "
+            f"{folder} holds a complete run on other images: they have changed since. Delete that folder to train "
             "on those of now, or choose another output_dir=PATH."
         )
 
@@ -128,19 +129,19 @@ def _train(
     if config.train.batch_size > len(data.split.train):
         raise ConfigError(
             f"train.batch_size={config.train.batch_size} is larger than the training part of "
-            f"{len(data.split.train)} pictures. Choose a smaller one."
+            f"{len(data.split.train)} images. Choose a smaller one."
         )
     if config.train.batch_size < 2 * group.size:  # batches of an epoch differ in size by one
         raise ConfigError(
             f"train.batch_size={config.train.batch_size} is too small for {group.size} processes: give each two "
-            "pictures of a step at least."
+            "images of a step at least."
         )
     seed_everything(config.seed, "weights")
     model = create_model(config.model.name, len(data.source.class_names), config.model.weights)
     model = model.to(device).to(memory_format=torch.channels_last)
     parameters = count_parameters(model)
     log.info(
-        "%s on %s: %d classes, %d train, %d validation, %d test pictures; %.2f M parameters, %.2f M trained; %s",
+        "%s on %s: %d classes, %d train, %d validation, %d test images; %.2f M parameters, %.2f M trained; %s",
         config.model.name,
         config.data.name,
         len(data.source.class_names),

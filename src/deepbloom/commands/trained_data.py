@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from deepbloom.config import DataConfig, from_dict
-from deepbloom.data import flowers102
+from deepbloom.config.settings import DataConfig, from_dict
 from deepbloom.data.prepared import PreparedData, prepare
+from deepbloom.data.sources import flowers102
 from deepbloom.device import available_cores
 from deepbloom.engine.checkpoint import Trained
 from deepbloom.errors import CheckpointError
@@ -28,7 +28,7 @@ def prepare_trained_data(ckpt: str, trained: Trained, changes: dict[str, Any]) -
     CheckpointError
         The data, their split or their classes are not those that the network was trained with.
     DataError
-        Pictures are absent or unreadable.
+        Images are absent or unreadable.
     """
     given = {key: value for key, value in changes.items() if value is not None}
     try:
@@ -55,12 +55,12 @@ def _check_same_data(ckpt: str, header: dict, classes: tuple[str, ...], data: Pr
         )
     if data.source.fingerprint != header.get("dataset_fingerprint"):
         raise CheckpointError(
-            f"{ckpt} was trained and tested with other pictures than these. To name pictures of your own use deepbloom "
+            f"{ckpt} was trained and tested with other images than these. To name images of your own use deepbloom "
             f"predict; to measure again, give the data of the run: {header['data']}."
         )
     if data.split_fingerprint != header.get("split_fingerprint"):
         raise CheckpointError(
-            f"{ckpt} was trained with another split of the pictures, so some of these test pictures may have trained "
-            "it and the result would mean nothing. Give the same pictures, and leave out data.split.* and "
+            f"{ckpt} was trained with another split of the images, so some of these test images may have trained "
+            "it and the result would mean nothing. Give the same images, and leave out data.split.* and "
             f"data.allow_missing. It was trained with {header['data']['split']}."
         )

@@ -5,21 +5,23 @@ from typing import Any
 
 import torch
 
-from deepbloom import atomic_files, metrics, run_dir
-from deepbloom.analysis.figures import plot_confusion, plot_history
+from deepbloom import metrics
 from deepbloom.commands import outputs
 from deepbloom.cost import count_macs, measure_latency_ms
-from deepbloom.data.audit import WatchedPixels, audit_split
-from deepbloom.data.loaders import evaluation_batches
+from deepbloom.data.batches import evaluation_batches
+from deepbloom.data.leakage import WatchedPixels, audit_split
 from deepbloom.data.prepared import PreparedData
+from deepbloom.data.resolution import training_sides
 from deepbloom.data.split import split_kind
-from deepbloom.data.views import training_sides
 from deepbloom.device import device_name, peak_memory_bytes
 from deepbloom.engine.evaluate import EVALUATION_BATCH, predict_logits
 from deepbloom.engine.job import Job
 from deepbloom.engine.state import Progress
 from deepbloom.models.freezing import count_parameters
-from deepbloom.provenance import code_version, collect_versions, git_commit
+from deepbloom.report.figures import plot_confusion, plot_history
+from deepbloom.runs import files as atomic_files
+from deepbloom.runs import folder as run_dir
+from deepbloom.runs.provenance import code_version, collect_versions, git_commit
 
 log = logging.getLogger("deepbloom")
 
@@ -45,7 +47,7 @@ def test_and_write(
     audit["split"] |= {"test_without": outputs.score_without(twins, logits, targets)}
     audit["test"] = {
         "times_tested": times_tested,
-        "reads_per_picture": list(watched.test_reads),
+        "reads_per_image": list(watched.test_reads),
         "read_before_testing": bool(run_dir.read_provenance(folder).get("test_read_before_testing", False)),
     }
     steps_seconds = sum(row["seconds"] for row in progress.history)
@@ -89,7 +91,7 @@ def test_and_write(
     )
     (folder / run_dir.PREVIOUS).unlink(missing_ok=True)
     log.info(
-        "test accuracy %.4f (%d pictures), validation %.4f, best epoch %d, %.0f s of training",
+        "test accuracy %.4f (%d images), validation %.4f, best epoch %d, %.0f s of training",
         scores["top1_accuracy"],
         scores["count"],
         progress.best_val_accuracy,

@@ -1,1 +1,1 @@
-"""Pictures: sources, splits, decoded pixels, preprocessing and batches."""
+"""Images: sources, splits, decoded pixels, preprocessing and batches."""

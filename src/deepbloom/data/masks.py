@@ -1,4 +1,4 @@
-"""Where the flower is: segmentations that come with the pictures, or a folder of one's own."""
+"""Where the flower is: segmentations that come with the images, or a folder of one's own."""
 
 import os
 from collections.abc import Callable
@@ -7,28 +7,28 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from deepbloom.data.flowers102 import Flowers102, fetch_segmentations
-from deepbloom.data.source import ImageSource
-from deepbloom.data.transforms import read_picture
+from deepbloom.data.dataset import ImageSource
+from deepbloom.data.preprocessing import read_image
+from deepbloom.data.sources.flowers102 import Flowers102, fetch_segmentations
 from deepbloom.errors import ConfigError, DataError
 
 AUTO, DOWNLOAD, OFF = "auto", "download", "off"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 WHITE = 128
 ORIGINS = {
-    "synthetic": "drawn with the pictures: exact",
+    "synthetic": "drawn with the images: exact",
     "flowers102": "Oxford's segmentations: made by a program, not drawn by hand, and wrong in places",
 }
 
 
 @dataclass(frozen=True)
 class Masks:
-    """Segmentations of the pictures of a source.
+    """Segmentations of the images of a source.
 
     Attributes
     ----------
     read : callable
-        From a picture's index to its segmentation, bool of shape (H, W), True on the flower; None where there is none.
+        From an image's index to its segmentation, bool of shape (H, W), True on the flower; None where there is none.
     origin : str
         Where they come from and what they are worth; empty where there are none at all.
     """
@@ -44,16 +44,16 @@ def find_masks(source: ImageSource, choice: str) -> Masks:
     ----------
     source : ImageSource
     choice : str
-        ``auto``: those that come with the pictures, if any; ``download``: Oxford's for Flowers102, fetched if need be;
-        ``off``: none; else a folder with a file for each picture: the picture's name with any picture suffix, the
+        ``auto``: those that come with the images, if any; ``download``: Oxford's for Flowers102, fetched if need be;
+        ``off``: none; else a folder with a file for each image: the image's name with any image suffix, the
         flower white, the rest black.
 
     Raises
     ------
     ConfigError
-        There is nothing to download for these pictures.
+        There is nothing to download for these images.
     DataError
-        The download fails, or the folder is absent or holds no mask of these pictures.
+        The download fails, or the folder is absent or holds no mask of these images.
     """
     if choice == OFF:
         return Masks(lambda index: None, "")
@@ -83,12 +83,12 @@ def _find_files(source: ImageSource, folder: Path) -> Masks:
     }
     if not paths:
         raise DataError(
-            f"masks={folder} holds no mask of these pictures. A mask is named like its picture, for example "
+            f"masks={folder} holds no mask of these images. A mask is named like its image, for example "
             f"{_stem(source.image_ids[0])}.png."
         )
     return Masks(
         lambda index: _read_white(paths[index]) if index in paths else None,
-        f"{len(paths):,} of {len(source):,} pictures have one in {folder}",
+        f"{len(paths):,} of {len(source):,} images have one in {folder}",
     )
 
 
@@ -98,4 +98,4 @@ def _stem(image_id: str) -> str:
 
 
 def _read_white(path: Path) -> np.ndarray:
-    return np.asarray(read_picture(path).convert("L"), dtype=np.uint8) >= WHITE
+    return np.asarray(read_image(path).convert("L"), dtype=np.uint8) >= WHITE

@@ -1,4 +1,4 @@
-"""Pictures that are in two parts of a split in all but name: copies, rescaled or recompressed ones, mirror images."""
+"""Images that are in two parts of a split in all but name: copies, rescaled or recompressed ones, mirror images."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from deepbloom.data.pixel_cache import Pixels
 
 GRID = 16
 MAX_BITS = 36
-"""Of 256: pictures that differ in at most so many bits are compared more closely. Of 245,000 pairs of different
-pictures of Flowers102 the closest differ in 70; JPEG of quality 30, a third of the size, or 1 % cut from each side
+"""Of 256: images that differ in at most so many bits are compared more closely. Of 245,000 pairs of different
+images of Flowers102 the closest differ in 70; JPEG of quality 30, a third of the size, or 1 % cut from each side
 change at most 29."""
 MAX_LEVELS = 12.0
-"""Of 255: mean difference of the small pictures of a pair that is called a near-duplicate."""
+"""Of 255: mean difference of the small images of a pair that is called a near-duplicate."""
 READ_AT_ONCE = 64
 ROWS_AT_ONCE = 256
 MAX_CANDIDATES = 20
@@ -20,7 +20,7 @@ MAX_CANDIDATES = 20
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What pictures look like from afar.
+    """What images look like from afar.
 
     Attributes
     ----------
@@ -44,13 +44,13 @@ class Fingerprints:
 
 
 def fingerprint(pixels: Pixels, count: int) -> Fingerprints:
-    """Return the fingerprints of all ``count`` pictures; each is read once."""
+    """Return the fingerprints of all ``count`` images; each is read once."""
     bits = np.empty((count, GRID * GRID), np.float32)
     thumbnails = np.empty((count, GRID, GRID, 3), np.float32)
     for start in range(0, count, READ_AT_ONCE):
         rows = np.arange(start, min(start + READ_AT_ONCE, count))
-        pictures = pixels.read(rows)
-        bands, height = _band_sums(pictures), pictures.shape[1]
+        images = pixels.read(rows)
+        bands, height = _band_sums(images), images.shape[1]
         gray = _cell_means(bands, height, GRID + 1) @ np.array([0.299, 0.587, 0.114], np.float32)  # (B, 16, 17)
         bits[rows] = np.where(gray[:, :, 1:] > gray[:, :, :-1], 1, -1).reshape(len(rows), -1)
         thumbnails[rows] = _cell_means(bands, height, GRID)
@@ -58,7 +58,7 @@ def fingerprint(pixels: Pixels, count: int) -> Fingerprints:
 
 
 def find_twins(first: Fingerprints, second: Fingerprints) -> np.ndarray:
-    """Return for each picture of ``first`` a near-duplicate in ``second``: int64 index, shape (N,), -1 where none is.
+    """Return for each image of ``first`` a near-duplicate in ``second``: int64 index, shape (N,), -1 where none is.
 
     Two steps: difference hashes within `MAX_BITS`, as they are or mirrored; of the closest `MAX_CANDIDATES` of these,
     thumbnails that differ by at most `MAX_LEVELS` on average. The second keeps apart what only has a similar outline,
@@ -78,16 +78,16 @@ def find_twins(first: Fingerprints, second: Fingerprints) -> np.ndarray:
     return twins
 
 
-def _band_sums(pictures: np.ndarray) -> np.ndarray:
+def _band_sums(images: np.ndarray) -> np.ndarray:
     """Return the sums of `GRID` bands of rows: uint32, shape (B, 16, W, 3), of uint8 (B, H, W, 3)."""
-    tops = np.arange(GRID) * pictures.shape[1] // GRID
-    return np.add.reduceat(pictures, tops, axis=1, dtype=np.uint32)
+    tops = np.arange(GRID) * images.shape[1] // GRID
+    return np.add.reduceat(images, tops, axis=1, dtype=np.uint32)
 
 
 def _cell_means(bands: np.ndarray, height: int, columns: int) -> np.ndarray:
     """Return the mean color of each of ``columns`` cells of every band: float32, shape (B, 16, columns, 3).
 
-    In a picture of fewer rows or columns than cells, a cell without any is the row or column at its place.
+    In an image of fewer rows or columns than cells, a cell without any is the row or column at its place.
     """
     width = bands.shape[2]
     tops, lefts = np.arange(GRID) * height // GRID, np.arange(columns) * width // columns

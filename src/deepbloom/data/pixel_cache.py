@@ -1,4 +1,4 @@
-"""Resized pictures as an array: decoded once into a memory-mapped file, or again whenever they are read.
+"""Resized images as an array: decoded once into a memory-mapped file, or again whenever they are read.
 
 A cache file is a header of `HEADER_BYTES` (one line of JSON, padded) and N x S x S x 3 bytes of pixels. It is written
 under another name and renamed when it is complete, so that a file of the right name is a whole one, and it is never
@@ -23,7 +23,8 @@ import PIL
 from tqdm import tqdm
 
 from deepbloom.data.cache_folder import cache_folder, locked_folder
-from deepbloom.data.files import (
+from deepbloom.data.dataset import ImageSource
+from deepbloom.data.images import (
     FileSource,
     check_readable,
     map_ahead,
@@ -31,8 +32,7 @@ from deepbloom.data.files import (
     remember_unreadable,
     unreadable_error,
 )
-from deepbloom.data.source import ImageSource
-from deepbloom.data.transforms import Preprocessing, resize
+from deepbloom.data.preprocessing import Preprocessing, resize
 from deepbloom.device import available_cores
 from deepbloom.errors import DataError
 
@@ -50,7 +50,7 @@ SPARE_BYTES = 500_000_000
 
 
 class Pixels(ABC):
-    """The pictures of a source, resized: uint8 of shape (N, S, S, 3), read by index from any thread."""
+    """The images of a source, resized: uint8 of shape (N, S, S, 3), read by index from any thread."""
 
     @abstractmethod
     def read(self, indices: np.ndarray) -> np.ndarray:
@@ -103,8 +103,8 @@ class CachedPixels(Pixels):
     def is_whole(self) -> bool:
         """Return whether every byte is as it was written, by the SHA-256 in the header."""
         digest = hashlib.sha256()
-        for picture in self._pixels:
-            digest.update(picture)
+        for image in self._pixels:
+            digest.update(image)
         return digest.hexdigest() == self._header["sha256"]
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class CachedPixels(Pixels):
 def open_pixels(
     source: ImageSource, preprocessing: Preprocessing, cache: str, num_workers: int, progress: bool = True
 ) -> Pixels:
-    """Return the pictures of ``source``, resized as ``preprocessing`` says.
+    """Return the images of ``source``, resized as ``preprocessing`` says.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def open_pixels(
     Raises
     ------
     DataError
-        Pictures cannot be read (all are tried before, and counted), or the folder named by ``cache`` cannot be used.
+        Images cannot be read (all are tried before, and counted), or the folder named by ``cache`` cannot be used.
     """
     num_workers = available_cores() if num_workers < 0 else num_workers
     if known := recall_unreadable(source):
@@ -143,7 +143,7 @@ def open_pixels(
             reason = f"No pixel cache can be kept (data.pixel_cache={cache}): {error}."
             if cache != "auto":
                 raise DataError(f"{reason} Choose another data.pixel_cache=FOLDER, or auto, or off.") from error
-            log.warning("%s Pictures are decoded in every epoch, which is slower.", reason)
+            log.warning("%s Images are decoded in every epoch, which is slower.", reason)
     if isinstance(source, FileSource) and (unreadable := check_readable(source, num_workers, progress)):
         raise unreadable_error(source, unreadable)
     return DecodedPixels(source, preprocessing, num_workers)
@@ -231,7 +231,7 @@ def _write(
     with open(path, "wb") as file:
         file.write(b" " * HEADER_BYTES)
         for index, pixels in enumerate(
-            tqdm(decoded, "Decoding pictures", len(source), disable=None if progress else True)
+            tqdm(decoded, "Decoding images", len(source), disable=None if progress else True)
         ):
             if isinstance(pixels, DataError):
                 unreadable[source.image_ids[index]] = str(pixels)

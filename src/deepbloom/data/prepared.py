@@ -1,14 +1,14 @@
-"""Pictures ready for a network: a source, its split, and its resized pixels."""
+"""Images ready for a network: a source, its split, and its resized pixels."""
 
 import logging
 from dataclasses import dataclass
 
-from deepbloom.config import DataConfig
+from deepbloom.config.settings import DataConfig
+from deepbloom.data.dataset import ImageSource
 from deepbloom.data.pixel_cache import Pixels, open_pixels
-from deepbloom.data.source import ImageSource
+from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.sources import load_source
 from deepbloom.data.split import Split, make_split
-from deepbloom.data.transforms import Preprocessing
 
 log = logging.getLogger("deepbloom")
 
@@ -27,12 +27,12 @@ class PreparedData:
 
 
 def prepare(config: DataConfig, preprocessing: Preprocessing, num_workers: int) -> PreparedData:
-    """Find the pictures, decode those that are not cached yet, and split them; what was left out is logged.
+    """Find the images, decode those that are not cached yet, and split them; what was left out is logged.
 
     Raises
     ------
     DataError
-        Pictures are absent or unreadable (and ``allow_missing`` is off), or there are too few to split.
+        Images are absent or unreadable (and ``allow_missing`` is off), or there are too few to split.
     """
     source = load_source(config)
     pixels = open_pixels(source, preprocessing, config.pixel_cache, num_workers)

@@ -1,4 +1,4 @@
-"""Which pictures train, which choose the best epoch, and which test."""
+"""Which images train, which choose the best epoch, and which test."""
 
 import hashlib
 import json
@@ -8,9 +8,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from deepbloom.config import SplitConfig
-from deepbloom.data.files import name_some
-from deepbloom.data.source import ImageSource
+from deepbloom.config.settings import SplitConfig
+from deepbloom.data.dataset import ImageSource
+from deepbloom.data.images import name_some
 from deepbloom.errors import DataError
 
 PARTS = ("train", "val", "test")
@@ -34,7 +34,7 @@ class Split:
     notes: tuple[str, ...] = ()
 
     def fingerprint(self, source: ImageSource) -> str:
-        """Return SHA-256 (hex) over each picture's part, name and class, whatever the order of pictures."""
+        """Return SHA-256 (hex) over each image's part, name and class, whatever the order of images."""
         rows = sorted(
             (part, source.image_ids[i], source.class_names[source.targets[i]])
             for part in PARTS
@@ -44,10 +44,10 @@ class Split:
 
 
 def make_split(source: ImageSource, config: SplitConfig) -> Split:
-    """Divide the pictures: ``stratified`` by class with all parts merged, or the ``official`` parts of the data.
+    """Divide the images: ``stratified`` by class with all parts merged, or the ``official`` parts of the data.
 
-    With ``folds``, a stratified split tests one of so many parts of each class, and every picture is in exactly one.
-    Which part a picture falls into depends on its name, its class and ``config`` alone, not on the order of files.
+    With ``folds``, a stratified split tests one of so many parts of each class, and every image is in exactly one.
+    Which part an image falls into depends on its name, its class and ``config`` alone, not on the order of files.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def make_split(source: ImageSource, config: SplitConfig) -> Split:
     kind = split_kind(source, config)
     if kind == "official" and config.folds:
         raise DataError(
-            f"data.split.folds={config.folds} divides the pictures anew, but data={source.name} comes with ready-made "
+            f"data.split.folds={config.folds} divides the images anew, but data={source.name} comes with ready-made "
             "parts. Add data.split.kind=stratified to merge them."
         )
     make = _official if kind == "official" else _fold if config.folds else _stratified
@@ -71,13 +71,13 @@ def make_split(source: ImageSource, config: SplitConfig) -> Split:
         if len(getattr(split, part)) == 0:
             raise DataError(
                 f"The {part} part of data={source.name} is empty (data.split.kind={kind}). "
-                "Give at least three pictures of a class, or choose another data.split.kind: stratified or official."
+                "Give at least three images of a class, or choose another data.split.kind: stratified or official."
             )
     return split
 
 
 def split_kind(source: ImageSource, config: SplitConfig) -> str:
-    """Return ``stratified`` or ``official``: what ``auto`` comes to for these pictures."""
+    """Return ``stratified`` or ``official``: what ``auto`` comes to for these images."""
     if config.kind != "auto":
         return config.kind
     ready = source.name == "imagefolder" and {"train", "test"} <= (source.parts or {}).keys()
@@ -121,17 +121,17 @@ def _stratified(source: ImageSource, config: SplitConfig) -> Split:
         val += order[num_test : num_test + num_val]
         train += order[num_test + num_val :]
     if pairs:
-        notes.append(f"{_name(pairs)} 2 pictures each: one trains, one tests, none is left for validation.")
+        notes.append(f"{_name(pairs)} 2 images each: one trains, one tests, none is left for validation.")
     if singles:
-        notes.append(f"{_name(singles)} 1 picture each: it trains, and the class is neither validated nor tested.")
+        notes.append(f"{_name(singles)} 1 image each: it trains, and the class is neither validated nor tested.")
     return Split(_as_indices(train), _as_indices(val), _as_indices(test), tuple(notes))
 
 
 def _fold(source: ImageSource, config: SplitConfig) -> Split:
-    """Test one fold. Validation is taken from the next one first, so that no picture always validates.
+    """Test one fold. Validation is taken from the next one first, so that no image always validates.
 
     Each class is dealt out in turn like cards, beginning with a fold that follows from its name: a class's folds differ
-    in size by one picture at most, and the remainders of the classes spread over the folds.
+    in size by one image at most, and the remainders of the classes spread over the folds.
     """
     train: list[int] = []
     val: list[int] = []
@@ -148,7 +148,7 @@ def _fold(source: ImageSource, config: SplitConfig) -> Split:
         val += rest[:num_val]
         train += rest[num_val:]
         untested += [name] * (0 not in turns)
-    notes = (f"{_name(untested)} no picture in fold {config.fold}: too few pictures for {config.folds} folds.",)
+    notes = (f"{_name(untested)} no image in fold {config.fold}: too few images for {config.folds} folds.",)
     return Split(_as_indices(train), _as_indices(val), _as_indices(test), notes if untested else ())
 
 
@@ -167,13 +167,13 @@ def _official(source: ImageSource, config: SplitConfig) -> Split:
         parts["val"] = _carve_val(source, np.asarray(parts["train"]), config)
         parts["train"] = sorted(set(parts["train"]) - set(parts["val"]))
         notes.append(
-            f"The data come without a validation part: {len(parts['val']):,} pictures were taken from the train part."
+            f"The data come without a validation part: {len(parts['val']):,} images were taken from the train part."
         )
     for part in PARTS:
         present = set(source.targets[_as_indices(parts[part])].tolist())
         absent_names = [name for number, name in enumerate(source.class_names) if number not in present]
         if absent_names:
-            notes.append(f"{_name(absent_names)} no picture in the {part} part.")
+            notes.append(f"{_name(absent_names)} no image in the {part} part.")
     train, val, test = (_as_indices(parts[part]) for part in PARTS)
     return Split(train, val, test, tuple(notes))
 

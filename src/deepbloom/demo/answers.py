@@ -1,4 +1,4 @@
-"""What networks say about one picture, as plain values that the page shows."""
+"""What networks say about one image, as plain values that the page shows."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from deepbloom.data.transforms import preprocess, read_picture_bytes
+from deepbloom.data.preprocessing import preprocess, read_image_bytes
 from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
 from deepbloom.errors import ConfigError
 from deepbloom.explain.cam import METHODS, class_activation_maps
@@ -21,7 +21,7 @@ from deepbloom.models.registry import get_spec
 
 PREDICTED = "predicted"
 SHOWN_SIDE = 1024
-"""Longer side of the picture that the page shows, in pixels."""
+"""Longer side of the image that the page shows, in pixels."""
 JPEG_QUALITY = 88
 
 
@@ -58,7 +58,7 @@ def class_names(networks: Sequence[Network]) -> list[str]:
 
 
 def answer(content: bytes, networks: Sequence[Network], method: str, target: str = PREDICTED) -> dict:
-    """Return the upright picture and each network's best five classes and heatmap.
+    """Return the upright image and each network's best five classes and heatmap.
 
     Parameters
     ----------
@@ -73,14 +73,14 @@ def answer(content: bytes, networks: Sequence[Network], method: str, target: str
     Returns
     -------
     dict
-        ``picture``, ``width`` and ``height``, and ``networks``: of each its ``name``, ``top5`` (``index``,
+        ``image``, ``width`` and ``height``, and ``networks``: of each its ``name``, ``top5`` (``index``,
         ``class_name``, ``confidence``, as in predictions.json), ``shown`` and ``shown_confidence`` (the class of the
-        heatmap) and ``heatmap``, or None where the network does not know the class. Pictures are ``data:`` addresses.
+        heatmap) and ``heatmap``, or None where the network does not know the class. Images are ``data:`` addresses.
 
     Raises
     ------
     DataError
-        The bytes are no picture.
+        The bytes are no image.
     ConfigError
         No network knows the class, or the method is unknown.
     """
@@ -88,16 +88,16 @@ def answer(content: bytes, networks: Sequence[Network], method: str, target: str
         raise ConfigError("No network here knows this class. Choose one from the list.")
     if method not in METHODS:
         raise ConfigError("There is no such method. Choose one from the list.")
-    picture = read_picture_bytes(content)
-    answers = [_ask(network, picture, method, target) for network in networks]
-    width, height = picture.size
-    picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    return {"picture": _address(picture, "jpeg"), "width": width, "height": height, "networks": answers}
+    image = read_image_bytes(content)
+    answers = [_ask(network, image, method, target) for network in networks]
+    width, height = image.size
+    image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    return {"image": _address(image, "jpeg"), "width": width, "height": height, "networks": answers}
 
 
-def _ask(network: Network, picture: Image.Image, method: str, target: str) -> dict:
+def _ask(network: Network, image: Image.Image, method: str, target: str) -> dict:
     trained = network.trained
-    inputs = preprocess(picture, trained.preprocessing)[None].to(network.device)
+    inputs = preprocess(image, trained.preprocessing)[None].to(network.device)
     inputs = inputs.contiguous(memory_format=torch.channels_last)  # (1, 3, S, S)
     with torch.inference_mode():  # as `deepbloom predict` does, so that the figures are the same
         probabilities = softmax(trained.network(inputs).cpu().numpy())
@@ -125,7 +125,7 @@ def _ask(network: Network, picture: Image.Image, method: str, target: str) -> di
     return said
 
 
-def _address(picture: Image.Image, kind: str) -> str:
+def _address(image: Image.Image, kind: str) -> str:
     file = io.BytesIO()
-    picture.save(file, kind, quality=JPEG_QUALITY)
+    image.save(file, kind, quality=JPEG_QUALITY)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""The page and its server. Gradio draws the page; the picture goes to a route of our own, and no file is ever made.
+"""The page and its server. Gradio draws the page; the image goes to a route of our own, and no file is ever made.
 
 Gradio's own uploads are files in a cache, fetched again by path. Here the browser sends the bytes with each question,
 keeps them itself, and gets everything back in one answer; all of Gradio's routes but the page's parts are closed.
@@ -57,7 +57,7 @@ def build_page(gradio: Any, networks: Sequence[Network]) -> Any:
     methods = [(f"{m.title} (slow)" if m.needs == "probe" else m.title, name) for name, m in METHODS.items()]
     targets = [("predicted class", PREDICTED), *((name, name) for name in class_names(networks))]
     with gradio.Blocks(title=TITLE, analytics_enabled=False) as page:
-        gradio.HTML(_part("page.html").replace("MEGABYTES", f"{MAX_BYTES / 1e6:g}"), elem_id="picture-part")
+        gradio.HTML(_part("page.html").replace("MEGABYTES", f"{MAX_BYTES / 1e6:g}"), elem_id="image-part")
         with gradio.Row(elem_id="choices"):
             method = gradio.Dropdown(methods, value="gradcam", label="Method", interactive=True, elem_id="method")
             target = gradio.Dropdown(targets, value=PREDICTED, label="Heatmap for", interactive=True, elem_id="target")

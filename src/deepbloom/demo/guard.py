@@ -45,9 +45,9 @@ def refusal(scope: Scope, port: int) -> tuple[int, str] | None:
         if headers.get("sec-fetch-site", ["same-origin"])[-1] != "same-origin":
             return 403, "Another site may not use this page."
         if method != "POST":
-            return 405, "Send a picture."
+            return 405, "Send an image."
         if headers.get("content-type") != [UPLOAD_TYPE]:
-            return 415, f"Send the picture's bytes as {UPLOAD_TYPE}."
+            return 415, f"Send the image's bytes as {UPLOAD_TYPE}."
         return None
     if method not in ("GET", "HEAD"):
         return 405, "There is nothing to send to here."

@@ -45,8 +45,8 @@
     const card = make("section", said.networks.length === 1 ? "answer alone" : "answer");
     const left = make("div");
     const right = make("div");
-    const frame = make("div", "picture");
-    frame.append(image("", said.picture, "the picture"));
+    const frame = make("div", "image");
+    frame.append(image("", said.image, "the image"));
     left.append(make("h2", "", network.name), frame);
     if (network.heatmap) {
       const heatmap = image("heatmap", network.heatmap, `where it sees ${network.shown}`);
@@ -101,7 +101,7 @@
     if (file.size > MAX_BYTES) {
       state.file = null;
       find("answers").replaceChildren();
-      notify(`${file.name} is larger than ${MAX_BYTES / 1e6} MB. Scale the picture down first.`, true);
+      notify(`${file.name} is larger than ${MAX_BYTES / 1e6} MB. Scale the image down first.`, true);
       return;
     }
     state.file = file;
@@ -121,7 +121,7 @@
   };
 
   document.addEventListener("change", (event) => {
-    if (event.target.id !== "picture-file") return;
+    if (event.target.id !== "image-file") return;
     take(event.target.files[0]);
     event.target.value = "";
   });

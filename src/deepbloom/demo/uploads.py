@@ -1,4 +1,4 @@
-"""Pictures as they come in: so many bytes, so long, so many at once; in memory only, never a file."""
+"""Images as they come in: so many bytes, so long, so many at once; in memory only, never a file."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -68,7 +68,7 @@ class Desk:
         if announced and announced.isdecimal() and int(announced) > MAX_BYTES:
             raise _too_large()
         if self._inside >= MAX_WAITING:
-            raise UploadRefused("Too many pictures at once. Try again in a moment.", 503)
+            raise UploadRefused("Too many images at once. Try again in a moment.", 503)
         self._inside += 1
         try:
             try:
@@ -93,4 +93,4 @@ async def _read(parts: AsyncIterator[bytes]) -> bytes:
 
 
 def _too_large() -> UploadRefused:
-    return UploadRefused(f"This file is larger than {MAX_BYTES / 1e6:g} MB. Scale the picture down first.", 413)
+    return UploadRefused(f"This file is larger than {MAX_BYTES / 1e6:g} MB. Scale the image down first.", 413)

@@ -13,10 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from deepbloom import atomic_files, run_dir
-from deepbloom.data.transforms import Preprocessing, preprocess
+from deepbloom.data.preprocessing import Preprocessing, preprocess
 from deepbloom.errors import CheckpointError, ConfigError
 from deepbloom.models.registry import create_model
+from deepbloom.runs import files as atomic_files
+from deepbloom.runs import folder as run_dir
 
 FORMAT = 1
 MODEL_KIND = "deepbloom model"
@@ -177,7 +178,7 @@ def load_model(run_or_file: str | Path) -> nn.Module:
     Returns
     -------
     nn.Module
-        In eval mode, on the CPU. ``classes`` holds the class names; ``preprocess`` turns a PIL picture into a
+        In eval mode, on the CPU. ``classes`` holds the class names; ``preprocess`` turns a PIL image into a
         float32 tensor of shape (3, S, S).
 
     Raises

@@ -1,7 +1,7 @@
 """Several processes that train one network together, started by ``torchrun``. One process alone is a group of one.
 
 Every step's batch is divided among the processes, and their gradients are averaged by torch's DistributedDataParallel.
-So the pictures of a step, and their order, are those of a single process. The leader (rank 0) alone writes.
+So the images of a step, and their order, are those of a single process. The leader (rank 0) alone writes.
 """
 
 import os
@@ -38,7 +38,7 @@ class Group:
 
     @property
     def share(self) -> slice:
-        """What this process takes of a step's batch: every ``size``-th picture."""
+        """What this process takes of a step's batch: every ``size``-th image."""
         return slice(self.rank, None, self.size)
 
     def agree(self, choose: Callable[[], T]) -> T:

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from deepbloom.engine.precision import forward
 
 EVALUATION_BATCH = 64
-"""Pictures per forward pass; results do not depend on it beyond rounding."""
+"""Images per forward pass; results do not depend on it beyond rounding."""
 
 
 @torch.inference_mode()
 def predict_logits(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str = "fp32"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the logits and targets of every picture, in order.
+    """Return the logits and targets of every image, in order.
 
     Parameters
     ----------

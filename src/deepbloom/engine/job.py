@@ -8,14 +8,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from deepbloom.config import RunConfig
+from deepbloom.config.settings import RunConfig
 from deepbloom.engine.distributed import Group
 from deepbloom.models.registry import ModelSpec
 from deepbloom.signals import StopRequest
 
 
 class Batches(Protocol):
-    """Training batches: `deepbloom.data.loaders.PictureBatches`, or the activations of the frozen part."""
+    """Training batches: `deepbloom.data.batches.ImageBatches`, or the activations of the frozen part."""
 
     @property
     def steps_per_epoch(self) -> int: ...

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from deepbloom.config import OptimizerConfig, SchedulerConfig
+from deepbloom.config.settings import OptimizerConfig, SchedulerConfig
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

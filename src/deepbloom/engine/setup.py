@@ -1,4 +1,4 @@
-"""From settings and pictures to a job: the frozen part computed, the precision chosen."""
+"""From settings and images to a job: the frozen part computed, the precision chosen."""
 
 import logging
 import time
@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from deepbloom.config import RunConfig
+from deepbloom.config.settings import RunConfig
+from deepbloom.data.batches import ImageBatches, evaluation_batches
 from deepbloom.data.cache_folder import cache_folder
-from deepbloom.data.loaders import PictureBatches, evaluation_batches
 from deepbloom.data.prepared import PreparedData
-from deepbloom.data.views import ViewSchedule, training_sides
-from deepbloom.engine import prefix_cache
+from deepbloom.data.resolution import ViewSchedule, training_sides
+from deepbloom.engine import feature_cache as prefix_cache
 from deepbloom.engine.distributed import Group
 from deepbloom.engine.evaluate import EVALUATION_BATCH
 from deepbloom.engine.job import Batches, Job
@@ -50,7 +50,7 @@ def prepare_job(
     views = ViewSchedule(epochs, training_sides(config.augment, spec.preprocessing.size, epochs))
     if views.sides != (spec.preprocessing.size,):
         log.info(views.describe())
-    pictures = PictureBatches(
+    images = ImageBatches(
         data.pixels,
         split.train,
         data.source.targets,
@@ -66,17 +66,17 @@ def prepare_job(
     prefix, _ = split_model(model, spec)
     train_mode(model, spec.trainable)
     if "views" not in choices:
-        plan = group.agree(lambda: prefix_cache.plan(prefix, pictures, len(split.val), config, folder_of_activations))
+        plan = group.agree(lambda: prefix_cache.plan(prefix, images, len(split.val), config, folder_of_activations))
         choices |= {"views": plan.views, "prefix_precision": plan.precision}
     plan = prefix_cache.Plan(choices["views"], choices["prefix_precision"])
-    batches: Batches = pictures
+    batches: Batches = images
     validation = partial(
         evaluation_batches, data.pixels, split.val, data.source.targets, spec.preprocessing, EVALUATION_BATCH
     )
     as_network = _whole
     if plan.views:
         started = time.perf_counter()
-        batches, val = prefix_cache.compute(prefix, pictures, split.val, plan, folder_of_activations, group)
+        batches, val = prefix_cache.compute(prefix, images, split.val, plan, folder_of_activations, group)
         progress.prefix_seconds += time.perf_counter() - started
         val_targets = torch.from_numpy(data.source.targets[split.val])
         validation = partial(prefix_cache.validation_batches, val, val_targets, EVALUATION_BATCH)
@@ -99,7 +99,7 @@ def _choose_precision(config: RunConfig, network: nn.Module, batches: Batches) -
         return config.train.precision
     if batches.steps_per_epoch * config.train.epochs < MIN_STEPS_TO_MEASURE:
         return "fp32"
-    inputs, targets = next(batches.epoch(config.train.epochs))  # the largest pictures take most of the time
+    inputs, targets = next(batches.epoch(config.train.epochs))  # the largest images take most of the time
     chosen, seconds = choose_training_precision(network, inputs, targets, inputs.device)
     if seconds:
         measured = ", ".join(f"{name} {len(targets) / value:.0f}" for name, value in seconds.items())

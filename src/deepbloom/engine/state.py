@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepbloom import run_dir
-from deepbloom.config import RunConfig, from_dict
+from deepbloom.config.settings import RunConfig, from_dict
 from deepbloom.engine.checkpoint import FORMAT, STATE_KIND, read_tensors, write_tensors
 from deepbloom.engine.job import Job
 from deepbloom.engine.optim import make_optimizer, optimizer_tensors, restore_optimizer
 from deepbloom.engine.precision import DTYPES
 from deepbloom.errors import CheckpointError, ConfigError, DivergedError
-from deepbloom.reproducibility import environment
+from deepbloom.rng import environment
+from deepbloom.runs import folder as run_dir
 
 log = logging.getLogger("deepbloom")
 
@@ -79,7 +79,7 @@ class State:
 
     @torch.no_grad()
     def average(self, step: int) -> None:
-        """Move the averaged weights towards the model's; the decay grows to its final value in the first steps."""
+        """Move the averaged weights toward the model's; the decay grows to its final value in the first steps."""
         if self.averaged is None:
             return
         decay = min(self.job.config.train.ema_decay, (1 + step) / (10 + step))

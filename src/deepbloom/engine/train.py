@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from deepbloom import atomic_files, run_dir
-from deepbloom.config import RunConfig
-from deepbloom.data.loaders import Batch, prefetch
+from deepbloom.config.settings import RunConfig
+from deepbloom.data.batches import Batch, prefetch
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.engine.job import Job
 from deepbloom.engine.optim import lr_factor, set_lr
@@ -23,7 +22,9 @@ from deepbloom.engine.precision import forward
 from deepbloom.engine.state import Progress, State
 from deepbloom.metrics import mean_cross_entropy, top_k_accuracy
 from deepbloom.models.freezing import train_mode
-from deepbloom.reproducibility import generator, seed_everything
+from deepbloom.rng import generator, seed_everything
+from deepbloom.runs import files as atomic_files
+from deepbloom.runs import folder as run_dir
 
 log = logging.getLogger("deepbloom")
 
@@ -128,7 +129,7 @@ def train(job: Job, progress: Progress, saved: tuple[dict[str, Tensor], dict[str
                     raise state.diverged(f"the loss is {loss_sum} at epoch {epoch}, step {progress.step + 1}")
 
                 state.optimizer.zero_grad(set_to_none=True)
-                share = len(targets) * group.size / count  # gradients are averaged over processes, not pictures
+                share = len(targets) * group.size / count  # gradients are averaged over processes, not images
                 state.scaler.scale(loss * share).backward()
                 state.scaler.step(state.optimizer)
                 state.scaler.update()

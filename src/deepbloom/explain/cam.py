@@ -1,4 +1,4 @@
-"""Class activation maps: where in a picture a network finds the evidence for a class.
+"""Class activation maps: where in an image a network finds the evidence for a class.
 
 The backbone runs without gradient; only what lies behind the target layer is differentiated. What distinguishes one
 method from another is in `deepbloom.explain.methods`.
@@ -20,7 +20,7 @@ from deepbloom.explain.methods import METHODS
 
 __all__ = ["METHODS", "Maps", "Targets", "class_activation_maps", "last_convolutional"]
 
-CPU_BATCH = 8  # pictures at a time: activations of more fall out of the processor's cache
+CPU_BATCH = 8  # images at a time: activations of more fall out of the processor's cache
 GPU_BATCH = 64
 PREDICTED = -1
 NAMES_SHOWN = 12
@@ -35,7 +35,7 @@ class Maps:
     Attributes
     ----------
     maps : Tensor of float32, shape (B, H, W)
-        Evidence at the size of the input, in [0, 1]: 0 where a picture's evidence is least, 1 where it is strongest.
+        Evidence at the size of the input, in [0, 1]: 0 where an image's evidence is least, 1 where it is strongest.
         All zero where it is the same everywhere.
     logits : Tensor of float32, shape (B, C)
         What the network answered.
@@ -61,7 +61,7 @@ def class_activation_maps(
     targets: Targets = None,
     method: str = "gradcam",
 ) -> Maps:
-    """Return where ``model`` finds the evidence for a class in every picture.
+    """Return where ``model`` finds the evidence for a class in every image.
 
     The model is run in eval mode and fp32 and left as found: modes, hooks, ``requires_grad``, gradients and the
     random state. Frozen models work. One call at a time per model: meanwhile it carries hooks.
@@ -71,7 +71,7 @@ def class_activation_maps(
     model : nn.Module
         Maps (B, 3, H, W) to logits (B, C).
     inputs : Tensor of float, shape (B, 3, H, W)
-        Normalized pictures, on the model's device.
+        Normalized images, on the model's device.
     target_layers : str, sequence of str, or None
         Module paths, as in ``model.named_modules()``, whose output has shape (B, K, h, w). Of several layers the mean
         of the maps is taken, each scaled to [0, 1] first. None is `last_convolutional`.
@@ -84,12 +84,12 @@ def class_activation_maps(
     Returns
     -------
     Maps
-        Scaled per picture after the ReLU: the least value is subtracted, the largest divides. Enlarged bilinearly.
+        Scaled per image after the ReLU: the least value is subtracted, the largest divides. Enlarged bilinearly.
 
     Raises
     ------
     ConfigError
-        The method, a layer or a class is unknown, a layer yields no map, or the inputs are not pictures.
+        The method, a layer or a class is unknown, a layer yields no map, or the inputs are not images.
     """
     if method not in METHODS:
         raise ConfigError(unknown("method", method, METHODS))
@@ -120,7 +120,7 @@ def last_convolutional(model: nn.Module, example: Tensor | None = None) -> str:
     ----------
     model : nn.Module
     example : Tensor, shape (1, 3, H, W), or None
-        A picture to find out with; None is a black one of 224 x 224.
+        An image to find out with; None is a black one of 224 x 224.
 
     Raises
     ------
@@ -222,7 +222,7 @@ def _run(
     with torch.no_grad(), _hooked([(layer, keep(path)) for path, layer in layers.items()]):
         logits = model(inputs)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
-        raise ConfigError(f"The network answers {len(inputs)} pictures with {_describe(logits)}, not logits (B, C).")
+        raise ConfigError(f"The network answers {len(inputs)} images with {_describe(logits)}, not logits (B, C).")
     for path in layers:
         if path not in activations:
             raise ConfigError(f"Layer {path!r} takes no part in the answer. Choose for example {_name_layers(model)}.")
@@ -263,16 +263,16 @@ class _Probe:
     def scores(self) -> Tensor:
         return _score(self.logits, self.classes)
 
-    def score_inputs(self, picture: int, inputs: Tensor) -> Tensor:
-        return _score(self.model(inputs.contiguous(memory_format=torch.channels_last)), self.classes[picture, None])
+    def score_inputs(self, image: int, inputs: Tensor) -> Tensor:
+        return _score(self.model(inputs.contiguous(memory_format=torch.channels_last)), self.classes[image, None])
 
-    def score_activations(self, picture: int, activations: Tensor) -> Tensor:
-        # The backbone sees the picture once; from the layer on, the batch is that of the activations.
+    def score_activations(self, image: int, activations: Tensor) -> Tensor:
+        # The backbone sees the image once; from the layer on, the batch is that of the activations.
         with _hooked([(self.layer, lambda module, args, output: activations.to(output.dtype).clone())]):
-            logits = self.model(self.inputs[picture, None])
+            logits = self.model(self.inputs[image, None])
         if len(logits) != len(activations):
             raise ConfigError("This network fixes the size of its batch before the target layer; choose a later one.")
-        return _score(logits, self.classes[picture, None])
+        return _score(logits, self.classes[image, None])
 
 
 @contextmanager
@@ -293,7 +293,7 @@ def _read_targets(targets: Targets, inputs: Tensor) -> Tensor:
     for target in targets if isinstance(targets, tuple) else (targets,):
         column = torch.as_tensor(PREDICTED if target is None else target, device=inputs.device)
         if column.is_floating_point() or column.dtype == torch.bool or column.shape not in ((), inputs.shape[:1]):
-            raise ConfigError(f"A target is one class index, or one for each of {len(inputs)} pictures, not {target}.")
+            raise ConfigError(f"A target is one class index, or one for each of {len(inputs)} images, not {target}.")
         if target is not None and column.min() < 0:
             raise ConfigError(f"Class {int(column.min())}: classes count from 0.")
         columns.append(column.long().expand(len(inputs)))

@@ -1,7 +1,7 @@
-"""Does a map show what the network uses? Parts of the picture are taken away by the map, and the answer is watched.
+"""Does a map show what the network uses? Parts of the image are taken away by the map, and the answer is watched.
 
-Every measure is reported per picture, so that intervals can be made, and means little without the same measure of
-`random_maps` and `centre_maps`, which know nothing of the network.
+Every measure is reported per image, so that intervals can be made, and means little without the same measure of
+`random_maps` and `center_maps`, which know nothing of the network.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,13 +19,13 @@ from deepbloom.explain.cam import CPU_BATCH, GPU_BATCH, left_as_found, scale_map
 
 ROAD_FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SWEEPS = 10
-BLUR_RADIUS, BLUR_SIGMA = 5, 5.0  # pixels; as published for pictures of 224 pixels
+BLUR_RADIUS, BLUR_SIGMA = 5, 5.0  # pixels; as published for images of 224 pixels
 NEIGHBOURS = (((0, 1), 1 / 6), ((1, 0), 1 / 6), ((1, 1), 1 / 12), ((1, -1), 1 / 12))  # and their opposites
 
 
 @dataclass(frozen=True)
 class RemovalCurves:
-    """Probability of the explained class while a picture is deleted, and while it is inserted, by its map.
+    """Probability of the explained class while an image is deleted, and while it is inserted, by its map.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class RemovalCurves:
 
 @dataclass(frozen=True)
 class RoadCurves:
-    """Probability of the explained class after parts of a picture were replaced by what surrounds them.
+    """Probability of the explained class after parts of an image were replaced by what surrounds them.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class RoadCurves:
 
 @dataclass(frozen=True)
 class ConfidenceChange:
-    """What remains of the probability of the explained class when a picture is dimmed by its map.
+    """What remains of the probability of the explained class when an image is dimmed by its map.
 
     Attributes
     ----------
@@ -83,8 +83,8 @@ def removal_curves(
 ) -> RemovalCurves:
     """Return deletion and insertion curves with the areas under them.
 
-    Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421: deletion puts the mean colour (0 in normalized pictures) in
-    the place of the pixels with most evidence first; insertion begins with the blurred picture and sharpens these.
+    Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421: deletion puts the mean color (0 in normalized images) in
+    the place of the pixels with most evidence first; insertion begins with the blurred image and sharpens these.
     Departure: ``steps`` steps instead of one per row of pixels.
 
     Parameters
@@ -92,7 +92,7 @@ def removal_curves(
     model : nn.Module
         Run in eval mode and left as found.
     inputs : Tensor of float, shape (B, C, H, W)
-        Normalized pictures.
+        Normalized images.
     maps : Tensor of float, shape (B, H, W)
         Only the order of their values matters; equal values are taken in random order.
     targets : Tensor of int64, shape (B,)
@@ -132,7 +132,7 @@ def road_curves(
     """Return ROAD's two curves: the answer after the most, or the least, relevant pixels were replaced.
 
     Rong et al. 2022, https://arxiv.org/abs/2202.00449. Replaced pixels are interpolated from their surroundings, so
-    that neither a hole's shape nor its colour gives the class away. Departure: `impute_quickly` in the place of
+    that neither a hole's shape nor its color gives the class away. Departure: `impute_quickly` in the place of
     `impute`.
 
     Parameters
@@ -165,11 +165,11 @@ def road_curves(
 
 
 def confidence_change(model: nn.Module, inputs: Tensor, maps: Tensor, targets: Tensor) -> ConfidenceChange:
-    """Return how the answer changes when every picture is multiplied by its map.
+    """Return how the answer changes when every image is multiplied by its map.
 
-    Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063: with the probabilities Y of the picture
-    and O of the dimmed one, the drop is max(0, Y - O) / Y. Departure: normalized pictures are dimmed towards the mean
-    colour, not towards black.
+    Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063: with the probabilities Y of the image
+    and O of the dimmed one, the drop is max(0, Y - O) / Y. Departure: normalized images are dimmed toward the mean
+    color, not toward black.
 
     Parameters
     ----------
@@ -188,32 +188,32 @@ def confidence_change(model: nn.Module, inputs: Tensor, maps: Tensor, targets: T
     return ConfidenceChange((whole - dimmed).clamp(min=0) / whole.clamp(min=torch.finfo().tiny), dimmed > whole)
 
 
-def impute(picture: Tensor, missing: Tensor, generator: torch.Generator, noise: float = 0.01) -> Tensor:
-    """Return a picture whose missing pixels are weighted means of their eight neighbours, with a little noise.
+def impute(image: Tensor, missing: Tensor, generator: torch.Generator, noise: float = 0.01) -> Tensor:
+    """Return an image whose missing pixels are weighted means of their eight neighbors, with a little noise.
 
-    Rong et al. 2022, https://arxiv.org/abs/2202.00449: a neighbour weighs 1/6, a diagonal one 1/12; missing
-    neighbours enter with the value that they get themselves, which makes it a linear system.
+    Rong et al. 2022, https://arxiv.org/abs/2202.00449: a neighbor weighs 1/6, a diagonal one 1/12; missing
+    neighbors enter with the value that they get themselves, which makes it a linear system.
 
     Parameters
     ----------
-    picture : Tensor of float, shape (C, H, W)
+    image : Tensor of float, shape (C, H, W)
     missing : Tensor of bool, shape (H, W)
         At least one pixel is not missing.
     generator : torch.Generator
         Draws the noise.
     noise : float
-        Standard deviation, in units of the normalized picture.
+        Standard deviation, in units of the normalized image.
     """
-    known = picture.double().numpy()
+    known = image.double().numpy()
     hole = missing.numpy()
     count = int(hole.sum())
     if not count:
-        return picture.clone()
+        return image.clone()
     numbers = np.full(hole.shape, -1)
     numbers[hole] = np.arange(count)
     weights, values = np.zeros(count), np.zeros((count, len(known)))
     rows, columns, entries = [np.arange(count)], [np.arange(count)], [weights]
-    for here, there, weight in _neighbours(hole.shape):
+    for here, there, weight in _neighbors(hole.shape):
         inside = numbers[here] >= 0
         weights[numbers[here][inside]] += weight
         bordering = inside & (numbers[there] < 0)
@@ -226,30 +226,30 @@ def impute(picture: Tensor, missing: Tensor, generator: torch.Generator, noise: 
     system = coo_matrix((np.concatenate(entries), places), shape=(count, count)).tocsc()
     # Symmetric and positive definite: no pivoting, and an ordering that keeps the factors sparse.
     solution = splu(system, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}).solve(values)
-    filled = picture.clone()
+    filled = image.clone()
     drawn = noise * torch.randn(len(known), count, generator=generator)
-    filled[:, missing] = (torch.from_numpy(solution.T) + drawn).to(picture.dtype)
+    filled[:, missing] = (torch.from_numpy(solution.T) + drawn).to(image.dtype)
     return filled
 
 
-def impute_quickly(picture: Tensor, missing: Tensor, generator: torch.Generator, noise: float = 0.01) -> Tensor:
+def impute_quickly(image: Tensor, missing: Tensor, generator: torch.Generator, noise: float = 0.01) -> Tensor:
     """Return nearly what `impute` returns, several times faster; parameters as there.
 
     The system is solved at half the resolution, where a block counts as missing if all of its pixels are; the error,
     which is largest at the rim of the hole, is smoothed away by `SWEEPS` steps of Jacobi's method at full resolution.
     """
-    known = (~missing).to(picture.dtype)[None]  # (1, H, W)
+    known = (~missing).to(image.dtype)[None]  # (1, H, W)
     shares = F.avg_pool2d(known, 2, ceil_mode=True)
-    coarse = F.avg_pool2d(picture * known, 2, ceil_mode=True) / shares.clamp(min=0.25)
+    coarse = F.avg_pool2d(image * known, 2, ceil_mode=True) / shares.clamp(min=0.25)
     solved = impute(coarse, shares[0] == 0, generator, noise=0)
     filled = F.interpolate(solved[None], missing.shape, mode="bilinear", align_corners=False)[0]
-    filled = torch.where(missing, filled, picture)
-    kernel = picture.new_tensor([[1 / 12, 1 / 6, 1 / 12], [1 / 6, 0, 1 / 6], [1 / 12, 1 / 6, 1 / 12]])[None, None]
-    inside = F.conv2d(torch.ones_like(known), kernel, padding=1)  # below 1 at the border of the picture
+    filled = torch.where(missing, filled, image)
+    kernel = image.new_tensor([[1 / 12, 1 / 6, 1 / 12], [1 / 6, 0, 1 / 6], [1 / 12, 1 / 6, 1 / 12]])[None, None]
+    inside = F.conv2d(torch.ones_like(known), kernel, padding=1)  # below 1 at the border of the image
     for _ in range(SWEEPS):
         means = F.conv2d(filled[:, None], kernel, padding=1)[:, 0] / inside
-        filled = torch.where(missing, means, picture)
-    return torch.where(missing, filled + noise * torch.randn(picture.shape, generator=generator), picture)
+        filled = torch.where(missing, means, image)
+    return torch.where(missing, filled + noise * torch.randn(image.shape, generator=generator), image)
 
 
 def random_maps(count: int, size: tuple[int, int], seed: int = 0, grid: tuple[int, int] = (7, 7)) -> Tensor:
@@ -258,8 +258,8 @@ def random_maps(count: int, size: tuple[int, int], seed: int = 0, grid: tuple[in
     return scale_maps(F.interpolate(noise, size, mode="bilinear", align_corners=False)[:, 0])
 
 
-def centre_maps(count: int, size: tuple[int, int], spread: float = 0.25) -> Tensor:
-    """Return the same blob for every picture, shape (count, H, W), in [0, 1]: photographers put things in the middle.
+def center_maps(count: int, size: tuple[int, int], spread: float = 0.25) -> Tensor:
+    """Return the same blob for every image, shape (count, H, W), in [0, 1]: photographers put things in the middle.
 
     ``spread`` is the Gaussian's standard deviation as a share of the height and of the width.
     """
@@ -287,7 +287,7 @@ def _rank(maps: Tensor, seed: int) -> Tensor:
 
 
 def _probabilities(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the softmax of the targets, one or one per picture, float32 on the CPU, shape (N,)."""
+    """Return the softmax of the targets, one or one per image, float32 on the CPU, shape (N,)."""
     step = CPU_BATCH if inputs.device.type == "cpu" else GPU_BATCH
     parts = [model(part.contiguous(memory_format=torch.channels_last)) for part in inputs.split(step)]
     softmax = torch.cat(parts).float().softmax(1)
@@ -303,8 +303,8 @@ def _blur(inputs: Tensor) -> Tensor:
     return F.conv2d(across, kernel.transpose(2, 3), groups=inputs.shape[1])
 
 
-def _neighbours(shape: tuple[int, ...]) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], float]]:
-    """Yield, for each of eight directions, the pixels that have a neighbour there, these neighbours, and a weight."""
+def _neighbors(shape: tuple[int, ...]) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], float]]:
+    """Yield, for each of eight directions, the pixels that have a neighbor there, these neighbors, and a weight."""
     height, width = shape
     for (down, across), weight in NEIGHBOURS:
         first = slice(0, height - down), slice(max(0, -across), width - max(0, across))

@@ -1,4 +1,4 @@
-"""Heatmaps over pictures, for people. Figures carry no global state: ``figure.savefig(path)`` writes them.
+"""Heatmaps over images, for people. Figures carry no global state: ``figure.savefig(path)`` writes them.
 
 Texts are drawn as they are: no character in a class name is markup.
 """
@@ -17,15 +17,15 @@ from PIL import Image, ImageOps
 
 from deepbloom.errors import ConfigError
 
-COLORMAP = "inferno"  # perceptually uniform, and readable without colour vision
+COLORMAP = "inferno"  # perceptually uniform, and readable without color vision
 OPACITY = 0.45
 SCALE_LABEL = "evidence, from its least to its most"
 INK, FAINT, WARNING = "#333333", "#6B6B6B", "#B84A00"
 
-# Inches. A figure is laid out for reading; its resolution follows the picture.
-PICTURE_SIDE, TILE_SIDE, SMALLEST_WIDTH = 5.2, 2.7, 4.5
+# Inches. A figure is laid out for reading; its resolution follows the image.
+IMAGE_SIDE, TILE_SIDE, SMALLEST_WIDTH = 5.2, 2.7, 4.5
 MARGIN, GAP, LINE, HEADING_LINE, HEADING_GAP = 0.2, 0.16, 0.2, 0.28, 0.08
-BAR_GAP, BAR_WIDTH, BAR_LABELS, LONGEST_BAR = 0.18, 0.16, 0.62, PICTURE_SIDE
+BAR_GAP, BAR_WIDTH, BAR_LABELS, LONGEST_BAR = 0.18, 0.16, 0.62, IMAGE_SIDE
 SMALLEST_PIXELS, LARGEST_PIXELS = 520, 4096  # of a panel's longer side
 SMALLEST_TILE, LARGEST_TILE = 351, 512
 NAME_LENGTH = 90
@@ -38,33 +38,33 @@ class Tile:
 
     Attributes
     ----------
-    picture : PIL.Image
+    image : PIL.Image
     heatmap : ndarray of float, shape (h, w), in [0, 1], or None
-        Laid over the picture, which it covers whole; None shows the picture alone.
+        Laid over the image, which it covers whole; None shows the image alone.
     title : str
         Above the panel: a class, a model, a method.
     caption : str
-        Below the title, in grey: a confidence, the true class.
+        Below the title, in gray: a confidence, the true class.
     wrong : bool
-        Marked by a frame and the title's colour.
+        Marked by a frame and the title's color.
     """
 
-    picture: Image.Image
+    image: Image.Image
     heatmap: np.ndarray | None
     title: str = ""
     caption: str = ""
     wrong: bool = False
 
 
-def overlay(picture: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY) -> Image.Image:
-    """Return the picture with its heatmap laid over it, upright, RGB, in the picture's own size.
+def overlay(image: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY) -> Image.Image:
+    """Return the image with its heatmap laid over it, upright, RGB, in the image's own size.
 
     Parameters
     ----------
-    picture : PIL.Image
+    image : PIL.Image
         Turned upright first if its EXIF entry says so.
     heatmap : ndarray of float, shape (h, w), in [0, 1]
-        Of any size: it is stretched over the whole picture.
+        Of any size: it is stretched over the whole image.
     opacity : float
         Share of the heatmap in the result, in [0, 1].
 
@@ -74,24 +74,24 @@ def overlay(picture: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY)
         The opacity is out of range or the heatmap is not a map in [0, 1].
     """
     if not 0 <= opacity <= 1:
-        raise ConfigError(f"opacity={opacity!r} is out of range: give a number from 0 (picture) to 1 (heatmap).")
+        raise ConfigError(f"opacity={opacity!r} is out of range: give a number from 0 (image) to 1 (heatmap).")
     heatmap = np.asarray(heatmap, dtype=np.float32)
     if heatmap.ndim != 2 or not heatmap.size or not (heatmap.min() >= 0 and heatmap.max() <= 1):
         raise ConfigError(f"A heatmap has shape (h, w) and values in [0, 1]; this one has shape {heatmap.shape}.")
-    picture = ImageOps.exif_transpose(picture).convert("RGB")
-    stretched = np.asarray(Image.fromarray(heatmap).resize(picture.size, Image.Resampling.BICUBIC)).clip(0, 1)
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    stretched = np.asarray(Image.fromarray(heatmap).resize(image.size, Image.Resampling.BICUBIC)).clip(0, 1)
     colors = matplotlib.colormaps[COLORMAP](stretched, bytes=True)[..., :3]
-    return Image.blend(picture, Image.fromarray(np.ascontiguousarray(colors)), opacity)
+    return Image.blend(image, Image.fromarray(np.ascontiguousarray(colors)), opacity)
 
 
 def draw_heatmap(
-    picture: Image.Image, heatmap: np.ndarray, class_name: str, confidence: float, opacity: float = OPACITY
+    image: Image.Image, heatmap: np.ndarray, class_name: str, confidence: float, opacity: float = OPACITY
 ) -> Figure:
-    """Return a figure of the picture, the same under its heatmap, and the colour scale.
+    """Return a figure of the image, the same under its heatmap, and the color scale.
 
     Parameters
     ----------
-    picture : PIL.Image
+    image : PIL.Image
     heatmap : ndarray of float, shape (h, w), in [0, 1]
     class_name : str
         The class that the heatmap explains.
@@ -100,13 +100,13 @@ def draw_heatmap(
     opacity : float
         See `overlay`.
     """
-    dpi = min(max(*picture.size, SMALLEST_PIXELS), LARGEST_PIXELS) / PICTURE_SIDE
+    dpi = min(max(*image.size, SMALLEST_PIXELS), LARGEST_PIXELS) / IMAGE_SIDE
     title = f"{textwrap.shorten(class_name, NAME_LENGTH, placeholder=' …')} · {100 * confidence:.1f} %"
-    return _lay_out([Tile(picture, None), Tile(picture, heatmap)], 2, PICTURE_SIDE, dpi, title, opacity)
+    return _lay_out([Tile(image, None), Tile(image, heatmap)], 2, IMAGE_SIDE, dpi, title, opacity)
 
 
 def draw_gallery(tiles: Sequence[Tile | None], title: str = "", columns: int = 4, opacity: float = OPACITY) -> Figure:
-    """Return a figure of many pictures under their heatmaps, in rows.
+    """Return a figure of many images under their heatmaps, in rows.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def draw_gallery(tiles: Sequence[Tile | None], title: str = "", columns: int = 4
     title : str
         Of the figure.
     columns : int
-        Pictures side by side.
+        Images side by side.
     opacity : float
         See `overlay`.
 
@@ -125,17 +125,17 @@ def draw_gallery(tiles: Sequence[Tile | None], title: str = "", columns: int = 4
         There is no tile.
     """
     if not any(tiles):
-        raise ConfigError("A gallery needs at least one picture.")
-    longest = max(max(tile.picture.size) for tile in tiles if tile)
+        raise ConfigError("A gallery needs at least one image.")
+    longest = max(max(tile.image.size) for tile in tiles if tile)
     dpi = min(max(longest, SMALLEST_TILE), LARGEST_TILE) / TILE_SIDE
     return _lay_out(tiles, columns, TILE_SIDE, dpi, title, opacity)
 
 
 def _lay_out(tiles: Sequence[Tile | None], columns: int, side: float, dpi: float, title: str, opacity: float) -> Figure:
-    """Place tiles in rows, each picture's longer side at most ``side``, with a colour scale at the right; in inches."""
+    """Place tiles in rows, each image's longer side at most ``side``, with a color scale at the right; in inches."""
     columns = min(columns, len(tiles))
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
-    cell = max(_fit(tile.picture, side)[0] for tile in tiles if tile)
+    cell = max(_fit(tile.image, side)[0] for tile in tiles if tile)
     grid = columns * (cell + GAP) - GAP
     width = max(2 * MARGIN + grid + BAR_GAP + BAR_WIDTH + BAR_LABELS, SMALLEST_WIDTH)
     heading = _wrap(title, width - 2 * MARGIN, 13, lines=3)
@@ -144,7 +144,7 @@ def _lay_out(tiles: Sequence[Tile | None], columns: int, side: float, dpi: float
         for row in rows
     ]
     heads = [LINE * max(len(name) + len(caption) for name, caption in row) for row in texts]
-    heights = [max((_fit(tile.picture, side)[1] for tile in row if tile), default=0) for row in rows]
+    heights = [max((_fit(tile.image, side)[1] for tile in row if tile), default=0) for row in rows]
     above = MARGIN + HEADING_LINE * len(heading) + (HEADING_GAP if heading else 0)
     page = _Page(width, above + sum(heads) + sum(heights) + GAP * (len(rows) - 1) + MARGIN, dpi)
     page.write(heading, MARGIN, MARGIN, 13, INK, HEADING_LINE)
@@ -158,7 +158,7 @@ def _lay_out(tiles: Sequence[Tile | None], columns: int, side: float, dpi: float
             start = above - LINE * (len(name) + len(caption))
             page.write(name, left, start, 10, WARNING if tile.wrong else INK, LINE)
             page.write(caption, left, start + LINE * len(name), 9, FAINT, LINE)
-            _show(page.axes(left, above, *_fit(tile.picture, side)), tile, opacity)
+            _show(page.axes(left, above, *_fit(tile.image, side)), tile, opacity)
         above += height + GAP
     _draw_scale(page.figure, page.axes(MARGIN + grid + BAR_GAP, bar[0], BAR_WIDTH, bar[1]), bar[1])
     return page.figure
@@ -184,10 +184,10 @@ class _Page:
 
 def _show(axes: Axes, tile: Tile, opacity: float) -> None:
     panel = axes.get_window_extent()
-    picture = ImageOps.exif_transpose(tile.picture).convert("RGB")
-    picture.thumbnail((math.ceil(panel.width - 0.01), math.ceil(panel.height - 0.01)))
-    shown = picture if tile.heatmap is None else overlay(picture, tile.heatmap, opacity)
-    enlarged = panel.width > 1.01 * picture.width
+    image = ImageOps.exif_transpose(tile.image).convert("RGB")
+    image.thumbnail((math.ceil(panel.width - 0.01), math.ceil(panel.height - 0.01)))
+    shown = image if tile.heatmap is None else overlay(image, tile.heatmap, opacity)
+    enlarged = panel.width > 1.01 * image.width
     axes.imshow(np.asarray(shown), aspect="auto", interpolation="bicubic" if enlarged else "auto")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -206,10 +206,10 @@ def _draw_scale(figure: Figure, axes: Axes, height: float) -> None:
         bar.set_label(SCALE_LABEL, size=9, color=INK)
 
 
-def _fit(picture: Image.Image, side: float) -> tuple[float, float]:
-    """Return width and height of an upright picture whose longer side is ``side``."""
-    sideways = picture.getexif().get(EXIF_ORIENTATION, 1) >= 5
-    width, height = picture.size[::-1] if sideways else picture.size
+def _fit(image: Image.Image, side: float) -> tuple[float, float]:
+    """Return width and height of an upright image whose longer side is ``side``."""
+    sideways = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+    width, height = image.size[::-1] if sideways else image.size
     return side * width / max(width, height), side * height / max(width, height)
 
 

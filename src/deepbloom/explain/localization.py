@@ -1,4 +1,4 @@
-"""Does the evidence lie on the object? Maps against segmentations, one value per picture.
+"""Does the evidence lie on the object? Maps against segmentations, one value per image.
 
 None of these measures is one of faithfulness: a network may rightly look beside the object.
 """
@@ -33,7 +33,7 @@ def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def area_share(masks: Tensor) -> Tensor:
-    """Return the share of the picture that the object covers, shape (B,): what blind maps get on average."""
+    """Return the share of the image that the object covers, shape (B,): what blind maps get on average."""
     return masks.float().mean((1, 2))
 
 
@@ -66,7 +66,7 @@ def intersection_over_union(maps: Tensor, masks: Tensor, threshold: float) -> Te
     maps, masks
         As in `energy_inside`; maps in [0, 1].
     threshold : float
-        Chosen on other pictures: see `choose_threshold`.
+        Chosen on other images: see `choose_threshold`.
     """
     _check(maps, masks)
     chosen = maps >= threshold
@@ -75,7 +75,7 @@ def intersection_over_union(maps: Tensor, masks: Tensor, threshold: float) -> Te
 
 
 def choose_threshold(maps: Tensor, masks: Tensor, thresholds: Sequence[float] = THRESHOLDS) -> float:
-    """Return the threshold with the largest mean `intersection_over_union` on validation pictures."""
+    """Return the threshold with the largest mean `intersection_over_union` on validation images."""
     means = [float(intersection_over_union(maps, masks, threshold).mean()) for threshold in thresholds]
     return thresholds[int(np.argmax(means))]
 
@@ -83,7 +83,7 @@ def choose_threshold(maps: Tensor, masks: Tensor, thresholds: Sequence[float] = 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
     """Return a segmentation, bool of shape (h, w), at the size (H, W) of the network's input: True where most of it is.
 
-    The aspect is not kept, as `deepbloom.data.transforms.resize` does not keep that of the picture.
+    The aspect is not kept, as `deepbloom.data.preprocessing.resize` does not keep that of the image.
     """
     shares = F.interpolate(torch.from_numpy(np.ascontiguousarray(mask)).float()[None, None], size, mode="area")
     return shares[0, 0] >= 0.5

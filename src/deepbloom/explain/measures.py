@@ -34,13 +34,13 @@ class Measure:
 MEASURES = {
     "deletion_area": Measure(
         "deletion",
-        "Mean probability of the class while the marked pixels are replaced by the mean colour, most evidence first; "
+        "Mean probability of the class while the marked pixels are replaced by the mean color, most evidence first; "
         "lower is better (Petsiuk et al. 2018).",
         higher_is_better=False,
     ),
     "insertion_area": Measure(
         "insertion",
-        "Mean probability of the class while the blurred picture becomes sharp, most evidence first; higher is better "
+        "Mean probability of the class while the blurred image becomes sharp, most evidence first; higher is better "
         "(Petsiuk et al. 2018).",
         higher_is_better=True,
     ),
@@ -52,26 +52,26 @@ MEASURES = {
     ),
     "average_drop": Measure(
         "average drop",
-        "Share of the probability that is lost when the picture is dimmed by its map; lower is better, and a map that "
+        "Share of the probability that is lost when the image is dimmed by its map; lower is better, and a map that "
         "is bright everywhere is best of all (Chattopadhay et al. 2018).",
         higher_is_better=False,
     ),
     "increase": Measure(
         "increase",
-        "Share of the pictures whose probability grows when they are dimmed by their maps; higher is better "
+        "Share of the images whose probability grows when they are dimmed by their maps; higher is better "
         "(Chattopadhay et al. 2018).",
         higher_is_better=True,
     ),
     "energy_inside": Measure(
         "energy inside",
         "Share of the map's sum that lies on the flower; a map that is bright everywhere gets the flower's share of "
-        "the picture (Wang et al. 2020).",
+        "the image (Wang et al. 2020).",
         higher_is_better=True,
         needs_mask=True,
     ),
     "pointing_hit": Measure(
         "pointing game",
-        "Share of the pictures in which the strongest point lies on the flower or within 15 of 224 pixels of it "
+        "Share of the images in which the strongest point lies on the flower or within 15 of 224 pixels of it "
         "(Zhang et al. 2016).",
         higher_is_better=True,
         needs_mask=True,
@@ -79,7 +79,7 @@ MEASURES = {
     "iou": Measure(
         "IoU",
         "Overlap of the flower with the part of the map above a threshold, over their union; the threshold is the best "
-        "on validation pictures, for each kind of map its own.",
+        "on validation images, for each kind of map its own.",
         higher_is_better=True,
         needs_mask=True,
     ),

@@ -1,4 +1,4 @@
-"""All measures of a set of maps at once, picture by picture, so that intervals and paired differences can be made."""
+"""All measures of a set of maps at once, image by image, so that intervals and paired differences can be made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from deepbloom.explain.localization import area_share, energy_inside, intersecti
 from deepbloom.explain.measures import ROAD_FRACTIONS, STEPS
 
 POINTING_TOLERANCE = 15 / 224
-"""As a share of the picture's side: 15 pixels of 224, as published."""
+"""As a share of the image's side: 15 pixels of 224, as published."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def measure_faithfulness(model: nn.Module, inputs: Tensor, maps: Tensor, targets
 
 
 def measure_localization(maps: Tensor, masks: Tensor, threshold: float | None) -> dict[str, np.ndarray]:
-    """Return the measures of localization of maps and masks, shape (B, S, S), and the flower's share of the picture.
+    """Return the measures of localization of maps and masks, shape (B, S, S), and the flower's share of the image.
 
     Without a threshold there is no IoU.
     """

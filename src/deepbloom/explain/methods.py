@@ -14,22 +14,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PICTURES_AT_A_TIME = 16
+IMAGES_AT_A_TIME = 16
 ACTIVATIONS_AT_A_TIME = 128
 
 
 class Probe(Protocol):
-    """Asks the network what the score would be if something else came in. ``picture`` is an index into the batch."""
+    """Asks the network what the score would be if something else came in. ``image`` is an index into the batch."""
 
     inputs: Tensor
-    """The pictures, shape (B, C, H, W)."""
+    """The images, shape (B, C, H, W)."""
     scores: Tensor
     """What is explained, shape (B,)."""
 
-    def score_inputs(self, picture: int, inputs: Tensor) -> Tensor:
-        """Return the scores, shape (N,), if the pictures were ``inputs``, shape (N, C, H, W)."""
+    def score_inputs(self, image: int, inputs: Tensor) -> Tensor:
+        """Return the scores, shape (N,), if the images were ``inputs``, shape (N, C, H, W)."""
 
-    def score_activations(self, picture: int, activations: Tensor) -> Tensor:
+    def score_activations(self, image: int, activations: Tensor) -> Tensor:
         """Return the scores, shape (N,), if the layer gave ``activations``, shape (N, K, h, w)."""
 
 
@@ -42,7 +42,7 @@ class Method:
     draw : callable
         Called with (activations, gradients), (activations, probe) or (activations), in this order of ``needs``.
     needs : str
-        ``gradients``, ``probe`` (many forward passes per picture) or ``activations`` (no class enters the map).
+        ``gradients``, ``probe`` (many forward passes per image) or ``activations`` (no class enters the map).
     title : str
         The name as its authors write it.
     """
@@ -64,7 +64,7 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return sum_k w_k A_k, w_k = sum over positions of alpha relu(g), alpha = g^2 / (2 g^2 + g^3 sum A).
 
     Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063, equation 19 for alpha (the score is the exponential
-    of the logit, a factor per picture that scaling removes). Departure: 1e-6 is added to the denominator, as in the
+    of the logit, a factor per image that scaling removes). Departure: 1e-6 is added to the denominator, as in the
     grad-cam package; where gradients are below 1e-3 it outweighs the rest.
     """
     squared = gradients**2
@@ -102,7 +102,7 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 def eigencam(activations: Tensor) -> Tensor:
     """Return the projection of every position's K activations on their first principal component.
 
-    Muhammad and Yeasin 2020, https://arxiv.org/abs/2008.00299. No class enters it. Departures: positions are centred
+    Muhammad and Yeasin 2020, https://arxiv.org/abs/2008.00299. No class enters it. Departures: positions are centerd
     before the decomposition, as in the grad-cam package; and the component's sign, which the decomposition leaves
     open, is the one with which the map grows where the layer is more active. The package keeps whichever sign its
     linear algebra happens to give, so that its map may be the opposite of this one.
@@ -117,20 +117,20 @@ def eigencam(activations: Tensor) -> Tensor:
 
 
 def scorecam(activations: Tensor, probe: Probe) -> Tensor:
-    """Return sum_k s_k A_k, where s is the softmax over k of the scores of the picture masked by each A_k.
+    """Return sum_k s_k A_k, where s is the softmax over k of the scores of the image masked by each A_k.
 
     Wang et al. 2020, https://arxiv.org/abs/1910.01279, algorithm 1 (the baseline's score drops out of the softmax).
-    A mask is the channel enlarged to the picture and scaled to [0, 1]; K forward passes per picture.
+    A mask is the channel enlarged to the image and scaled to [0, 1]; K forward passes per image.
     """
     size = probe.inputs.shape[2:]
     weights = []
-    for picture, channels in enumerate(activations):
+    for image, channels in enumerate(activations):
         scores = []
-        for some in channels.split(PICTURES_AT_A_TIME):
+        for some in channels.split(IMAGES_AT_A_TIME):
             masks = F.interpolate(some[:, None], size, mode="bilinear", align_corners=True)  # (N, 1, H, W)
             low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
             masks = (masks - low) / (high - low + 1e-8)
-            scores.append(probe.score_inputs(picture, probe.inputs[picture] * masks))
+            scores.append(probe.score_inputs(image, probe.inputs[image] * masks))
         weights.append(torch.cat(scores).softmax(0))
     return _weigh(activations, torch.stack(weights))
 
@@ -143,13 +143,13 @@ def ablationcam(activations: Tensor, probe: Probe) -> Tensor:
     The grad-cam package sets a channel of a layer with negative activations not to zero but far below all others.
     """
     weights = []
-    for picture, channels in enumerate(activations):
+    for image, channels in enumerate(activations):
         scores = []
         for silenced in torch.arange(len(channels), device=channels.device).split(ACTIVATIONS_AT_A_TIME):
             copies = channels.repeat(len(silenced), 1, 1, 1)
             copies[torch.arange(len(silenced)), silenced] = 0
-            scores.append(probe.score_activations(picture, copies))
-        weights.append(probe.scores[picture] - torch.cat(scores))
+            scores.append(probe.score_activations(image, copies))
+        weights.append(probe.scores[image] - torch.cat(scores))
     return _weigh(activations, torch.stack(weights))
 
 

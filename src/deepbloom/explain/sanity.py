@@ -22,7 +22,7 @@ class RandomizationTest:
     layers : tuple of str
         In the order in which they were randomized; each row holds with all before it.
     rank_correlation : Tensor of float32, shape (L, B)
-        Spearman's, of each picture's map with that of the trained network: 1 is no change. 0 where one of the two is
+        Spearman's, of each image's map with that of the trained network: 1 is no change. 0 where one of the two is
         the same everywhere.
     """
 
@@ -36,7 +36,7 @@ def randomization_test(
     """Draw the weights of ever more layers anew, beginning with the first of ``layers``, and compare the maps.
 
     The cascading randomization of model parameters of Adebayo et al. 2018, https://arxiv.org/abs/1810.03292. A method
-    whose maps stay alike shows edges or the middle of the picture, not the network.
+    whose maps stay alike shows edges or the middle of the image, not the network.
 
     Parameters
     ----------

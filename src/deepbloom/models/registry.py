@@ -1,4 +1,4 @@
-"""The networks by name: what each is made of, which of its parts train, and how a picture has to be prepared for it."""
+"""The networks by name: what each is made of, which of its parts train, and how an image has to be prepared for it."""
 
 import logging
 import os
@@ -8,10 +8,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from deepbloom.config import check_range
-from deepbloom.data.transforms import Preprocessing
+from deepbloom.config.settings import check_range
+from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.errors import ConfigError, unknown
-from deepbloom.models import from_scratch, pretrained
+from deepbloom.models import scratch as from_scratch
+from deepbloom.models import weights as pretrained
 from deepbloom.models.freezing import freeze
 
 log = logging.getLogger(__name__)

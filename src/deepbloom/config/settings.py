@@ -1,0 +1,294 @@
+"""Every setting, typed and checked. Plain dataclasses: usable from a notebook without Hydra.
+
+The YAML files in ``conf/`` fill the same fields; a field's docstring stands below it.
+"""
+
+import re
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from deepbloom.errors import ConfigError, unknown
+
+T = TypeVar("T")
+
+DATA_NAMES = ("flowers102", "imagefolder", "synthetic")
+SPLIT_KINDS = ("auto", "stratified", "official")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+LOGGERS = ("none", "tensorboard", "mlflow")
+SCHEDULERS = ("step", "one_cycle", "cosine", "constant")
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise `ConfigError` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ConfigError(unknown(name, value, choices))
+
+
+def check_range(name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False) -> None:
+    """Raise `ConfigError` unless ``low <= value <= high`` (``low < value`` where ``open_low``)."""
+    if not (low < value if open_low else low <= value) or not value <= high:
+        sign = "greater than" if open_low else "at least"
+        upper = "" if high == float("inf") else f" and at most {high:g}"
+        raise ConfigError(f"{name}={value!r} is out of range: give a number {sign} {low:g}{upper}.")
+
+
+@dataclass
+class SplitConfig:
+    """How images are divided into train, validation and test."""
+
+    kind: str = "auto"
+    """``stratified``: all images merged and split by class. ``official``: the parts that the data comes with.
+    ``auto``: the ready-made parts of a folder of one's own that has train and test; otherwise stratified."""
+    test_fraction: float = 0.2
+    """Share of every class that is tested, in (0, 1)."""
+    val_fraction: float = 0.1
+    """Share of the rest that chooses the best epoch, in (0, 1)."""
+    seed: int = 42
+    """Which images go where; independent of the training seed."""
+    folds: int = 0
+    """Parts of equal size that are tested in turn, at least 2, instead of ``test_fraction``; 0 makes a single split.
+    ``data.split.folds=5 data.split.fold=0,1,2,3,4`` with -m tests every image exactly once."""
+    fold: int = 0
+    """Which of the ``folds`` is tested, from 0."""
+
+    def __post_init__(self) -> None:
+        check_choice("data.split.kind", self.kind, SPLIT_KINDS)
+        for name in ("test_fraction", "val_fraction"):
+            check_range(f"data.split.{name}", getattr(self, name), 0, 0.9, open_low=True)
+        if self.folds < 0 or self.folds == 1:
+            raise ConfigError(f"data.split.folds={self.folds} is out of range: give at least 2, or 0 for one split.")
+        if self.folds and self.kind == "official":
+            raise ConfigError("data.split.folds divides the images anew: add data.split.kind=stratified.")
+        if self.fold and not self.folds:
+            raise ConfigError(f"data.split.fold={self.fold} needs data.split.folds=K, the number of folds.")
+        check_range("data.split.fold", self.fold, 0, max(0, self.folds - 1))
+
+
+@dataclass
+class DataConfig:
+    """Where the images come from."""
+
+    name: str = "synthetic"
+    """``flowers102``, ``imagefolder`` or ``synthetic``."""
+    root: str | None = None
+    """Folder of the images. None: a per-user cache folder (flowers102); required for imagefolder."""
+    allow_missing: bool = False
+    """Go on without absent or unreadable images and say which were left out, instead of stopping."""
+    num_classes: int = 10
+    """Species drawn, 2 to 102 (synthetic)."""
+    images_per_class: int = 100
+    """Images drawn per species (synthetic)."""
+    imbalance: float = 1.0
+    """Images of the largest class over those of the smallest, at least 1 (synthetic). Flowers102 has 6.5."""
+    shortcut_rate: float = 0.0
+    """Share of training-like images whose background carries a mark that betrays the class, in [0, 1] (synthetic)."""
+    seed: int = 0
+    """Which images are drawn; the species are always the same (synthetic)."""
+    pixel_cache: str = "auto"
+    """``auto``: decode once into the per-user cache folder; ``off``: decode in every epoch; else the folder to use."""
+    split: SplitConfig = field(default_factory=SplitConfig)
+
+    def __post_init__(self) -> None:
+        check_choice("data", self.name, DATA_NAMES)
+        check_range("data.num_classes", self.num_classes, 2, 102)
+        check_range("data.images_per_class", self.images_per_class, 3)
+        check_range("data.imbalance", self.imbalance, 1)
+        check_range("data.shortcut_rate", self.shortcut_rate, 0, 1)
+        if self.name == "synthetic" and self.root:
+            raise ConfigError(
+                f"data.root={self.root} has no use for drawn flowers: add data=imagefolder or flowers102."
+            )
+        if self.name == "imagefolder" and not self.root:
+            raise ConfigError("data=imagefolder needs data.root=FOLDER, with one folder of images per class in it.")
+
+
+@dataclass
+class ModelConfig:
+    """Which network, and the weights that it starts from."""
+
+    name: str = "mini_resnet"
+    """A name of the registry: ``deepbloom.models.registry.model_names()``."""
+    weights: str = "none"
+    """``imagenet``, ``none`` (random), or the path of a .safetensors or .pth state dict."""
+
+
+@dataclass
+class OptimizerConfig:
+    """How weights follow gradients."""
+
+    name: str = "adamw"
+    """``adam``, ``adamw`` or ``sgd`` (Nesterov momentum 0.9)."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.05
+    """Weight decay of matrices and kernels; biases and normalization are never decayed."""
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer", self.name, OPTIMIZERS)
+        check_range("optimizer.lr", self.lr, 0, open_low=True)
+        check_range("optimizer.weight_decay", self.weight_decay, 0)
+
+
+@dataclass
+class SchedulerConfig:
+    """Learning rate as a function of the step, as a multiple of the peak."""
+
+    name: str = "one_cycle"
+    """``step``, ``one_cycle``, ``cosine`` or ``constant``."""
+    gamma: float = 0.5
+    """Factor at each drop (step)."""
+    every_epochs: int = 5
+    """Epochs between drops (step)."""
+    warmup_fraction: float = 0.15
+    """Share of all steps in which the rate rises linearly from zero (one_cycle)."""
+
+    def __post_init__(self) -> None:
+        check_choice("scheduler", self.name, SCHEDULERS)
+        check_range("scheduler.gamma", self.gamma, 0, 1, open_low=True)
+        check_range("scheduler.every_epochs", self.every_epochs, 1)
+        check_range("scheduler.warmup_fraction", self.warmup_fraction, 0, 0.9)
+
+
+@dataclass
+class AugmentConfig:
+    """Random changes of training images. Evaluation never uses them. The defaults are those of ``augment=crop``."""
+
+    rotation_degrees: float = 20.0
+    """Rotation by a uniform angle of at most this size, in degrees."""
+    horizontal_flip: bool = True
+    """Mirror every second image."""
+    min_crop_area: float = 0.4
+    """Zoom into a random part of at least this share of the area, in (0, 1]; 1 leaves the image whole."""
+    last_side: float = 0.86
+    """Side of training images as a share of the side of tested ones, in [0.5, 1]; to a multiple of 16 pixels."""
+    first_side: float = 0.0
+    """The same in the first third of the epochs, where images grow; the second third lies midway. 0: they do not."""
+    color_jitter: float = 0.0
+    """Brightness, contrast and saturation are each scaled by a factor in [1 - x, 1 + x]."""
+    mixup_alpha: float = 0.0
+    """Beta parameter of MixUp (Zhang et al. 2018, https://arxiv.org/abs/1710.09412); 0 is off."""
+
+    def __post_init__(self) -> None:
+        check_range("augment.rotation_degrees", self.rotation_degrees, 0, 180)
+        check_range("augment.min_crop_area", self.min_crop_area, 0.05, 1)
+        check_range("augment.last_side", self.last_side, 0.5, 1)  # sampling is not antialiased: below, pixels are lost
+        if self.first_side:
+            check_range("augment.first_side", self.first_side, 0.5, self.last_side)
+        check_range("augment.color_jitter", self.color_jitter, 0, 1)
+        check_range("augment.mixup_alpha", self.mixup_alpha, 0)
+
+
+@dataclass
+class TrainConfig:
+    """The training loop."""
+
+    epochs: int = 20
+    """Passes over the training part."""
+    batch_size: int = 32
+    """Images per optimizer step."""
+    label_smoothing: float = 0.1
+    """Share of the target spread over all classes, in [0, 1)."""
+    ema_decay: float = 0.0
+    """Decay per step of the averaged weights that are validated and kept; 0 is off."""
+    device: str = "auto"
+    """``auto`` takes CUDA where it is."""
+    precision: str = "auto"
+    """``fp32``, ``bf16`` or ``fp16`` (autocast), or ``auto``: measured on this machine, when a run begins."""
+    num_workers: int = -1
+    """Processes that decode images; -1 takes one per available core. Results do not depend on it."""
+    num_threads: int = 0
+    """Threads of CPU arithmetic; 0 takes one per available core. The last bits of results depend on it."""
+    resume: str = "auto"
+    """``auto`` goes on where the same run stopped; ``never`` starts anew."""
+    checkpoint_seconds: float = 60.0
+    """Least time between two saves of the state to go on from."""
+    compile: bool = False
+    """Compile the network (``torch.compile``; CUDA graphs on a GPU). Needs a C++ compiler; dropout differs then."""
+    prefix_cache: str = "auto"
+    """``auto`` computes the frozen part before the first trained module once; ``off`` in every step."""
+    prefix_cache_views: int = 0
+    """Views of each image to compute at each of its sizes; 0 takes two (four of a single size) or what fits the disk,
+    and one where augmentation is off."""
+
+    def __post_init__(self) -> None:
+        check_range("train.epochs", self.epochs, 1)
+        check_range("train.batch_size", self.batch_size, 1)
+        check_range("train.label_smoothing", self.label_smoothing, 0, 0.99)
+        check_range("train.ema_decay", self.ema_decay, 0, 0.99999)
+        check_choice("train.device", self.device, DEVICES)
+        check_choice("train.precision", self.precision, PRECISIONS)
+        check_range("train.num_workers", self.num_workers, -1)
+        check_range("train.num_threads", self.num_threads, 0)
+        check_choice("train.resume", self.resume, ("auto", "never"))
+        check_range("train.checkpoint_seconds", self.checkpoint_seconds, 0)
+        check_choice("train.prefix_cache", self.prefix_cache, ("auto", "off"))
+        check_range("train.prefix_cache_views", self.prefix_cache_views, 0)
+
+
+@dataclass
+class LoggerConfig:
+    """Where results are sent besides the run directory."""
+
+    name: str = "none"
+    """``none``, ``tensorboard`` (into the run directory) or ``mlflow``."""
+    tracking_uri: str | None = None
+    """Server or database (mlflow). None: what ``MLFLOW_TRACKING_URI`` says, else ``mlflow/runs.db`` beside the run."""
+
+    def __post_init__(self) -> None:
+        check_choice("logger", self.name, LOGGERS)
+        if re.search("://[^/]*@", self.tracking_uri or ""):
+            raise ConfigError(
+                "logger.tracking_uri holds a user or password, which a run's config.yaml would show. Leave it out, "
+                "and set the environment variable MLFLOW_TRACKING_URI instead."
+            )
+
+
+@dataclass
+class RunConfig:
+    """One training run."""
+
+    seed: int = 0
+    """Initial weights, order of images, augmentation and dropout follow from it."""
+    output_dir: str | None = None
+    """The run directory. None: ``outputs/`` and a name made of the settings."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+    def __post_init__(self) -> None:
+        check_range("seed", self.seed, 0, 2**32 - 1)
+
+
+def from_dict(cls: type[T], content: dict[str, Any]) -> T:
+    """Build a settings dataclass from nested plain values, as ``dataclasses.asdict`` gives them.
+
+    Raises
+    ------
+    ConfigError
+        A key is unknown or a value is of another type than its field.
+    """
+    known = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{str(content)[:60]!r} is no group of settings.")
+    for key, value in content.items():
+        if key not in known:
+            raise ConfigError(unknown("setting", key, known))
+        kind = known[key]
+        if is_dataclass(kind):
+            values[key] = from_dict(kind, value)  # type: ignore[arg-type]
+        elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+            values[key] = float(value)
+        elif kind in (bool, int, float, str) and type(value) is not kind:
+            raise ConfigError(f"{key}={value!r} must be of type {kind.__name__}.")
+        elif kind == (str | None) and not isinstance(value, str | None):
+            raise ConfigError(f"{key}={value!r} must be a text.")
+        else:
+            values[key] = value
+    return cls(**values)

@@ -1,0 +1,148 @@
+"""Drawn flowers: images with labels and masks on every machine, without a download.
+
+Up to 102 invented species, each a fixed set of traits (`flower_species`); every image varies pose, color, light,
+background and what covers the flower (`flower_scene`). The images follow from the parameters alone, byte for byte
+(`flower_drawing` says how), so the fingerprint is computed from the parameters and the generator's version.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from deepbloom.config.settings import check_range
+from deepbloom.data.dataset import ImageSource
+from deepbloom.data.sources.synthetic.drawing import Color, Draws
+from deepbloom.data.sources.synthetic.scene import SIZE, Mark, draw_scene
+from deepbloom.data.sources.synthetic.species import SPECIES_COUNT, all_species
+
+GENERATOR_VERSION = 6  # raised by every change of a single byte of an image
+MIN_IMAGES_PER_CLASS = 3  # one each to train, validate and test
+
+_IMAGE_PATH, _MARK_PATH, _ORDER_PATH = 2, 3, 4  # first steps of the paths of random streams; 1 draws species
+_MARK_COLORS: tuple[Color, ...] = (
+    (0.95, 0.10, 0.10),
+    (0.10, 0.20, 0.95),
+    (1.00, 0.90, 0.05),
+    (0.95, 0.95, 0.95),
+    (0.05, 0.05, 0.05),
+    (0.05, 0.85, 0.90),
+)
+
+
+@dataclass(frozen=True)
+class SyntheticFlowers(ImageSource):
+    """Images of 224 x 224 pixels, drawn when they are read.
+
+    Species and image numbers decide what an image shows: neither the number of classes nor the number of images
+    changes any of them.
+
+    Attributes
+    ----------
+    seed : int
+        Which images are drawn of the species, which are always the same.
+    shortcut_rate : float
+        Share of images with a mark in the background that betrays the class.
+    """
+
+    seed: int = 0
+    shortcut_rate: float = 0.0
+
+    @classmethod
+    def create(
+        cls,
+        num_classes: int,
+        images_per_class: int,
+        seed: int = 0,
+        imbalance: float = 1.0,
+        shortcut_rate: float = 0.0,
+    ) -> "SyntheticFlowers":
+        """Return the first ``num_classes`` species.
+
+        Parameters
+        ----------
+        num_classes : int
+            In [2, 102].
+        images_per_class : int
+            Images of the largest class, at least 3.
+        seed : int
+            In [0, 2**32).
+        imbalance : float
+            Images of the largest class over those of the smallest, at least 1. Sizes fall geometrically, in an order
+            of the classes that does not depend on the seed; no class has fewer than 3 images.
+        shortcut_rate : float
+            In [0, 1]. Raising it marks more images and keeps the marks that were there.
+
+        Raises
+        ------
+        ConfigError
+            A parameter is out of range.
+        """
+        check_range("data.num_classes", num_classes, 2, SPECIES_COUNT)
+        check_range("data.images_per_class", images_per_class, MIN_IMAGES_PER_CLASS, 100_000)
+        check_range("data.seed", seed, 0, 2**32 - 1)
+        check_range("data.imbalance", imbalance, 1)
+        check_range("data.shortcut_rate", shortcut_rate, 0, 1)
+        sizes = class_sizes(num_classes, images_per_class, imbalance)
+        return cls(
+            name="synthetic",
+            image_ids=tuple(f"species_{k:03d}/{i:05d}" for k, size in enumerate(sizes) for i in range(size)),
+            targets=np.repeat(np.arange(num_classes, dtype=np.int64), sizes),
+            class_names=tuple(species.name for species in all_species()[:num_classes]),
+            fingerprint=_fingerprint(num_classes, images_per_class, seed, imbalance, shortcut_rate),
+            seed=seed,
+            shortcut_rate=shortcut_rate,
+        )
+
+    def read(self, index: int) -> Image.Image:
+        """Return image ``index``, RGB of 224 x 224 pixels."""
+        return Image.fromarray(self._draw(index)[0])
+
+    def mask(self, index: int) -> np.ndarray:
+        """Return where petals and center of the labeled flower are visible, bool of shape (224, 224)."""
+        return self._draw(index)[1]
+
+    def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        target = int(self.targets[index])
+        number = int(self.image_ids[index].rpartition("/")[2])
+        marked = Draws(self.seed, _MARK_PATH, target, number).uniform() < self.shortcut_rate
+        draws = Draws(self.seed, _IMAGE_PATH, target, number)
+        return draw_scene(all_species()[target], draws, shortcut_mark(target) if marked else None)
+
+
+def class_sizes(num_classes: int, images_per_class: int, imbalance: float) -> list[int]:
+    """Return the images of each class: ``images_per_class * imbalance**(-rank / (num_classes - 1))``, rounded."""
+    order = sorted(range(num_classes), key=lambda number: Draws(0, _ORDER_PATH, number).uniform())
+    sizes = [0] * num_classes
+    for rank, number in enumerate(order):
+        share = round(imbalance ** (-rank / (num_classes - 1)), 9)
+        sizes[number] = max(MIN_IMAGES_PER_CLASS, int(images_per_class * share + 0.5))
+    return sizes
+
+
+def shortcut_mark(target: int) -> Mark:
+    """Return the mark of a class: a label in one of four corners, in one of thirty ordered pairs of colors."""
+    pair, corner = divmod(target, 4)
+    first, other = divmod(pair, len(_MARK_COLORS) - 1)
+    second = other + (other >= first)
+    pixels = np.empty((3, 14, 20), np.float32)
+    for channel in range(3):
+        pixels[channel, :, :10] = _MARK_COLORS[first][channel]
+        pixels[channel, :, 10:] = _MARK_COLORS[second][channel]
+    bottom, right = divmod(corner, 2)
+    return Mark(pixels, top=SIZE - 18 if bottom else 4, left=SIZE - 24 if right else 4)
+
+
+def _fingerprint(num_classes: int, images_per_class: int, seed: int, imbalance: float, shortcut_rate: float) -> str:
+    parameters = {
+        "generator": "deepbloom flowers",
+        "version": GENERATOR_VERSION,
+        "num_classes": num_classes,
+        "images_per_class": images_per_class,
+        "seed": seed,
+        "imbalance": float(imbalance),
+        "shortcut_rate": float(shortcut_rate),
+    }
+    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()

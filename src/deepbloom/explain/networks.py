@@ -1,0 +1,172 @@
+"""Trained networks as the commands that explain them need them: with their layers and the classes to explain."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepbloom.config.settings import check_choice
+from deepbloom.data.preprocessing import Preprocessing
+from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
+from deepbloom.errors import ConfigError, unknown
+from deepbloom.explain.cam import METHODS, Targets, class_activation_maps
+from deepbloom.models.registry import get_spec
+
+DEFAULT_LAYER = "default"
+PREDICTED = "predicted"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network, in eval mode on its device.
+
+    Attributes
+    ----------
+    label : str
+        The name of its run directory or file; its path where another one has the same name.
+    layers : tuple of str
+        Module paths that its maps look at.
+    """
+
+    label: str
+    model: nn.Module
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which class of an image is explained, and against which.
+
+    Attributes
+    ----------
+    index : int or None
+        A class; None is the one at ``rank`` of the answer.
+    rank : int
+        From 0, the predicted class.
+    against : int or None
+        The class that it is compared with, if any.
+    """
+
+    index: int | None = None
+    rank: int = 0
+    against: int | None = None
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Maps of a batch for one `Target`.
+
+    Attributes
+    ----------
+    maps : Tensor of float32, shape (B, S, S), in [0, 1], on the CPU
+    probabilities : Tensor of float64, shape (B, C), on the CPU
+    targets : list of int, length B
+    against : int or None
+    """
+
+    maps: Tensor
+    probabilities: Tensor
+    targets: list[int]
+    against: int | None
+
+
+def read_methods(method: Any) -> list[str]:
+    """Return the methods that are named: one, a list, or ``all``.
+
+    Raises
+    ------
+    ConfigError
+        One of them is unknown.
+    """
+    names = list(METHODS) if method == "all" else list(dict.fromkeys(map(str, _as_list(method))))
+    for name in names:
+        check_choice("method", name, (*METHODS, "all"))
+    return names
+
+
+def read_networks(ckpt: Any, layer: Any, device: torch.device) -> list[Network]:
+    """Return the networks of one or several run directories or model files.
+
+    Raises
+    ------
+    CheckpointError
+        One cannot be used.
+    """
+    files = [find_model_file(str(path)) for path in _as_list(ckpt)]
+    names = [_name(file) for file in files]
+    repeated = Counter(names)
+    return [
+        place_network(read_model(file), str(file.parent) if repeated[name] > 1 else name, layer, device)
+        for file, name in zip(files, names, strict=True)
+    ]
+
+
+def place_network(trained: Trained, label: str, layer: Any, device: torch.device) -> Network:
+    """Return a trained network on a device; ``default`` among the layers is the last convolutional one."""
+    default = get_spec(trained.header["model"]).target_layer
+    layers = tuple(default if name == DEFAULT_LAYER else str(name) for name in _as_list(layer))
+    model = trained.network.to(device).to(memory_format=torch.channels_last)
+    return Network(label, model, trained.classes, trained.preprocessing, layers)
+
+
+def read_targets(target: str, contrast: str | None, classes: tuple[str, ...]) -> list[Target]:
+    """Return what ``target=predicted|topK|NAME|INDEX`` and ``contrast=NAME|INDEX`` ask for.
+
+    Raises
+    ------
+    ConfigError
+        The network has no such class, or a class is compared with itself.
+    """
+    against = None if contrast is None else _find_class("contrast", contrast, classes, ())
+    ranks = re.fullmatch(r"top([1-9]\d*)", target)
+    if target not in classes and (target == PREDICTED or ranks):
+        count = min(int(ranks[1]), len(classes)) if ranks else 1
+        return [Target(rank=rank, against=against) for rank in range(count)]
+    index = _find_class("target", target, classes, (PREDICTED, "top3"))
+    if index == against:
+        raise ConfigError(f"target={target} contrast={contrast}: a class cannot be compared with itself.")
+    return [Target(index, against=against)]
+
+
+def explain(network: Network, inputs: Tensor, method: str, targets: Sequence[Target]) -> list[Explained]:
+    """Return the maps of a batch, shape (B, 3, S, S), for every target."""
+    explained: list[Explained] = []
+    order = inputs.new_empty(0)
+    for target in targets:
+        wanted: int | Tensor | None = target.index
+        if target.rank:
+            wanted = order[:, target.rank].to(inputs.device)
+        pair: Targets = wanted if target.against is None else (wanted, target.against)
+        maps = class_activation_maps(network.model, inputs, network.layers, pair, method)
+        probabilities = maps.logits.cpu().double().softmax(1)
+        order = maps.logits.argsort(dim=1, descending=True, stable=True)
+        explained.append(Explained(maps.maps.cpu(), probabilities, maps.targets.tolist(), target.against))
+    return explained
+
+
+def _find_class(key: str, name: str, classes: tuple[str, ...], words: tuple[str, ...]) -> int:
+    if name in classes:
+        return classes.index(name)
+    if name.isdecimal():
+        if int(name) < len(classes):
+            return int(name)
+        raise ConfigError(f"{key}={name}: the network has classes 0 to {len(classes) - 1}.")
+    raise ConfigError(unknown(key, name, [*classes, *words]))
+
+
+def _name(file: Path) -> str:
+    return file.resolve().parent.name if file.name == "model.safetensors" else file.stem
+
+
+def _as_list(value: Any) -> list:
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    if not values:
+        raise ConfigError("A list is empty: give at least one checkpoint, method and layer.")
+    return values

@@ -1,0 +1,227 @@
+"""Figures of many models together. Each function takes plain numbers and writes one PNG."""
+
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from deepbloom.metrics import Reliability
+from deepbloom.report.canvas import (
+    COLORS,
+    DASHES,
+    FAINT,
+    MARKERS,
+    PERCENT,
+    History,
+    column,
+    label_epochs,
+    open_figure,
+    space_markers,
+)
+from deepbloom.report.formatting import format_percent, shorten
+from deepbloom.report.statistics import pareto_front, wilson_interval
+
+MAX_LINES = 12
+COUNT_TICKS = tuple(step * 10.0**power for power in range(16) for step in (1, 2, 5))
+SECOND_TICKS = (
+    *(0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30),
+    *(60.0 * minutes for minutes in (1, 2, 5, 10, 20, 30)),
+    *(3600.0 * hours for hours in (1, 2, 5, 10, 24, 48, 120, 240)),
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One price of a model, for `plot_pareto`.
+
+    Attributes
+    ----------
+    name, unit : str
+        What is paid: ``MACs``, ``multiply-accumulate operations per image``.
+    values : sequence of float or None
+        One per model; models without a positive value are left out.
+    ticks : sequence of float
+        Values that may stand at the axis.
+    write : function of float to str
+        How a value is written there.
+    """
+
+    name: str
+    unit: str
+    values: Sequence[float | None]
+    ticks: Sequence[float]
+    write: Callable[[float], str]
+
+
+def plot_curves(curves: Mapping[str, Sequence[History]], path: Path) -> None:
+    """Draw loss and accuracy of several models together: a line per model, a band from lowest to highest run.
+
+    Parameters
+    ----------
+    curves : dict of model name to the histories of its runs
+        At most the first `MAX_LINES` models are drawn.
+    """
+    shown = dict(list(curves.items())[:MAX_LINES])
+    longest = max((column(history, "epoch") for runs in shown.values() for history in runs), key=len)
+    with open_figure(path, 10.0, 7.2) as figure:
+        axes = figure.subplots(2, 2, sharey="row")
+        for row, kind in zip(axes, ("loss", "accuracy"), strict=True):
+            for axis, part, name in zip(row, ("train", "val"), ("Training", "Validation"), strict=True):
+                for index, (label, histories) in enumerate(shown.items()):
+                    _draw_band(axis, histories, f"{part}_{kind}", index, shorten(label))
+                axis.set_title(f"{name} {kind}")
+            for axis in row:
+                label_epochs(axis, kind, longest)
+        _legend_below(figure, axes[0, 0])
+        figure.suptitle("Learning curves (line: mean over runs, band: lowest to highest run)")
+
+
+def plot_accuracy(
+    labels: Sequence[str], accuracies: Sequence[float], intervals: Sequence[tuple[float, float]], path: Path
+) -> None:
+    """Draw the test accuracy of each model with its 95 % interval, the first on top."""
+    rows = np.arange(len(labels))
+    with open_figure(path, 9.0, 1.5 + 0.36 * len(labels)) as figure:
+        axis = figure.add_subplot()
+        for row, (accuracy, (low, high)) in enumerate(zip(accuracies, intervals, strict=True)):
+            axis.plot([low, high], [row, row], color=COLORS[0], linewidth=2.4, alpha=0.45, solid_capstyle="butt")
+            axis.plot([low, low, np.nan, high, high], row + np.array([-0.14, 0.14, 0, -0.14, 0.14]), color=COLORS[0])
+            axis.plot(accuracy, row, "o", color=COLORS[0], markersize=7)
+            note = f"{format_percent(accuracy)}  [{100 * low:.1f}, {100 * high:.1f}]"
+            axis.annotate(note, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+        axis.set_yticks(rows, [shorten(label) for label in labels])
+        axis.set_ylim(len(labels) - 0.5, -0.5)
+        axis.grid(axis="y", visible=False)
+        axis.xaxis.set_major_formatter(PERCENT)
+        axis.set_xlabel("test accuracy")
+        axis.set_title("Test accuracy with 95 % intervals")
+
+
+def plot_pareto(labels: Sequence[str], accuracies: Sequence[float], costs: Sequence[Cost], path: Path) -> None:
+    """Draw accuracy against each cost, a panel each, and join the models that no other beats on both.
+
+    Parameters
+    ----------
+    labels, accuracies : length M
+        The most accurate first; the first `MAX_LINES` have colors of their own, the rest are gray.
+    costs : sequence of `Cost`
+    """
+    with open_figure(path, 11.0, 4.4) as figure:
+        axes = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+        for axis, cost in zip(axes, costs, strict=True):
+            known = [i for i, value in enumerate(cost.values) if value is not None and value > 0]
+            x, y = np.array([cost.values[i] for i in known], float), np.array([accuracies[i] for i in known])
+            front = pareto_front(x, y)
+            order = np.argsort(x[front])
+            axis.step(x[front][order], y[front][order], where="post", color=FAINT, linestyle="--", zorder=1)
+            for i, value, accuracy, best in zip(known, x, y, front, strict=True):
+                label = shorten(labels[i]) if i < MAX_LINES else "_"  # matplotlib leaves out of the legend
+                axis.plot(value, accuracy, label=label, **_point_style(i, best))
+            axis.set_title(f"Accuracy against {cost.name}")
+            axis.set_xlabel(cost.unit)
+            _label_log(axis, x, cost)
+        axes[0].yaxis.set_major_formatter(PERCENT)
+        axes[0].set_ylabel("test accuracy")
+        _legend_below(figure, axes[0])
+        figure.suptitle("What accuracy costs (filled and joined: no other model is both cheaper and more accurate)")
+
+
+def plot_reliability(
+    bins: Mapping[str, Reliability], errors: Mapping[str, float], seeds: Mapping[str, int], path: Path
+) -> None:
+    """Draw accuracy against confidence for each model, with 95 % Wilson intervals; the diagonal is honest.
+
+    Seeds that answer the same images are no new images: an interval is that of counts / seeds.
+
+    Parameters
+    ----------
+    bins : dict of model name to `Reliability`
+        At most the first `MAX_LINES` are drawn.
+    errors : dict of model name to the expected calibration error of the same answers
+    seeds : dict of model name to how often each image is in ``bins``
+    """
+    shown = list(bins.items())[:MAX_LINES]
+    columns = min(4, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    with open_figure(path, max(2.7 * columns, 4.5), 2.9 * rows + 0.7) as figure:
+        axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axis, (label, reliability) in zip(axes.flat, shown, strict=False):
+            axis.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1.2)
+            filled = reliability.counts > 0
+            x, y = reliability.mean_confidence[filled], reliability.accuracy[filled]
+            images = reliability.counts[filled] / seeds[label]
+            low, high = wilson_interval(y * images, images)
+            axis.vlines(x, low, high, color=COLORS[0], linewidth=1.2, alpha=0.55)
+            axis.scatter(
+                x, y, 10 + 130 * reliability.counts[filled] / reliability.counts.max(), color=COLORS[0], zorder=3
+            )
+            name = textwrap.fill(shorten(label), 26)
+            axis.set_title(f"{name}\nECE {format_percent(errors[label])}", fontsize=9.5)
+            axis.set(xlim=(-0.04, 1.06), ylim=(-0.04, 1.06), aspect="equal")
+            for side in (axis.xaxis, axis.yaxis):
+                side.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+                side.set_major_formatter(
+                    FuncFormatter(lambda value, _: f"{100 * value:.0f} %" if value in (0, 0.5, 1) else "")
+                )
+        for axis in axes.flat[len(shown) :]:
+            axis.set_visible(False)
+        figure.supxlabel("confidence", fontsize=10)
+        figure.supylabel("accuracy", fontsize=10)
+        figure.suptitle("Calibration (below the diagonal: too sure of itself; larger dots: more answers)", fontsize=11)
+
+
+def _draw_band(axis: Axes, histories: Sequence[History], name: str, index: int, label: str) -> None:
+    length = min(len(history) for history in histories)
+    epochs = column(histories[0][:length], "epoch")
+    values = np.stack([column(history[:length], name) for history in histories])  # (seeds, epochs)
+    color, dash = COLORS[index % len(COLORS)], DASHES[index // len(COLORS) % len(DASHES)]
+    marker = MARKERS[index % len(MARKERS)]
+    axis.plot(
+        epochs, values.mean(0), color=color, linestyle=dash, marker=marker, markevery=space_markers(epochs), label=label
+    )
+    if len(values) > 1:
+        axis.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
+
+
+def _point_style(index: int, on_front: bool) -> dict[str, Any]:
+    if index >= MAX_LINES:
+        return {"color": "#BBBBBB", "marker": ".", "markersize": 5, "linestyle": ""}
+    color = COLORS[index % len(COLORS)]
+    return {
+        "marker": MARKERS[index % len(MARKERS)],
+        "markersize": 9,
+        "markeredgecolor": color,
+        "markeredgewidth": 1.8,
+        "markerfacecolor": color if on_front else "white",
+        "linestyle": "",
+    }
+
+
+def _label_log(axis: Axes, values: np.ndarray, cost: Cost) -> None:
+    axis.set_xscale("log")
+    low, high = (values.min() / 1.6, values.max() * 1.6) if len(values) else (1.0, 10.0)
+    axis.set_xlim(low, high)
+    inside = [tick for tick in cost.ticks if low <= tick <= high]
+    if len(inside) < 2 and len(values):
+        inside = sorted({values.min(), values.max()}) if values.max() > 1.3 * values.min() else [values.max()]
+    shown: list[float] = []
+    for tick in inside:
+        if not shown or math.log(tick / shown[-1]) > math.log(high / low) / 5:  # else their labels would touch
+            shown.append(tick)
+    axis.xaxis.set_major_locator(FixedLocator(shown))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: cost.write(value)))
+
+
+def _legend_below(figure: Figure, axis: Axes) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    longest = 0.5 + 0.09 * max(map(len, labels), default=0)  # inches of a label and its line
+    columns = int(np.clip(figure.get_figwidth() / longest, 1, 4))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)

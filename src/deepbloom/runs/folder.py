@@ -1,0 +1,343 @@
+"""A run's folder: the names of its files, its state, and one owner at a time."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO
+
+import yaml
+
+from deepbloom.config.settings import RunConfig
+from deepbloom.errors import RunError
+from deepbloom.runs import files as atomic_files
+from deepbloom.runs.provenance import code_version, git_commit
+
+CONFIG = "config.yaml"
+MODEL = "model.safetensors"
+LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
+METRICS = "metrics.json"
+HISTORY = "history.csv"
+PREDICTIONS = "predictions.csv"
+PLOTS = "plots"
+LOG = "train.log"
+FAILED = "failed.txt"
+PROVENANCE = "provenance.json"
+LOCK = ".lock"
+
+MAX_TEXT_BYTES = 200_000_000
+"""Larger files are not read: the predictions for a million test images take half of it."""
+
+# Where a run is done, and how fast, does not make it another run.
+NOT_IDENTITY = {
+    "output_dir",
+    "train.num_workers",
+    "train.resume",
+    "train.checkpoint_seconds",
+    "data.pixel_cache",
+    "logger.name",
+    "logger.tracking_uri",
+}
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """Return the UTF-8 text of a run's file. A pipe, which would never end, and a giant are an `OSError`."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8", errors=errors) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "It is not a regular file", str(path))
+        if status.st_size > MAX_TEXT_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+        return file.read()
+
+
+def load_settings(text: str) -> dict:
+    """Return the settings in the text of a config.yaml: plain values only.
+
+    Raises
+    ------
+    ValueError
+        It is no YAML, no mapping, nested without end, or has aliases, by which a few lines can name billions of values.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
+            raise ValueError("it has aliases")
+        content = yaml.load(text, loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, not named settings")
+    return content
+
+
+def flatten(content: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Return nested settings under their dotted names."""
+    flat: dict[str, object] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def run_hash(config: RunConfig) -> str:
+    """Return 8 hex digits that are equal exactly for runs that must end alike.
+
+    In it are the settings that decide the result, the split's among them, and `code_version`. What the settings cannot
+    know, the images themselves, is checked when a run goes on: see `check_provenance`.
+    """
+    identity = {
+        key: float(value) if type(value) is int else value  # 20 and 20.0 are the same setting
+        for key, value in flatten(asdict(config)).items()
+        if key not in NOT_IDENTITY
+    }
+    content = json.dumps({"settings": identity, "code": code_version()}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
+def default_folder(config: RunConfig) -> Path:
+    """Return ``outputs/MODEL-DATA-sSEED-HASH``, with ``-fFOLD`` behind the seed where there are folds."""
+    split = config.data.split
+    fold = f"-f{split.fold}" if split.folds else ""
+    return Path("outputs") / f"{config.model.name}-{config.data.name}-s{config.seed}{fold}-{run_hash(config)}"
+
+
+def failure_reason(folder: Path) -> str:
+    """Return the first line of what a failed run says about itself; empty where it says nothing."""
+    try:
+        return read_text(folder / FAILED, "replace").partition("\n")[0][:500].strip()
+    except OSError:
+        return ""
+
+
+def claim_folder(config: RunConfig) -> Path:
+    """Return the run's folder: ``output_dir``, or else the default one.
+
+    With ``train.resume=never`` it is the first of that name that is free, and it is made at once, so that of two
+    processes that begin at the same moment each has its own.
+    """
+    if config.output_dir:
+        return Path(config.output_dir)
+    base = default_folder(config)
+    if config.train.resume == "auto":
+        return base
+    atomic_files.make_folder(base.parent)
+    number = 1
+    while True:
+        path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            number += 1
+
+
+def read_state(folder: Path) -> str:
+    """Return ``complete``, ``failed``, ``partial`` (can go on) or ``empty``."""
+    for name, state in ((METRICS, "complete"), (FAILED, "failed"), (LAST, "partial"), (CONFIG, "partial")):
+        if (folder / name).exists():
+            return state
+    return "empty"
+
+
+def holds_state(folder: Path) -> bool:
+    """Return whether there is something to go on from."""
+    return (folder / LAST).exists() or (folder / PREVIOUS).exists()
+
+
+def open_run(config: RunConfig) -> tuple[Path, str]:
+    """Return the run's folder and its state, after making sure that nothing of another run is overwritten.
+
+    Raises
+    ------
+    RunError
+        See `check_folder`.
+    """
+    folder = claim_folder(config)
+    state = check_folder(folder, config)
+    atomic_files.make_folder(folder)
+    return folder, state
+
+
+def check_folder(folder: Path, config: RunConfig) -> str:
+    """Return the state of ``folder``. Ask again once it is held (`exclusive`): it may have changed until then.
+
+    Raises
+    ------
+    RunError
+        The folder holds a run with other settings or of other code, a run that is not to be resumed, or files that are
+        no run.
+    """
+    state = read_state(folder)
+    _refuse_links(folder)
+    if state == "empty":
+        if folder.is_dir() and not all(map(_is_of_a_beginning, folder.iterdir())):
+            raise RunError(f"{folder} holds files that are not a run's. Choose another output_dir=PATH.")
+    elif config.train.resume == "never":
+        raise RunError(f"{folder} already holds a run, and train.resume=never. Choose another output_dir=PATH.")
+    else:
+        _check_same_settings(folder, config)
+        begun_by = read_provenance(folder).get("code_version")
+        if state != "complete" and holds_state(folder) and begun_by not in (None, code_version()):
+            raise RunError(
+                f"{folder} was begun by other code of DeepBloom ({begun_by}, now {code_version()}), and half a run of "
+                "each would be neither. Choose another output_dir=PATH, or leave it out; or delete that folder."
+            )
+    return state
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raise `RunError` where the folder holds what could lead a run's writes elsewhere, or make them wait for ever."""
+    for entry in list(os.scandir(folder)) if folder.is_dir() else []:
+        if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
+            raise RunError(
+                f"{entry.path} is a link, or no file: a run is not written where such things are. Remove it, or choose "
+                "another output_dir=PATH."
+            )
+
+
+def _is_of_a_beginning(path: Path) -> bool:
+    """Whether a run has such a file before its settings are written: one that begins now, or was killed then."""
+    temporary = path.name.startswith(".writable.") or path.match(".*.tmp")
+    return temporary or path.name in (LOCK, LOG, PROVENANCE)
+
+
+def _check_same_settings(folder: Path, config: RunConfig) -> None:
+    try:
+        stored = flatten(load_settings(read_text(folder / CONFIG)))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(
+            f"{folder / CONFIG} cannot be read, so the run in it is left alone. Choose another output_dir."
+        ) from error
+    wanted = flatten(asdict(config))
+    differing = sorted(
+        key for key in stored.keys() | wanted.keys() if key not in NOT_IDENTITY and stored.get(key) != wanted.get(key)
+    )
+    if differing:
+        key = differing[0]
+        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        raise RunError(
+            f"{folder} holds a run with other settings: {key} is {stored.get(key)!r} there and {wanted.get(key)!r} "
+            f"now{more}. Choose another output_dir=PATH, or leave it out."
+        )
+
+
+def discard(folder: Path) -> None:
+    """Remove the traces of a run that was refused before it began; anything else in the folder stays."""
+    for name in (CONFIG, LOG, FAILED, PROVENANCE, LOCK):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # not empty: not ours alone
+        folder.rmdir()
+
+
+def write_config(folder: Path, config: RunConfig) -> None:
+    """Write the whole resolved config."""
+    atomic_files.write_bytes(
+        folder / CONFIG, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode()
+    )
+
+
+def read_provenance(folder: Path) -> dict[str, object]:
+    """Return what `check_provenance` wrote; empty where a run has not come so far, or the file is damaged."""
+    try:
+        content = json.loads(read_text(folder / PROVENANCE))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_provenance(folder: Path, facts: Mapping[str, object]) -> None:
+    """Write down what a run rests on; when it goes on, make sure that it still does.
+
+    Parameters
+    ----------
+    folder : Path
+    facts : dict of str to str
+        Such as ``split_fingerprint``. The code's version is added.
+
+    Raises
+    ------
+    RunError
+        There is a state to go on from, and one of the facts was another when it was begun, or is not known any more.
+    """
+    before = read_provenance(folder) if holds_state(folder) else {}
+    changed = [name for name, value in facts.items() if before.get(name, value) != value]
+    if changed:
+        raise RunError(
+            f"{folder} was begun with another {changed[0].replace('_', ' ')}: the images or weights have changed "
+            "since, and half a run of each would be neither. Bring them back, or choose another output_dir=PATH."
+        )
+    if holds_state(folder) and not facts.keys() <= before.keys():
+        raise RunError(
+            f"{folder / PROVENANCE} is damaged or gone, so that nothing shows whether the images and weights are "
+            f"those that the run was begun with. Choose another output_dir=PATH, or delete {folder} to train anew."
+        )
+    begun = {"code_version": code_version(), "git_commit": git_commit(), **facts}
+    atomic_files.write_json(folder / PROVENANCE, before | begun)
+
+
+def note(folder: Path, key: str, value: object) -> None:
+    """Add a fact to the run's provenance."""
+    atomic_files.write_json(folder / PROVENANCE, read_provenance(folder) | {key: value})
+
+
+def count(folder: Path, key: str) -> int:
+    """Add one to a number in the run's provenance and return it: 1 at the first call."""
+    before = read_provenance(folder).get(key)
+    note(folder, key, before + 1 if isinstance(before, int) else 1)
+    return before + 1 if isinstance(before, int) else 1
+
+
+@contextmanager
+def exclusive(folder: Path, wait_seconds: float = 0.5) -> Iterator[None]:
+    """Hold the run's folder for this process; the hold ends with the process, however it ends.
+
+    Parameters
+    ----------
+    folder : Path
+    wait_seconds : float
+        How long another process is waited for.
+
+    Raises
+    ------
+    RunError
+        Another process is working in it.
+    """
+    deadline = time.monotonic() + wait_seconds
+    with open(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "rb") as file:
+        while not _lock(file, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"Another process is training in {folder}. Wait for it, or choose another output_dir=PATH."
+                )
+            time.sleep(0.05)
+        if not (folder / LOCK).exists() or not os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK)):
+            raise RunError(f"Another process has just removed {folder}. Start the same command again.")
+        yield
+
+
+def is_running(folder: Path) -> bool:
+    """Return whether a process works in the folder; its work is not disturbed."""
+    try:
+        with open(os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            return not _lock(file, fcntl.LOCK_SH)
+    except OSError:
+        return False
+
+
+def _lock(file: IO[bytes], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

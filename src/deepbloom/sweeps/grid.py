@@ -1,0 +1,238 @@
+"""Several training runs, each in a process of its own: one that fails or is killed does not stop the others."""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from deepbloom import errors
+from deepbloom.config.settings import RunConfig, SplitConfig
+from deepbloom.errors import ConfigError, DeepBloomError, RunError
+from deepbloom.runs import folder as run_dir
+from deepbloom.runs.parsing import Fields
+from deepbloom.sweeps.job import one_line, run_in_process
+
+log = logging.getLogger("deepbloom")
+
+OUTCOMES = {0: "done", 2: "refused", 3: "diverged", 130: "stopped", 137: "killed", 143: "stopped"}
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What became of one job.
+
+    Attributes
+    ----------
+    folder : Path
+    exit_code : int or None
+        None: it was not started, or has not ended.
+    seconds : float
+        0 where this sweep did not run it, or lost sight of it.
+    reason : str
+        The error that it ended with.
+    before : bool
+        The run was complete before the sweep.
+    """
+
+    folder: Path
+    exit_code: int | None = None
+    seconds: float = 0.0
+    reason: str = ""
+    before: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """In one or two words."""
+        if self.exit_code is None:
+            return "still running" if run_dir.is_running(self.folder) else "not started"
+        if self.before:
+            return "done before"
+        return OUTCOMES.get(self.exit_code, f"failed ({self.exit_code})")
+
+    def describe(self) -> str:
+        """Return the run's test accuracy, or the error that it ended with."""
+        return f"test accuracy {read_test_accuracy(self.folder):.4f}" if self.exit_code == 0 else self.reason
+
+
+class SweepError(DeepBloomError):
+    """Not every job of a sweep was done.
+
+    Parameters
+    ----------
+    message : str
+    exit_code : int
+        130 or 143 where a person stopped the sweep, else that of the first job that was not done.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def submit(configs: Sequence[RunConfig]) -> list[RunConfig]:
+    """Give every job its folder, and with it a name that settings and code of this moment decide.
+
+    Raises
+    ------
+    ConfigError
+        Jobs with different settings would share a folder.
+    """
+    given = [config.output_dir for config in configs if config.output_dir]
+    if len(set(given)) < len(given):
+        raise ConfigError(
+            "Several jobs have the same output_dir. Leave it out, or use output_dir='FOLDER/${model.name}'."
+        )
+    return [replace(config, output_dir=str(run_dir.claim_folder(config))) for config in configs]
+
+
+def settle(configs: Sequence[RunConfig]) -> list[JobResult | None]:
+    """Return the result of every job whose run is complete already; None for those that are to be run.
+
+    A complete run of other settings or other images is a refused job: its results are not this job's.
+    """
+    fingerprints: dict[str, str] = {}
+    return [_settle(config, Path(str(config.output_dir)), fingerprints) for config in configs]
+
+
+def _settle(config: RunConfig, folder: Path, fingerprints: dict[str, str]) -> JobResult | None:
+    if run_dir.read_state(folder) != "complete":
+        return None
+    from deepbloom.commands.train import check_images
+    from deepbloom.data.sources import load_source
+
+    images = repr(replace(config.data, split=SplitConfig()))
+    try:
+        run_dir.check_folder(folder, config)
+        if images not in fingerprints:
+            fingerprints[images] = load_source(config.data).fingerprint
+        check_images(folder, fingerprints[images])
+        read_test_accuracy(folder)
+    except DeepBloomError as error:
+        log.error("%s", error)
+        return JobResult(folder, error.exit_code, reason=one_line(error))
+    return JobResult(folder, 0, before=True)
+
+
+def read_test_accuracy(folder: Path) -> float:
+    """Return that of a complete run.
+
+    Raises
+    ------
+    RunError
+        Its results are damaged.
+    """
+    return Fields(folder / run_dir.METRICS).number("test.top1_accuracy", 1)
+
+
+@dataclass
+class Submission:
+    """The jobs of a sweep as they were submitted, for a launcher to carry to another process or machine.
+
+    Attributes
+    ----------
+    jobs : list of RunConfig
+        What `submit` returned.
+    folder, cache : str
+        Where the command was given, and its ``DEEPBLOOM_CACHE``: paths mean the same wherever a job runs.
+    stopped_by : int
+        The signal that this process was sent while a job ran: no further one is to begin.
+    """
+
+    jobs: list[RunConfig] = field(default_factory=list)
+    folder: str = field(default_factory=os.getcwd)
+    cache: str = field(default_factory=lambda: os.environ.get("DEEPBLOOM_CACHE", ""))
+    stopped_by: int = 0
+
+    def run(self, number: int) -> JobResult:
+        """Run one job in a process of its own.
+
+        Raises
+        ------
+        RunError
+            The folder of the submission is not on this machine.
+        """
+        try:
+            os.chdir(self.folder)
+        except OSError as error:
+            raise RunError(
+                f"{self.folder}, where the sweep was started, is not on this machine: {error.strerror}. "
+                "Start it in a folder that all machines share."
+            ) from error
+        if self.cache:
+            os.environ["DEEPBLOOM_CACHE"] = self.cache
+        config = self.jobs[number]
+        log.info("job %d of %d: %s", number + 1, len(self.jobs), config.output_dir)
+        started = time.monotonic()
+        ended = run_in_process(config)
+        self.stopped_by = self.stopped_by or ended.stopped_by
+        return JobResult(Path(str(config.output_dir)), ended.exit_code, time.monotonic() - started, ended.reason)
+
+    def run_in_turn(self, first: int, count: int) -> list[JobResult]:
+        """Run ``count`` jobs; fewer where this process is told to stop, for then the rest is not wanted either."""
+        results: list[JobResult] = []
+        for number in range(first, first + count):
+            results.append(self.run(number))
+            if self.stopped_by:
+                break
+        return results
+
+
+def last_start(config: RunConfig) -> tuple[int, int] | None:
+    """Return what is another each time that a job begins in the run's folder: identity and age of its settings."""
+    try:
+        written = (Path(str(config.output_dir)) / run_dir.CONFIG).stat()
+    except OSError:
+        return None
+    return written.st_ino, written.st_mtime_ns
+
+
+def result_from_folder(config: RunConfig, start_before: tuple[int, int] | None) -> JobResult:
+    """Return what the run's folder says of a job that its launcher has lost, or never begun.
+
+    Parameters
+    ----------
+    config : RunConfig
+    start_before : tuple of int or None
+        `last_start` before the sweep: where it is the same still, the folder's state is of an earlier sweep.
+    """
+    folder = Path(str(config.output_dir))
+    state = run_dir.read_state(folder)
+    if run_dir.is_running(folder) or state == "empty" or last_start(config) == start_before:
+        return JobResult(folder)
+    if state == "complete":
+        return JobResult(folder, 0)
+    if state == "failed":
+        reason = run_dir.failure_reason(folder)
+        kind = getattr(errors, reason.partition(":")[0], None)
+        return JobResult(folder, getattr(kind, "exit_code", 1), reason=reason)
+    return JobResult(folder, 137)
+
+
+def conclude(results: Sequence[JobResult], stopped_by: int = 0) -> None:
+    """Print what became of every job.
+
+    Parameters
+    ----------
+    results : sequence of JobResult
+    stopped_by : int
+        The signal that the sweep was stopped with, if any.
+
+    Raises
+    ------
+    SweepError
+        At least one was not done.
+    """
+    width = max(len(result.outcome) for result in results)
+    names = max(len(str(result.folder)) for result in results)
+    for result in results:
+        seconds = f"{result.seconds:.0f} s" if result.seconds else ""
+        print(f"{result.outcome:<{width}}  {seconds:>7}  {result.folder!s:<{names}}  {result.describe()}".rstrip())
+    codes = [128 + stopped_by] if stopped_by else [result.exit_code for result in results if result.exit_code]
+    left = sum(result.exit_code != 0 for result in results)
+    if left:
+        raise SweepError(
+            f"{left} of {len(results)} jobs are not done. The same command goes on with them and leaves the others.",
+            codes[0] if codes else 1,
+        )

@@ -1,0 +1,122 @@
+"""One job of a sweep in a process of its own: the parent's side first, then the child's."""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from deepbloom.config.settings import RunConfig, from_dict
+from deepbloom.errors import RunError
+from deepbloom.runs import folder as run_dir
+from deepbloom.runs.provenance import code_version
+
+SECONDS_TO_LEAVE = 60.0
+"""How long a job waits for a process of an earlier sweep that is saving its state in the same folder."""
+
+
+class Ended(NamedTuple):
+    """How a job's process ended: its exit code, the error it left, and a signal that this process was sent or 0."""
+
+    exit_code: int
+    reason: str = ""
+    stopped_by: int = 0
+
+
+def run_in_process(config: RunConfig) -> Ended:
+    """Train in a new process; SIGINT and SIGTERM are handed on to it, and it is waited for."""
+    child: subprocess.Popen | None = None
+    received: list[int] = []
+
+    def hand_on(number: int, _: object) -> None:
+        received.append(number)
+        if child is not None:
+            child.send_signal(number)
+
+    previous = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as reason:
+            command = [
+                sys.executable,
+                "-m",
+                "deepbloom.sweeps.job",
+                code_version(),
+                str(os.getpid()),
+                reason.name,
+            ]
+            # In a session of its own, so that Ctrl-C in a terminal reaches it once, through this process.
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
+            for number in received:
+                child.send_signal(number)
+            child.communicate(json.dumps(asdict(config)))
+            code = child.returncode if child.returncode >= 0 else 128 - child.returncode
+            return Ended(code, reason.read(), received[0] if received else 0)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def run_submitted(submitted_code: str = "", parent: str = "", reason_file: str = "") -> None:
+    """Train what stands in stdin. A job whose sweep was killed saves its state and leaves too.
+
+    Parameters
+    ----------
+    submitted_code : str
+        `code_version` of the sweep, and
+    parent : str
+        its process; nothing of each is checked where it is empty.
+    reason_file : str
+        Where the sweep looks for the error that the job ended with.
+    """
+    try:
+        _train_submitted(submitted_code, parent)
+    except Exception as error:
+        if reason_file:
+            with suppress(OSError):
+                Path(reason_file).write_text(one_line(error), encoding="utf-8", errors="backslashreplace")
+        raise
+
+
+def _train_submitted(submitted_code: str, parent: str) -> None:
+    from deepbloom.commands.train import train
+
+    config = from_dict(RunConfig, json.load(sys.stdin))
+    if parent:
+        _end_with(int(parent))
+    if submitted_code and code_version() != submitted_code:
+        raise RunError(
+            f"DeepBloom's code has changed since this sweep was started ({submitted_code}, now {code_version()}). "
+            "Start it again, so that all its jobs are of one code."
+        )
+    folder = run_dir.claim_folder(config)
+    if folder.is_dir():
+        with run_dir.exclusive(folder, SECONDS_TO_LEAVE):
+            pass
+    train(replace(config, output_dir=str(folder)))
+
+
+def one_line(error: Exception) -> str:
+    """Return the error's kind and message without line ends."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _end_with(parent: int) -> None:
+    """Ask the system for a SIGTERM when the parent process ends, however it ends (Linux only)."""
+    if sys.platform != "linux":
+        return
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    from deepbloom.cli.main import guarded
+
+    sys.exit(guarded(lambda: run_submitted(*sys.argv[1:])))

@@ -1,0 +1,172 @@
+"""Hyperparameter search with Optuna, in a study that is stored: the same command goes on with it."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Union
+
+from deepbloom.errors import ConfigError, require_package
+from deepbloom.runs import folder as run_dir
+from deepbloom.runs.provenance import code_version
+from deepbloom.sweeps.grid import JobResult, SweepError
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+    from optuna.trial import Trial as OptunaTrial
+
+DIVERGED = 3
+Trial = Union["OptunaTrial", "FrozenTrial"]
+Launch = Callable[[Sequence[Mapping[str, object]]], list[JobResult]]
+"""Runs a job for each set of parameters."""
+
+
+def open_study(storage: str, name: str, settings: Sequence[str]) -> "Study":
+    """Return the study of this name, a new one where there is none.
+
+    Parameters
+    ----------
+    storage : str
+        A database's URL, such as ``sqlite:///outputs/search.db``.
+    name : str
+    settings : sequence of str
+        What was asked for: fixed settings and the ranges that are searched.
+
+    Raises
+    ------
+    ConfigError
+        Optuna is not installed, the storage cannot be opened, or the study was begun with other settings or by other
+        code.
+    """
+    require_package("optuna", "hydra/sweeper=optuna")
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if storage.startswith("sqlite:///"):
+        Path(storage.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+    except Exception as error:  # whatever its database layer raises
+        raise ConfigError(
+            f"hydra.sweeper.storage={storage} cannot be opened: {str(error).splitlines()[0]}. "
+            "Give one such as sqlite:///outputs/search.db."
+        ) from error
+    begun_with = study.user_attrs.setdefault("settings", list(settings))
+    if begun_with != list(settings):
+        changed = sorted(set(begun_with) ^ set(settings))
+        raise ConfigError(
+            f"The study {name!r} in {storage} was begun with other settings (differing: {', '.join(changed)}). "
+            "For a new one give another hydra.sweeper.study_name."
+        )
+    begun_by = study.user_attrs.get("code_version")
+    if begun_by not in (None, code_version()):
+        raise ConfigError(
+            f"The study {name!r} in {storage} was begun by other code of DeepBloom ({begun_by}, now {code_version()}), "
+            "and accuracies of both would be compared. For a new one give another hydra.sweeper.study_name."
+        )
+    study.set_user_attr("settings", list(settings))
+    study.set_user_attr("code_version", code_version())
+    return study
+
+
+def search(
+    study: "Study",
+    space: Mapping[str, "BaseDistribution"],
+    launch: Launch,
+    stopped_by: Callable[[], int],
+    n_trials: int,
+    n_jobs: int,
+    seed: int,
+) -> None:
+    """Run trials until the study has ``n_trials``, and print what became of each.
+
+    The objective is the best accuracy on the validation part; the test part decides nothing. Trials that were
+    interrupted come first: their parameters are in the study, so their runs go on from their directories. A trial that
+    diverged counts; one that ended in any other way than done stays open, for the same command to go on with.
+    ``stopped_by`` returns the signal that the search was stopped with, or 0: then no further trial begins.
+
+    Raises
+    ------
+    SweepError
+        A trial is not done.
+    """
+    from optuna.samplers import TPESampler
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        if trial.params.keys() != space.keys():  # killed while it was suggested: there is nothing to go on with
+            study.tell(trial.number, state=TrialState.FAIL)
+    open_trials: list[Trial] = list(study.get_trials(states=(TrialState.RUNNING,)))
+    results: dict[int, JobResult] = {}
+    while True:
+        batch, open_trials = open_trials[:n_jobs], open_trials[n_jobs:]
+        while len(batch) < n_jobs and (begun := len(begun_trials(study))) < n_trials:
+            # Seeded by the trial's place, so that a study that was stopped suggests what it would have without.
+            study.sampler = TPESampler(seed=seed + begun)
+            batch.append(study.ask(dict(space)))
+        if not batch:
+            break
+        results |= _run_batch(study, batch, launch)
+        if stopped_by():
+            break
+    _conclude(study, results, n_trials, stopped_by())
+
+
+def begun_trials(study: "Study") -> "list[FrozenTrial]":
+    """Return the trials that have parameters; a kill may leave one without."""
+    return [trial for trial in study.get_trials() if trial.params]
+
+
+def finished_trials(study: "Study") -> "list[FrozenTrial]":
+    """Return the trials that have an accuracy."""
+    from optuna.trial import TrialState
+
+    return study.get_trials(states=(TrialState.COMPLETE,))
+
+
+def _run_batch(study: "Study", batch: "Sequence[Trial]", launch: Launch) -> dict[int, JobResult]:
+    """Run the trials and tell the study; trials with equal parameters are one run."""
+    from optuna.trial import TrialState
+
+    distinct = {_overrides(trial.params): trial.params for trial in batch}
+    by_parameters = dict(zip(distinct, launch(list(distinct.values())), strict=True))
+    results = {trial.number: by_parameters[_overrides(trial.params)] for trial in batch}
+    for number, result in results.items():
+        if result.exit_code == 0:
+            study.tell(number, validation_accuracy(result.folder))
+        elif result.exit_code == DIVERGED:
+            study.tell(number, state=TrialState.FAIL)
+    return results
+
+
+def validation_accuracy(folder: Path) -> float:
+    """Return the best accuracy on the validation part of a complete run."""
+    return json.loads((folder / run_dir.METRICS).read_text())["val"]["top1_accuracy"]
+
+
+def _conclude(study: "Study", results: Mapping[int, JobResult], n_trials: int, stopped_by: int) -> None:
+    from optuna.trial import TrialState
+
+    before = {TrialState.COMPLETE: "done before", TrialState.FAIL: "diverged", TrialState.RUNNING: "not done"}
+    trials = begun_trials(study)
+    for trial in trials:
+        result = results.get(trial.number)
+        outcome, folder = (result.outcome, result.folder) if result else (before[trial.state], "")
+        value = "" if trial.value is None else f"{trial.value:.4f}"
+        reason = result.reason if result else ""
+        line = f"trial {trial.number:<4} {outcome:<11}  {value:<6}  {_overrides(trial.params)}  {folder}  {reason}"
+        print(line.rstrip())
+    left = n_trials - sum(trial.state.is_finished() for trial in trials)
+    if left > 0:
+        failed = [result.exit_code for result in results.values() if result.exit_code not in (0, DIVERGED, None)]
+        message = f"{left} of {n_trials} trials are not done. The same command goes on with them."
+        raise SweepError(message, 128 + stopped_by if stopped_by else (failed or [1])[0])
+    if all(trial.state == TrialState.FAIL for trial in trials):
+        raise SweepError(f"All {len(trials)} trials diverged. Search smaller values of optimizer.lr.", DIVERGED)
+    best = study.best_trial
+    print(f"best: trial {best.number}, validation accuracy {best.value:.4f}: {_overrides(best.params)}")
+
+
+def _overrides(parameters: Mapping[str, object]) -> str:
+    return " ".join(f"{key}={value}" for key, value in parameters.items())

@@ -1,0 +1,205 @@
+"""The maps of a sample of images, beside maps that know nothing, and all that is measured of them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from deepbloom.data.masks import Masks
+from deepbloom.data.prepared import PreparedData
+from deepbloom.data.preprocessing import normalize
+from deepbloom.explain.cam import class_activation_maps
+from deepbloom.explain.faithfulness import center_maps, random_maps
+from deepbloom.explain.localization import choose_threshold, resize_mask
+from deepbloom.explain.measuring import measure_faithfulness, measure_localization
+from deepbloom.explain.networks import Network
+from deepbloom.explain.sanity import RandomizationTest, randomization_test, randomized_copy
+from deepbloom.explain.summary import CENTRE, RANDOM_MAPS, RANDOM_WEIGHTS
+from deepbloom.models.registry import get_spec
+from deepbloom.rng import derive_seed
+
+RANDOMIZED_IMAGES = 8
+MAX_VALIDATION = 50
+"""Validation images that choose the threshold of the IoU."""
+
+Columns = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images, what the network answers, and the maps that are measured.
+
+    Attributes
+    ----------
+    indices : ndarray of int64, shape (N,)
+    inputs : Tensor of float32, shape (N, 3, S, S)
+    targets : Tensor of int64, shape (N,)
+        The predicted classes, which all maps explain.
+    confidences : ndarray of float64, shape (N,)
+    maps : dict of str to Tensor of float32, shape (N, S, S)
+        By method or control.
+    """
+
+    indices: np.ndarray
+    inputs: Tensor
+    targets: Tensor
+    confidences: np.ndarray
+    maps: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Located:
+    """How the flower was found.
+
+    Attributes
+    ----------
+    origin : str
+        Where the masks come from; empty where there are none.
+    count, validation_count : int
+        Images with a mask.
+    thresholds : dict of str to float
+        Of the IoU, by kind of map; none where no validation image has a mask, and then there is no IoU.
+    flower_share : float or None
+        Mean share of the image that the flower covers.
+    """
+
+    origin: str
+    count: int
+    validation_count: int
+    thresholds: dict[str, float]
+    flower_share: float | None
+
+    @property
+    def remark(self) -> str:
+        """Why a measure is missing; empty where none is, or all are."""
+        if self.thresholds or not self.count:
+            return ""
+        return (
+            "IoU is not measured: its threshold is chosen on validation images, and none of these has a mask. Energy "
+            "inside and pointing game need no threshold."
+        )
+
+
+def choose_images(data: PreparedData, part: np.ndarray, count: int, seed: int | str) -> np.ndarray:
+    """Return ``count`` of a part's images (0: all), chosen by name and seed alone."""
+
+    def key(index: int) -> bytes:
+        return hashlib.sha256(f"{seed}:{data.source.image_ids[index]}".encode("utf-8", "surrogateescape")).digest()
+
+    chosen = sorted(part.tolist(), key=key)[: count or len(part)]
+    return np.array(chosen, dtype=np.int64)
+
+
+def read_inputs(network: Network, data: PreparedData, indices: np.ndarray) -> Tensor:
+    """Return images as the network takes them, float32 of shape (N, 3, S, S), on its device."""
+    pixels = torch.from_numpy(data.pixels.read(indices))
+    return normalize(pixels, network.preprocessing).to(next(network.model.parameters()).device)
+
+
+def draw_sample(
+    network: Network, data: PreparedData, indices: np.ndarray, methods: Sequence[str], seed: int, noise_seed: int
+) -> Sample:
+    """Explain the predicted class of images by each of the methods and by the controls.
+
+    ``seed`` draws the random weights, ``noise_seed`` the random maps, which are as smooth as those of the network.
+    """
+    inputs = read_inputs(network, data, indices)
+    explained = {name: class_activation_maps(network.model, inputs, network.layers, None, name) for name in methods}
+    first = explained[methods[0]]
+    broken = randomized_copy(network.model, seed)
+    size = (inputs.shape[2], inputs.shape[3])
+    maps = {name: found.maps for name, found in explained.items()} | {
+        RANDOM_WEIGHTS: class_activation_maps(broken, inputs, network.layers, first.targets, methods[0]).maps,
+        RANDOM_MAPS: random_maps(len(inputs), size, noise_seed, first.grid).to(inputs.device),
+        CENTRE: center_maps(len(inputs), size).to(inputs.device),
+    }
+    probabilities = first.logits.double().softmax(1)
+    confidences = probabilities.gather(1, first.targets[:, None])[:, 0].cpu().numpy()
+    return Sample(indices, inputs, first.targets, confidences, maps)
+
+
+def measure(
+    network: Network, data: PreparedData, sample: Sample, seed: int
+) -> tuple[dict[str, Columns], dict[str, Columns]]:
+    """Return the measures of faithfulness, shape (N,), and the curves, shape (N, S), of every kind of map."""
+    measured = {
+        kind: [
+            measure_faithfulness(
+                network.model,
+                sample.inputs[number, None],
+                maps[number, None],
+                sample.targets[number, None],
+                derive_seed(seed, "explain", data.source.image_ids[index]) % 2**31,
+            )
+            for number, index in enumerate(tqdm(sample.indices, desc=kind, disable=None))
+        ]
+        for kind, maps in sample.maps.items()
+    }
+    values, curves = (
+        {
+            kind: {
+                name: np.concatenate([getattr(one, field)[name] for one in found]) for name in getattr(found[0], field)
+            }
+            for kind, found in measured.items()
+        }
+        for field in ("values", "curves")
+    )
+    return values, curves
+
+
+def locate(
+    network: Network,
+    data: PreparedData,
+    masks: Masks,
+    sample: Sample,
+    methods: Sequence[str],
+    seed: int,
+    values: dict[str, Columns],
+) -> Located:
+    """Add the measures of localization to ``values``, NaN for images without a mask.
+
+    The threshold of the IoU is chosen on validation images, with the same random weights as in ``sample``, which has
+    ``seed`` too, and other random maps.
+    """
+    side = network.preprocessing.size
+    numbers, flowers = _read_masks(masks, sample.indices, side)
+    validation = choose_images(data, data.split.val, MAX_VALIDATION, seed)
+    positions, validation_flowers = _read_masks(masks, validation, side)
+    if not numbers:
+        return Located("", 0, len(positions), {}, None)
+    tuned = draw_sample(network, data, validation[positions], methods, seed, seed + 1).maps if positions else {}
+    thresholds = {kind: choose_threshold(maps.cpu(), validation_flowers) for kind, maps in tuned.items()}
+    shares = np.empty(0)
+    for kind, maps in sample.maps.items():
+        found = measure_localization(maps[numbers].cpu(), flowers, thresholds.get(kind))
+        shares = found["area_share"]
+        for name, column in found.items():
+            values[kind][name] = np.full(len(sample.indices), np.nan)
+            values[kind][name][numbers] = column
+    return Located(masks.origin, len(numbers), len(positions), thresholds, float(shares.mean()))
+
+
+def randomize(network: Network, model_name: str, sample: Sample, method: str, seed: int) -> RandomizationTest:
+    """Randomize the network's stages from the top and compare the maps of the first images."""
+    stages = [path for path, stage in get_spec(model_name).stages(network.model) if _has_weights(stage)]
+    targets = sample.targets[:RANDOMIZED_IMAGES]
+
+    def explain(model: nn.Module, inputs: Tensor) -> Tensor:
+        return class_activation_maps(model, inputs, network.layers, targets, method).maps
+
+    return randomization_test(network.model, sample.inputs[:RANDOMIZED_IMAGES], explain, stages[::-1], seed)
+
+
+def _has_weights(stage: nn.Module) -> bool:
+    return any(callable(getattr(part, "reset_parameters", None)) for part in stage.modules())
+
+
+def _read_masks(masks: Masks, indices: np.ndarray, side: int) -> tuple[list[int], Tensor]:
+    """Return which of the images have a mask, and these, bool of shape (M, side, side)."""
+    found = {number: mask for number, index in enumerate(indices) if (mask := masks.read(int(index))) is not None}
+    resized = [resize_mask(mask, (side, side)) for mask in found.values()]
+    return list(found), torch.stack(resized) if resized else torch.empty(0, side, side, dtype=torch.bool)

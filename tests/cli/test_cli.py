@@ -1,0 +1,252 @@
+"""What a person sees who mistypes: one or two lines that say what to do, exit code 2, and no traceback."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deepbloom.cli import main as cli
+from deepbloom.config.settings import AugmentConfig
+from deepbloom.data.resolution import training_sides
+from deepbloom.engine.checkpoint import MODEL_KIND, read_tensors, write_tensors
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["trian"], ["Unknown command 'trian'", "Did you mean 'train'", "gradcam"]),
+        (["train", "model=resnet19"], ["Unknown model 'resnet19'", "resnet18_partial"]),
+        (["train", "data=flowers"], ["Unknown data 'flowers'", "flowers102"]),
+        (["train", "train.epoch=3"], ["train.epoch", "Did you mean 'train.epochs'"]),
+        (["train", "train.epochs=0"], ["train.epochs=0", "at least 1"]),
+        (["train", "train.epochs=many"], ["train.epochs", "many"]),
+        (["train", "train.device=tpu"], ["tpu", "cpu, cuda"]),
+        (["train", "train.precision=int4"], ["int4", "bf16"]),
+        (["train", "data.split.kind=random"], ["random", "stratified"]),
+        (["train", "data.split.test_fraction=1.5"], ["test_fraction=1.5"]),
+        (["train", "data=imagefolder"], ["data.root"]),
+        (["train", "data=imagefolder", "data.root=/nowhere"], ["/nowhere"]),
+        (["train", "epochs"], ["'epochs'", "key=value"]),
+        (["train", "optimizer.lr=${oc.env:HOME}"], ["oc.env"]),
+        (["train", "--experimental-rerun", "x.pickle"], ["pickle"]),
+        (["eval"], ["ckpt=RUN_OR_FILE"]),
+        (["eval", "ckpt=/nowhere"], ["/nowhere"]),
+        (["predict", "ckpt=x"], ["image="]),
+        (["report", "runs=/nowhere"], ["/nowhere"]),
+    ],
+)
+def test_a_mistake_is_answered_with_what_to_do(
+    deepbloom: Run, arguments: list[str], parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = deepbloom(*arguments)
+    assert code == 2, err
+    for part in parts:
+        assert part in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) <= 2
+    assert out == ""
+
+
+@pytest.fixture
+def odd_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    return {
+        "long": "a" * 300,
+        "long below": f"a/{'b' * 5000}",
+        "nobody's home": "~nobody-of-that-name/x",
+        "loop": "loop",
+    }
+
+
+@pytest.mark.parametrize("kind", ["long", "long below", "nobody's home", "loop"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "predict ckpt=PATH image=x",
+        "predict ckpt=RUN image=PATH",
+        "gradcam ckpt=RUN image=PATH",
+        "eval ckpt=PATH",
+        "eval ckpt=RUN data.root=PATH",
+        "eval ckpt=RUN output_dir=PATH/x",
+        "train data=imagefolder data.root=PATH",
+        "train data=flowers102 data.root=PATH",
+        "train data=imagefolder data.root=IMAGES train.epochs=1 train.batch_size=99 output_dir=PATH/x",
+        "eval ckpt=RUN data.pixel_cache=PATH/x",
+        "data data=imagefolder data.root=PATH",
+        "report runs=PATH",
+        "runs runs=PATH",
+    ],
+)
+def test_a_path_that_can_be_nowhere_is_a_persons_mistake(
+    line: str, kind: str, deepbloom: Run, odd_paths: dict[str, str], trained_run: Path, images: Path
+) -> None:
+    given = {"PATH": odd_paths[kind], "RUN": str(trained_run), "IMAGES": str(images)}
+    for name, value in given.items():
+        line = line.replace(name, value)
+    code, _, err = deepbloom(*line.split())
+    makes_it = kind == "nobody's home" and line.startswith("eval") and line.endswith("/x/x")
+    assert code == (0 if makes_it else 2), err
+    assert "Traceback" not in err
+    assert makes_it or "deepbloom: " in err
+
+
+def test_no_name_is_an_instruction_to_the_terminal(
+    deepbloom: Run, trained_run: Path, images: Path, tmp_path: Path
+) -> None:
+    evil = "$\\q$\x1b]0;title\x07\x1b[31m\u202e\n\r\x9b2J"
+    tensors, header = read_tensors(trained_run / "model.safetensors", MODEL_KIND)
+    write_tensors(tmp_path / "model", tensors, header | {"classes": [f"{evil}{n}" for n in range(3)]})
+    (tmp_path / "data").mkdir()
+    for number, folder in enumerate(sorted(images.iterdir())):
+        shutil.copytree(folder, tmp_path / "data" / f"{evil}{number}")
+    for line in (
+        ["predict", f"ckpt={tmp_path / 'model'}", f"image={tmp_path / 'data'}"],
+        ["data", "data=imagefolder", f"data.root={tmp_path / 'data'}", f"output_dir={tmp_path / 'out'}"],
+    ):
+        code, out, err = deepbloom(*line)
+        assert code == 0, err
+        assert "\\x1b[31m\\u202e\\n\\r\\x9b2J1" in out
+        assert not {sign for sign in out if not sign.isprintable()} - {"\n"}
+    _, out, _ = deepbloom("predict", f"ckpt={trained_run}", f"image={images / 'lime'}")
+    assert "lime/00.png\n" in out  # ordinary names stay as they are
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_training(deepbloom: Run, images: Path, tmp_path: Path) -> None:
+    code, _, err = deepbloom(
+        "train", "model=scratch_cnn", "data=imagefolder", f"data.root={images}", f"output_dir={tmp_path / 'run'}"
+    )
+    assert code == 2
+    assert "train.batch_size=32 is larger than the training part of 27 images" in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help_for_people(deepbloom: Run, command: str) -> None:
+    code, out, _ = deepbloom(command, "--help")
+    assert code == 0
+    assert out.startswith(f"deepbloom {command}")
+    assert f"  deepbloom {command}" in out
+    assert max(map(len, out.splitlines())) <= 150
+
+
+def test_help_lists_the_choices(deepbloom: Run) -> None:
+    _, out, _ = deepbloom("train", "--help")
+    for name in ("efficientnet_lite0_partial", "flowers102", "one_cycle", "train.batch_size", "data.split.seed=42"):
+        assert name in out
+
+
+def test_help_names_exactly_the_methods_there_are(deepbloom: Run) -> None:
+    from deepbloom.explain.methods import METHODS
+
+    _, out, _ = deepbloom("gradcam", "--help")
+    (line,) = (line for line in out.splitlines() if line.startswith("Methods: "))
+    assert line.removeprefix("Methods: ").split(", ") == list(METHODS)
+
+
+def test_frozen_networks_see_images_as_they_are_unless_told_otherwise(deepbloom: Run) -> None:
+    for arguments, zooms in (
+        (["model=resnet18_frozen"], False),
+        (["model=efficientnet_lite0_frozen"], False),
+        (["model=resnet18_frozen", "augment=crop"], True),
+        (["model=resnet18_partial"], True),
+        (["model=scratch_cnn"], True),
+    ):
+        code, out, _ = deepbloom("train", *arguments, "--cfg", "job")
+        assert code == 0
+        assert ("min_crop_area: 0.4" in out) == zooms, arguments
+        assert ("horizontal_flip: true" in out) == zooms, arguments
+    code, out, _ = deepbloom("train", "model=resnet18_frozen", "experiment=as_published", "--cfg", "job")
+    assert (code, "horizontal_flip: true" in out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sides"),
+    [
+        (["model=scratch_cnn"], (128, 160, 192)),
+        (["model=mini_resnet"], (128, 160, 192)),
+        (["model=resnet18_partial"], (192,)),
+        (["model=efficientnet_b0_partial", "augment=mixup"], (192,)),
+        (["model=resnet18_frozen"], (224,)),
+        (["model=resnet18_partial", "augment.last_side=1"], (224,)),
+        (["model=mini_resnet", "augment=crop"], (192,)),
+        (["model=mini_resnet", "experiment=as_published"], (224,)),
+    ],
+)
+def test_training_images_are_as_large_as_the_readme_says(
+    deepbloom: Run, arguments: list[str], sides: tuple[int, ...]
+) -> None:
+    code, out, _ = deepbloom("train", *arguments, "--cfg", "job")
+    assert code == 0
+    assert training_sides(AugmentConfig(**yaml.safe_load(out)["augment"]), 224, epochs=20) == sides
+
+
+def test_cfg_shows_the_settings_without_running(deepbloom: Run) -> None:
+    code, out, _ = deepbloom("train", "model=resnet18_partial", "train.epochs=7", "--cfg", "job")
+    assert code == 0
+    assert "name: resnet18_partial" in out
+    assert "weights: imagenet" in out
+    assert "epochs: 7" in out
+
+
+def test_nothing_heavy_is_imported_for_help_or_settings() -> None:
+    check = (
+        "import sys; from deepbloom.cli import main as cli\n"
+        "cli.guarded(lambda: cli.dispatch(sys.argv[1:]))\n"
+        "print(sorted({'torch', 'hydra', 'matplotlib', 'scipy'} & set(sys.modules)), file=sys.stderr)"
+    )
+    for arguments, allowed in ((["--help"], "[]"), (["train", "--cfg", "job"], "['hydra']")):
+        done = subprocess.run([sys.executable, "-c", check, *arguments], capture_output=True, text=True, check=True)
+        assert done.stderr.strip() == allowed
+
+
+def test_importing_the_package_loads_neither_torch_nor_hydra() -> None:
+    check = "import sys, deepbloom; print({'torch', 'hydra'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("typed", "passed"),
+    [
+        ("image=a (1), b.jpg", "image='a (1), b.jpg'"),
+        ("image=grüße/ä.jpg", "image='grüße/ä.jpg'"),
+        ("ckpt=it's", r"ckpt='it\'s'"),
+        ("image=[a.jpg,b.jpg]", "image=[a.jpg,b.jpg]"),
+        ("image='already quoted'", "image='already quoted'"),
+        ("ckpt=outputs/run-1", "ckpt=outputs/run-1"),
+        ("train.epochs=3", "train.epochs=3"),
+    ],
+)
+def test_paths_need_no_quoting_by_hand(typed: str, passed: str) -> None:
+    assert cli.quote_path(typed) == passed
+
+
+def test_a_bug_shows_its_traceback_and_exit_code_1(capsys: pytest.CaptureFixture) -> None:
+    assert cli.guarded(lambda: 1 / 0) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_training_says_what_it_does_on_stderr_and_in_its_log(deepbloom: Run, images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = (
+        "model=scratch_cnn",
+        "data=imagefolder",
+        f"data.root={images}",
+        "train.epochs=1",
+        "train.batch_size=9",
+    )
+    code, out, err = deepbloom("train", *arguments, f"output_dir={folder}")
+    assert code == 0
+    assert "epoch   1/1" in err
+    assert "test accuracy" in err
+    assert "epoch   1/1" in (folder / "train.log").read_text()
+    assert out.strip() == str(folder)

@@ -1,0 +1,87 @@
+"""``deepbloom runs``: every state is told apart, with its reason, in a moment."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from deepbloom.commands.runs import format_table, list_runs
+from deepbloom.config.settings import RunConfig
+from deepbloom.errors import RunError
+from deepbloom.runs import folder as run_dir
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """Return a function that writes a run which stopped after two epochs."""
+
+    def write(name):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        run_dir.write_config(folder, RunConfig())
+        run_dir.check_provenance(folder, {})
+        (folder / run_dir.LAST).touch()
+        (folder / run_dir.HISTORY).write_text("epoch,val_accuracy\n1,0.25\n2,0.5\n")
+        return folder
+
+    return write
+
+
+def test_every_state_is_told_apart(make_run, begin, tmp_path, monkeypatch):
+    make_run("a complete", accuracy=0.8, seed=1)
+    (make_run("b damaged") / "metrics.json").write_text("{")
+    (make_run("c damaged") / "predictions.csv").unlink()
+    (begin("d failed") / "failed.txt").write_text("DivergedError: the loss is nan\nTraceback ...\n")
+    begin("e partial")
+    running = begin("f running")
+    (begin("g damaged") / "history.csv").write_text("epoch,val_accuracy\n1,\n")
+    with run_dir.exclusive(running):
+        runs = list_runs(tmp_path / "runs")
+    assert [(run.name[0], run.state) for run in runs] == [
+        ("a", "complete"),
+        ("b", "damaged"),
+        ("c", "damaged"),
+        ("d", "failed"),
+        ("e", "partial"),
+        ("f", "running"),
+        ("g", "damaged"),
+    ]
+    by_name = {run.name[0]: run for run in runs}
+    assert (by_name["a"].epoch, by_name["e"].epoch, by_name["e"].val) == ("6/6", "2/20", "0.5000")
+    assert 0.7 < float(by_name["a"].test) < 0.9
+    assert by_name["d"].remark == "DivergedError: the loss is nan"
+    assert "metrics.json is damaged" in by_name["b"].remark
+    assert "predictions.csv is missing" in by_name["c"].remark
+    lines = format_table(runs).splitlines()
+    assert len({line.index(run.name) for line, run in zip(lines[1:], runs, strict=False)}) == 1  # one column
+    assert lines[-1] == "7 runs: 3 damaged, 1 complete, 1 failed, 1 partial, 1 running"
+    monkeypatch.setattr("deepbloom.commands.runs.code_version", lambda: "other")
+    assert "other code" in {run.name[0]: run for run in list_runs(tmp_path / "runs")}["e"].remark
+
+
+def test_a_pipe_in_place_of_a_history_is_damage_and_nothing_to_wait_for(begin, tmp_path):
+    history = begin("run") / "history.csv"
+    history.unlink()
+    os.mkfifo(history)
+    assert [run.state for run in list_runs(tmp_path / "runs")] == ["damaged"]
+
+
+def test_a_folder_without_runs_is_refused(tmp_path):
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(RunError):
+            list_runs(folder)
+
+
+def test_torch_is_not_loaded(make_run, tmp_path):
+    make_run("only")
+    check = (
+        "import sys; from deepbloom.cli import main as cli\n"
+        "code = cli.guarded(lambda: cli.dispatch(sys.argv[1:]))\n"
+        "print({'torch', 'matplotlib', 'scipy'} & set(sys.modules), file=sys.stderr); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", check, "runs", f"runs={tmp_path / 'runs'}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr.strip() == "set()"
+    assert "1 run: 1 complete" in done.stdout

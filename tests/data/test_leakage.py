@@ -1,0 +1,167 @@
+"""Copies across parts are found, different images are not, and an early look at the test part is noticed."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepbloom.config.settings import DataConfig, SplitConfig
+from deepbloom.data.leakage import WatchedPixels, audit_split
+from deepbloom.data.near_duplicates import find_twins, fingerprint
+from deepbloom.data.pixel_cache import Pixels
+from deepbloom.data.prepared import prepare
+from deepbloom.data.preprocessing import Preprocessing
+from deepbloom.data.sources.synthetic.source import SyntheticFlowers
+
+PREPROCESSING = Preprocessing(96, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
+
+
+class Given(Pixels):
+    def __init__(self, images: list[Image.Image]) -> None:
+        self.array = np.stack([np.asarray(image.resize((224, 224))) for image in images])
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        return self.array[indices]
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def flowers() -> list[Image.Image]:
+    source = SyntheticFlowers.create(10, 6, 0, 1.0, 0.0)
+    return [source.read(i) for i in range(len(source))]
+
+
+def recompress(image: Image.Image) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "jpeg", quality=40)
+    return Image.open(io.BytesIO(file.getvalue())).convert("RGB")
+
+
+CHANGES = {
+    "copy": lambda image: image,
+    "jpeg": recompress,
+    "smaller": lambda image: image.resize((100, 100)),
+    "mirrored": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    "brighter": lambda image: image.point(lambda value: min(255, int(1.05 * value))),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_near_duplicates_are_found_with_their_partner(flowers: list[Image.Image], change: str) -> None:
+    prints = fingerprint(Given(flowers), len(flowers))
+    changed = fingerprint(Given([CHANGES[change](image) for image in flowers[10:20]]), 10)
+    np.testing.assert_array_equal(find_twins(changed, prints), np.arange(10, 20))
+
+
+def test_different_images_are_no_near_duplicates(flowers: list[Image.Image]) -> None:
+    prints = fingerprint(Given(flowers), len(flowers))
+    assert (find_twins(prints[:30], prints[30:]) == -1).all()
+
+
+def test_images_without_contrast_are_compared_by_color() -> None:
+    plain = [Image.new("RGB", (64, 64), color) for color in ("red", "blue", "navy", "red")]
+    prints = fingerprint(Given(plain), 4)
+    assert find_twins(prints[:3], prints[3:]).tolist() == [0, -1, -1]
+
+
+def test_images_smaller_than_the_grid_have_each_pixel_in_several_cells() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+    class Small(Given):
+        def __init__(self) -> None:
+            self.array = image[None]
+
+    np.testing.assert_array_equal(fingerprint(Small(), 1).thumbnails[0], image.repeat(2, 0).repeat(2, 1))
+
+
+def test_the_hash_is_the_sign_of_differences_between_neighboring_means(flowers: list[Image.Image]) -> None:
+    """An independent difference hash: box-filtered gray means by Pillow."""
+    side = 16 * 17
+    image = flowers[3].resize((side, side), Image.Resampling.NEAREST)
+    gray = np.asarray(image, np.float64) @ [0.299, 0.587, 0.114]
+    means = gray.reshape(16, 17, 17, 16).mean(axis=(1, 3))  # 16 rows of 17 cells
+    expected = np.where(means[:, 1:] > means[:, :-1], 1, -1)
+
+    class One(Given):
+        def __init__(self) -> None:
+            self.array = np.asarray(image)[None]
+
+    clear = np.abs(np.diff(means, axis=1)) > 1e-3
+    assert clear.sum() > 100
+    found = fingerprint(One(), 1).bits.reshape(16, 16)
+    np.testing.assert_array_equal(found[clear], expected[clear])
+
+
+def draw_folder(root: Path, copies: int) -> Path:
+    """Sixty noisy images of two classes, and files that are copies of others under another name."""
+    rng = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (root / label).mkdir(parents=True)
+        for number in range(30):
+            coarse = rng.integers(0, 255, (8, 8, 3)).astype(np.uint8)
+            Image.fromarray(coarse).resize((96, 96)).save(root / label / f"{number:02d}.png")
+    for number in range(copies):
+        Image.open(root / "a" / f"{number:02d}.png").save(root / "a" / f"copy{number:02d}.jpg", quality=90)
+    return root
+
+
+def test_copies_across_parts_are_counted_and_clean_data_have_none(tmp_path: Path) -> None:
+    found = {}
+    for copies in (0, 30):
+        root = draw_folder(tmp_path / str(copies), copies)
+        data = prepare(DataConfig("imagefolder", root=str(root), pixel_cache="off"), PREPROCESSING, 0)
+        names = data.source.image_ids
+        seen = {names[i].replace("copy", "").split(".")[0] for i in (*data.split.train, *data.split.val)}
+        doubled = [names[i].replace("copy", "").split(".")[0] in seen for i in data.split.test]
+        findings, affected = audit_split(data)
+        assert affected.tolist() == doubled
+        assert findings["in_two_parts"] == 0
+        assert findings["near_duplicates"]["test"] == sum(doubled)
+        assert all(
+            test.replace("copy", "")[:4] == other.replace("copy", "")[:4] for test, other in findings["examples"]
+        )
+        found[copies] = sum(doubled)
+    assert found[0] == 0
+    assert found[30] > 5
+
+
+def test_a_look_at_the_test_part_during_training_is_noticed_and_a_clean_run_is_not(flowers: list[Image.Image]) -> None:
+    test = np.array([4, 5])
+    reports: list[str] = []
+    clean = WatchedPixels(Given(flowers), len(flowers), test, lambda: reports.append("early"))
+    clean.read(np.array([0, 1, 1, 2]))
+    clean.testing = True
+    clean.read(test)
+    assert reports == []
+    assert clean.test_reads == (1, 1)
+    peeking = WatchedPixels(Given(flowers), len(flowers), test, lambda: reports.append("early"))
+    for _ in range(2):
+        peeking.read(np.array([0, 5]))
+    peeking.testing = True
+    peeking.read(test)
+    assert reports == ["early"]  # said once, at once: before anything else can go wrong
+    assert peeking.test_reads == (1, 3)
+
+
+def test_over_the_folds_every_image_is_tested_exactly_once() -> None:
+    source = SyntheticFlowers.create(7, 23, 0, 4.0, 0.0)
+    tested = []
+    for fold in range(5):
+        data = prepare(
+            DataConfig(num_classes=7, images_per_class=23, imbalance=4.0, split=SplitConfig(folds=5, fold=fold)),
+            Preprocessing(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear"),
+            0,
+        )
+        split = data.split
+        everything = np.concatenate([split.train, split.val, split.test])
+        assert sorted(everything) == list(range(len(source)))
+        for label in range(7):
+            tests = (source.targets[split.test] == label).sum()
+            assert abs(tests - (source.targets == label).sum() / 5) < 1
+            assert (source.targets[split.val] == label).any()
+        tested.append(split.test)
+    assert sorted(np.concatenate(tested)) == list(range(len(source)))

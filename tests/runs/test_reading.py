@@ -1,0 +1,195 @@
+"""Run directories are read whole or listed with what is wrong, never with a traceback."""
+
+import json
+
+import numpy as np
+import pytest
+
+from deepbloom.errors import RunError
+from deepbloom.runs.reading import CompleteRun, find_runs, read_run
+
+
+def change_metrics(folder, **changes):
+    path = folder / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_complete_run_is_read_with_its_types(make_run):
+    run = read_run(make_run("one", model="mini_resnet", seed=3, num_images=50))
+    assert run.metrics.model == "mini_resnet"
+    assert run.metrics.seed == 3
+    assert run.metrics.class_names == ("daisy", "iris", "lily", "poppy", "rose")
+    assert run.metrics.git_commit is None
+    assert run.settings["optimizer.lr"] == "0.001"
+    assert [row["epoch"] for row in run.history] == [1, 2, 3, 4, 5, 6]
+    assert run.predictions.correct.mean() == run.metrics.top1_accuracy
+    assert list(run.predictions.image_ids) == sorted(run.predictions.image_ids)
+
+
+def test_predictions_do_not_depend_on_the_order_of_their_rows(make_run):
+    folder = make_run("one", num_images=40)
+    before = read_run(folder).predictions
+    path = folder / "predictions.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *reversed(rows)]) + "\n")
+    after = read_run(folder).predictions
+    assert before.image_ids == after.image_ids
+    np.testing.assert_array_equal(before.answers, after.answers)
+    np.testing.assert_array_equal(before.confidences, after.confidences)
+
+
+def test_settings_leave_out_the_seed_and_the_place(make_run):
+    settings = read_run(make_run("one")).settings
+    assert not {"seed", "output_dir", "data.root", "train.num_workers"} & set(settings)
+    assert settings["data.split.seed"] == "42"
+
+
+def test_runs_are_found_at_any_depth_with_their_state(make_run, tmp_path):
+    make_run("sweep/a")
+    make_run("b")
+    for name, files in (("sweep/stopped", ["config.yaml", "last.ckpt"]), ("crashed", ["config.yaml", "failed.txt"])):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        for file in files:
+            (folder / file).write_text("DivergedError: the loss became nan\nmore")
+    (tmp_path / "runs" / "report" / "figures").mkdir(parents=True)
+    (tmp_path / "runs" / ".hidden").mkdir()
+    (tmp_path / "runs" / ".hidden" / "config.yaml").write_text("seed: 0")
+    runs = find_runs(tmp_path / "runs")
+    assert [(run.name, run.state) for run in runs] == [
+        ("b", "complete"),
+        ("crashed", "failed"),
+        ("sweep/a", "complete"),
+        ("sweep/stopped", "partial"),
+    ]
+    assert runs[1].problem == "DivergedError: the loss became nan"
+    assert isinstance(runs[0], CompleteRun)
+
+
+def test_a_run_directory_itself_can_be_given(make_run):
+    assert [run.state for run in find_runs(make_run("only"))] == ["complete"]
+
+
+def test_what_eval_wrote_is_no_run(make_run, tmp_path):
+    make_run("run")
+    folder = tmp_path / "runs" / "eval-run"
+    folder.mkdir()
+    (folder / "metrics.json").write_text('{"model": "mini_resnet", "test": {"top1_accuracy": 1.0}}')
+    assert [run.name for run in find_runs(tmp_path / "runs")] == ["run"]
+
+
+def test_a_folder_without_runs_says_what_was_looked_for(tmp_path):
+    with pytest.raises(RunError, match=r"metrics\.json"):
+        find_runs(tmp_path)
+    with pytest.raises(RunError, match="no folder"):
+        find_runs(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": None}, "'model' is missing"),
+        ({"seed": "0"}, "'seed' is '0'"),
+        ({"seed": True}, "'seed' is 'True'"),
+        ({"epochs": 0}, "at least 1"),
+        ({"test": {}}, "'test.top1_accuracy' is missing"),
+        ({"test": 3}, "'test.top1_accuracy' is missing"),
+        ({"val": {"top1_accuracy": 1.5}}, r"'val.top1_accuracy' is '1.5'; expected a number in \[0, 1\]"),
+        ({"train_seconds": float("nan")}, "'train_seconds' is 'nan'"),
+        ({"train_seconds": 10**400}, "'train_seconds'"),
+        ({"params": {"total": 1.5, "trainable": 1}}, "'params.total'"),
+        ({"classes": []}, "'classes'"),
+        ({"split_fingerprint": 7}, "'split_fingerprint'"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_file(make_run, changes, said):
+    folder = make_run("one")
+    change_metrics(folder, **changes)
+    with pytest.raises(RunError, match=said) as caught:
+        read_run(folder)
+    assert "metrics.json" in str(caught.value)
+
+
+def test_fields_beyond_the_contract_may_be_missing(make_run):
+    folder = make_run("one")
+    content = json.loads((folder / "metrics.json").read_text())
+    for name in ("training_type", "remarks", "data_split_kind", "device_name", "classes", "weights"):
+        del content[name]
+    (folder / "metrics.json").write_text(json.dumps(content | {"peak_memory_bytes": None, "macs": None}))
+    metrics = read_run(folder).metrics
+    assert metrics.data_split_kind == "unknown"
+    assert metrics.device_name == "cpu"
+    assert metrics.macs is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("metrics.json", b'{"model": "mini', "damaged"),
+        ("metrics.json", b"[1]", "damaged"),
+        ("metrics.json", b"\xff\xfe", "cannot be read"),
+        ("metrics.json", b"[" * 100_000, "damaged"),
+        ("config.yaml", b"seed: [", "damaged"),
+        ("config.yaml", b"- 1", "damaged"),
+        ("config.yaml", b"!!python/object/apply:os.system [exit]", "damaged"),
+        ("config.yaml", b"seed: 99", "seed is '99'"),
+        ("config.yaml", b"model: {name: other}", "model.name is 'other'"),
+        ("history.csv", b"", "column 'epoch' is missing"),
+        ("history.csv", b"epoch,train_loss\n1,2\n", "column 'train_accuracy' is missing"),
+        ("history.csv", b"epoch,train_loss,train_accuracy,val_loss,val_accuracy\n1,2,3,4,x\n", "'val_accuracy'"),
+        ("predictions.csv", b"image_id,target,prediction,confidence,top5\n", "no rows"),
+        ("predictions.csv", b"image_id,target,prediction,confidence,top5\na,0\n", "row 1 has 2 values"),
+        ("predictions.csv", b"image_id,target,prediction,confidence,top5\na,0,0.5,1,0\n", "'prediction'"),
+        ("predictions.csv", b"image_id,target,prediction,confidence,top5\na,0,77,1,0\n", "does not list"),
+        (
+            "predictions.csv",
+            b"image_id,target,prediction,confidence,top5\na,0,99999999999999999999,1,0\n",
+            "'prediction'",
+        ),
+        ("predictions.csv", b"image_id,target,prediction,confidence,top5\na,0,0,1.5,0\n", "'confidence'"),
+        ("predictions.csv", b"image_id,target,prediction,confidence,top5\na,0,0,1,0\na,0,0,1,0\n", "twice"),
+        ("predictions.csv", b"image_id,target,prediction,confidence,top5\na,0,0,1,0\n", "was changed"),
+    ],
+)
+def test_a_damaged_file_is_named_and_the_run_is_listed(make_run, tmp_path, name, content, said):
+    make_run("good")
+    folder = make_run("bad")
+    (folder / name).write_bytes(content)
+    with pytest.raises(RunError, match=said) as caught:
+        read_run(folder)
+    assert name in str(caught.value)
+    bad, good = find_runs(tmp_path / "runs")
+    assert (bad.state, good.state) == ("unreadable", "complete")
+    assert bad.problem == str(caught.value)
+
+
+def test_one_changed_answer_is_noticed(make_run):
+    folder = make_run("one", num_images=500)
+    path = folder / "predictions.csv"
+    lines = path.read_text().splitlines()
+    image_id, target, _, confidence, top5 = lines[1].split(",")
+    answer = (int(target) + 1) % 5 if lines[1].split(",")[2] == target else target
+    lines[1] = f"{image_id},{target},{answer},{confidence},{top5}"
+    path.write_text("\n".join(lines))
+    with pytest.raises(RunError, match="was changed"):
+        read_run(folder)
+
+
+def test_a_missing_file_is_named_unless_the_run_can_be_told_without_it(make_run):
+    folder = make_run("one")
+    (folder / "config.yaml").unlink()
+    (folder / "history.csv").unlink()
+    run = read_run(folder)
+    assert run.history == []
+    assert run.settings == {"model.name": "mini_resnet", "model.weights": "none", "train.epochs": "6"}
+    (folder / "predictions.csv").unlink()
+    with pytest.raises(RunError, match=r"predictions\.csv is missing"):
+        read_run(folder)
+
+
+def test_names_of_images_may_hold_anything(make_run):
+    folder = make_run("one", num_images=2)
+    rows = [b'"a,""b""\n\xff",0,0,0.9,0 1', "\u2028<b>,1,2,0.5,2".encode()]
+    (folder / "predictions.csv").write_bytes(b"image_id,target,prediction,confidence,top5\r\n" + b"\r\n".join(rows))
+    change_metrics(folder, test={"top1_accuracy": 0.5, "top5_accuracy": 1, "macro_f1": 0.4, "loss": 1, "count": 2})
+    assert read_run(folder).predictions.image_ids == ('a,"b"\n\udcff', "\u2028<b>")
