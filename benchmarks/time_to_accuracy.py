@@ -35,7 +35,7 @@ def run_deepbloom(model: str, folder: Path, epochs: int, views: int) -> dict[str
         run = Path(name) / "run"
         command = ["-m", "deepbloom", "train", f"model={model}", "data=imagefolder", f"data.root={folder}"]
         command += [f"train.epochs={epochs}", f"train.batch_size={BATCH}", f"output_dir={run}"]
-        command += [f"train.prefix_cache_views={views}"]
+        command += [f"train.feature_copies={views}"]
         seconds, _ = timed(command, Path(name) / "cache")
         training = re.search(r"(\d+) train,", (run / "train.log").read_text())[1]
         metrics = json.loads((run / "metrics.json").read_text())
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--model", default="efficientnet_lite0_partial")
     parser.add_argument("--target", type=float, default=0.95)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--views", type=int, default=0, help="train.prefix_cache_views of DeepBloom")
+    parser.add_argument("--views", type=int, default=0, help="train.feature_copies of DeepBloom")
     parser.add_argument("--most-epochs", type=int, default=12, help="when the plain loop gives up")
     args = parser.parse_args()
     own = run_deepbloom(args.model, args.folder, args.epochs, args.views)

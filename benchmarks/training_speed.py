@@ -98,7 +98,7 @@ def run_deepbloom(model: str, folder: Path, epochs: int, overrides: list[str], w
         "sides": sides,
         "images_per_second": statistics.median(rates[-(epochs // len(sides)) :]),  # at the last of the sides
         "precision": metrics["precision"],
-        "views": metrics["prefix_cache_views"],
+        "views": metrics["feature_copies"],
     }
 
 

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out=outputs/quickstart
 
-deepbloom train -m model=scratch_cnn,mini_resnet,efficientnet_lite0_partial train.epochs=8 train.prefix_cache_views=2 \
+deepbloom train -m model=scratch_cnn,mini_resnet,efficientnet_lite0_partial train.epochs=8 train.feature_copies=2 \
     output_dir="$out"'/runs/${model.name}'
 python scripts/sample_images.py "$out/images"
 for model in mini_resnet efficientnet_lite0_partial; do

@@ -28,17 +28,19 @@ def use_cores(count: int = 0) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device for ``auto``, ``cpu`` or ``cuda``.
+    """Return the device for ``auto``, ``cpu``, ``cuda`` or ``mps``; ``auto`` takes CUDA where available.
 
     Raises
     ------
     ConfigError
-        CUDA was asked for and is not there.
+        The requested device is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("train.device=cuda, but torch finds no CUDA device here. Use train.device=cpu or auto.")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("train.device=mps, but torch finds no Apple GPU here. Use train.device=cpu or auto.")
     return torch.device(name)
 
 

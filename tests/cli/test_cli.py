@@ -26,7 +26,7 @@ Run = Callable[..., tuple[int, str, str]]
         (["train", "train.epoch=3"], ["train.epoch", "Did you mean 'train.epochs'"]),
         (["train", "train.epochs=0"], ["train.epochs=0", "at least 1"]),
         (["train", "train.epochs=many"], ["train.epochs", "many"]),
-        (["train", "train.device=tpu"], ["tpu", "cpu, cuda"]),
+        (["train", "train.device=tpu"], ["tpu", "auto, cpu, cuda, mps"]),
         (["train", "train.precision=int4"], ["int4", "bf16"]),
         (["train", "data.split.kind=random"], ["random", "stratified"]),
         (["train", "data.split.test_fraction=1.5"], ["test_fraction=1.5"]),

@@ -10,7 +10,7 @@ from deepbloom.config.settings import AugmentConfig, RunConfig, TrainConfig
 from deepbloom.data.batches import ImageBatches
 from deepbloom.data.preprocessing import Preprocessing, normalize
 from deepbloom.data.resolution import ViewSchedule
-from deepbloom.engine import feature_cache as prefix_cache
+from deepbloom.engine import feature_cache
 from deepbloom.engine.distributed import Group
 from deepbloom.engine.feature_cache import BUDGET_BYTES, Activations, Plan, changes_images, choose_views
 
@@ -80,12 +80,12 @@ def noise_batches(sides: tuple[int, ...], epochs: int) -> ImageBatches:
 def test_every_epoch_reads_what_the_frozen_part_makes_of_its_view(tmp_path: Path, sides: tuple[int, ...]) -> None:
     prefix = torch.nn.Conv2d(3, 5, 3, stride=2)
     images, val_indices = noise_batches(sides, epochs=7), np.array([0, 13, 1])
-    batches, val = prefix_cache.compute(prefix, images, val_indices, Plan(2, "fp32"), tmp_path, Group())
+    batches, val = feature_cache.compute(prefix, images, val_indices, Plan(2, "fp32"), tmp_path, Group())
     for epoch in range(1, 8):
         for (stored, targets), (inputs, expected) in zip(batches.epoch(epoch), images.epoch(epoch), strict=True):
             torch.testing.assert_close(stored, prefix(inputs), atol=1e-5, rtol=0)
             assert torch.equal(targets, expected)
-    seen = list(prefix_cache.validation_batches(val, torch.tensor([0, 3, 1]), 2))
+    seen = list(feature_cache.validation_batches(val, torch.tensor([0, 3, 1]), 2))
     whole = normalize(torch.from_numpy(images.pixels.read(val_indices)), images.preprocessing)
     torch.testing.assert_close(torch.cat([inputs for inputs, _ in seen]), prefix(whole), atol=1e-5, rtol=0)
 
@@ -97,9 +97,9 @@ def test_every_epoch_reads_what_the_frozen_part_makes_of_its_view(tmp_path: Path
 def test_views_are_planned_for_every_side(
     tmp_path: Path, sides: tuple[int, ...], epochs: int, wanted: int, views: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = RunConfig(train=TrainConfig(epochs=epochs, precision="fp32", prefix_cache_views=wanted))
+    config = RunConfig(train=TrainConfig(epochs=epochs, precision="fp32", feature_copies=wanted))
     caplog.set_level("INFO", "deepbloom")
-    plan = prefix_cache.plan(torch.nn.Conv2d(3, 5_000, 1), noise_batches(sides, epochs), 2, config, tmp_path)
+    plan = feature_cache.plan(torch.nn.Conv2d(3, 5_000, 1), noise_batches(sides, epochs), 2, config, tmp_path)
     assert plan == Plan(views, "fp32")
     shown = [min(views, epochs_of_side) for epochs_of_side in ((1, 1, 2) if epochs == 4 else (6, 6, 6))]
     numbers = 9 * sum(number * side * side for number, side in zip(shown, sides, strict=False)) + 2 * 16 * 16

@@ -136,7 +136,7 @@ def test_a_run_on_stored_growing_images_goes_on_to_the_same_bits(images: Path, t
     train(config)
     assert equal(final_state(tmp_path / "run"), final_state(whole))
     metrics = json.loads((whole / run_dir.METRICS).read_text())
-    assert (metrics["training_sides"], metrics["prefix_cache_views"]) == ([112, 160, 192], 1)
+    assert (metrics["training_sides"], metrics["feature_copies"]) == ([112, 160, 192], 1)
 
 
 def test_another_seed_gives_other_weights(images: Path, uninterrupted: Path, tmp_path: Path) -> None:
@@ -207,11 +207,11 @@ def test_training_learns_what_is_easy(images: Path, tmp_path: Path) -> None:
     assert test["top1_accuracy"] == 1.0
 
 
-@pytest.mark.parametrize("prefix_cache", ["auto", "off"])
-def test_frozen_parts_keep_weights_and_statistics_bit_for_bit(prefix_cache: str, images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("feature_cache", ["auto", "off"])
+def test_frozen_parts_keep_weights_and_statistics_bit_for_bit(feature_cache: str, images: Path, tmp_path: Path) -> None:
     """EfficientNet-B0's features.8 lies behind the trained modules: gradients flow through it, nothing in it moves."""
     name = "efficientnet_b0_partial"
-    config = settings(images, tmp_path / "run", name, epochs=1, ema_decay=0.0, prefix_cache=prefix_cache)
+    config = settings(images, tmp_path / "run", name, epochs=1, ema_decay=0.0, feature_cache=feature_cache)
     folder = train(config)
     from deepbloom.rng import seed_everything
 
@@ -230,18 +230,18 @@ def test_frozen_parts_keep_weights_and_statistics_bit_for_bit(prefix_cache: str,
 def test_cached_and_uncached_frozen_parts_train_alike(images: Path, tmp_path: Path) -> None:
     """Without random changes each step is the same; fp32 rounding differs with the batches that the prefix sees."""
     runs = {}
-    for prefix_cache in ("auto", "off"):
+    for feature_cache in ("auto", "off"):
         config = settings(
             images,
-            tmp_path / prefix_cache,
+            tmp_path / feature_cache,
             "resnet18_partial",
             augment=AugmentConfig(0, False, 1, first_side=0.5),
             optimizer=OptimizerConfig("sgd", lr=0.01),
             ema_decay=0.0,
-            prefix_cache=prefix_cache,
+            feature_cache=feature_cache,
         )
-        runs[prefix_cache] = train(config)
-    views = [json.loads((runs[name] / run_dir.METRICS).read_text())["prefix_cache_views"] for name in ("auto", "off")]
+        runs[feature_cache] = train(config)
+    views = [json.loads((runs[name] / run_dir.METRICS).read_text())["feature_copies"] for name in ("auto", "off")]
     assert views == [1, 0]
     cached, uncached = (final_state(runs[name]) for name in ("auto", "off"))
     for name, tensor in uncached.items():

@@ -26,7 +26,7 @@ VARIANTS = {
     "two workers, no pixel cache": {"num_workers": 2, "pixel_cache": "off", "ema_decay": 0.0, "mixup": 0.0},
     "two workers, averaged": {"num_workers": 2, "mixup": 0.0},
     "frozen part computed once": {"model": "tiny_partial", "num_workers": 2},
-    "frozen part in every step": {"model": "tiny_partial", "prefix_cache": "off", "ema_decay": 0.0},
+    "frozen part in every step": {"model": "tiny_partial", "feature_cache": "off", "ema_decay": 0.0},
     "saved now and then": {"checkpoint_seconds": 3.0},
 }
 """The settings by what they exercise."""

@@ -30,7 +30,7 @@ def test_imagenet_features_tell_flowers_apart_and_random_ones_do_not(
             model=ModelConfig("efficientnet_lite0_frozen", weights),
             data=DataConfig("imagefolder", root=str(tmp_path / "images")),
             optimizer=OptimizerConfig(lr=0.01),
-            train=TrainConfig(epochs=30, batch_size=16, num_threads=1, prefix_cache_views=2),
+            train=TrainConfig(epochs=30, batch_size=16, num_threads=1, feature_copies=2),
         )
     )
     test = json.loads((folder / "metrics.json").read_text())["test"]

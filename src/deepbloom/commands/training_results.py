@@ -68,7 +68,7 @@ def test_and_write(
             "device": device.type,
             "device_name": device_name(device),
             "precision": progress.choices["precision"],
-            "prefix_cache_views": progress.choices["views"],
+            "feature_copies": progress.choices["views"],
             "training_sides": list(training_sides(config.augment, spec.preprocessing.size, config.train.epochs)),
             "num_threads": torch.get_num_threads(),
             "classes": list(source.class_names),

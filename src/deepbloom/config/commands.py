@@ -25,7 +25,7 @@ class EvalConfig:
     batch_size: int = 64
     """Images per forward pass; results do not depend on it beyond rounding."""
     device: str = "auto"
-    """``auto``, ``cpu`` or ``cuda``."""
+    """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple)."""
 
     def __post_init__(self) -> None:
         _check_given("eval", "ckpt", self.ckpt, "RUN_OR_FILE")
@@ -46,7 +46,7 @@ class PredictConfig:
     batch_size: int = 32
     """Images per forward pass."""
     device: str = "auto"
-    """``auto``, ``cpu`` or ``cuda``."""
+    """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple)."""
 
     def __post_init__(self) -> None:
         _check_given("predict", "ckpt", self.ckpt, "RUN_OR_FILE")
@@ -82,7 +82,7 @@ class GradcamConfig:
     batch_size: int = 16
     """Images per pass."""
     device: str = "auto"
-    """``auto``, ``cpu`` or ``cuda``."""
+    """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple)."""
 
     def __post_init__(self) -> None:
         _check_given("gradcam", "ckpt", self.ckpt, "RUN_OR_FILE")
@@ -114,7 +114,7 @@ class ExplainConfig:
     seed: int = 0
     """Chooses the images, the random maps and the random weights."""
     device: str = "auto"
-    """``auto``, ``cpu`` or ``cuda``."""
+    """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple)."""
 
     def __post_init__(self) -> None:
         _check_given("explain", "ckpt", self.ckpt, "RUN_OR_FILE")
@@ -132,7 +132,7 @@ class DemoConfig:
     port: int = 7860
     """Of the address 127.0.0.1, which only this machine can reach; 0 takes any free one."""
     device: str = "auto"
-    """``auto``, ``cpu`` or ``cuda``."""
+    """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple)."""
 
     def __post_init__(self) -> None:
         _check_given("demo", "ckpt", self.ckpt, "RUN_OR_FILE")

@@ -16,7 +16,7 @@ SPLIT_KINDS = ("auto", "stratified", "official")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 LOGGERS = ("none", "tensorboard", "mlflow")
 SCHEDULERS = ("step", "one_cycle", "cosine", "constant")
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -193,7 +193,7 @@ class TrainConfig:
     ema_decay: float = 0.0
     """Decay per step of the averaged weights that are validated and kept; 0 is off."""
     device: str = "auto"
-    """``auto`` takes CUDA where it is."""
+    """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple); ``auto`` takes CUDA where available, otherwise the CPU."""
     precision: str = "auto"
     """``fp32``, ``bf16`` or ``fp16`` (autocast), or ``auto``: measured on this machine, when a run begins."""
     num_workers: int = -1
@@ -206,9 +206,9 @@ class TrainConfig:
     """Least time between two saves of the state to go on from."""
     compile: bool = False
     """Compile the network (``torch.compile``; CUDA graphs on a GPU). Needs a C++ compiler; dropout differs then."""
-    prefix_cache: str = "auto"
-    """``auto`` computes the frozen part before the first trained module once; ``off`` in every step."""
-    prefix_cache_views: int = 0
+    feature_cache: str = "auto"
+    """``auto`` computes the outputs of the frozen modules once and stores them; ``off`` computes them in every step."""
+    feature_copies: int = 0
     """Views of each image to compute at each of its sizes; 0 takes two (four of a single size) or what fits the disk,
     and one where augmentation is off."""
 
@@ -223,8 +223,8 @@ class TrainConfig:
         check_range("train.num_threads", self.num_threads, 0)
         check_choice("train.resume", self.resume, ("auto", "never"))
         check_range("train.checkpoint_seconds", self.checkpoint_seconds, 0)
-        check_choice("train.prefix_cache", self.prefix_cache, ("auto", "off"))
-        check_range("train.prefix_cache_views", self.prefix_cache_views, 0)
+        check_choice("train.feature_cache", self.feature_cache, ("auto", "off"))
+        check_range("train.feature_copies", self.feature_copies, 0)
 
 
 @dataclass

@@ -150,7 +150,7 @@ def plan(prefix: nn.Module, images: ImageBatches, val_count: int, config: RunCon
     folder : Path
         Where the activations will lie.
     """
-    if config.train.prefix_cache == "off" or not any(True for _ in prefix.parameters()):
+    if config.train.feature_cache == "off" or not any(True for _ in prefix.parameters()):
         return Plan(0, "fp32")
     views = images.views
     inputs = images.inputs(images.indices[: min(images.batch_size, MEASURED_IMAGES)], views.view(views.epochs))
@@ -163,7 +163,7 @@ def plan(prefix: nn.Module, images: ImageBatches, val_count: int, config: RunCon
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     default = DEFAULT_VIEWS if len(views.sides) == 1 else DEFAULT_VIEWS_OF_EACH_SIDE
     count = choose_views(
-        config.train.prefix_cache_views or default,
+        config.train.feature_copies or default,
         max(views.epochs_of),
         changes_images(config.augment),
         sum(bytes_of_view.values()),

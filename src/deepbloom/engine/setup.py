@@ -14,7 +14,7 @@ from deepbloom.data.batches import ImageBatches, evaluation_batches
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.data.prepared import PreparedData
 from deepbloom.data.resolution import ViewSchedule, training_sides
-from deepbloom.engine import feature_cache as prefix_cache
+from deepbloom.engine import feature_cache
 from deepbloom.engine.distributed import Group
 from deepbloom.engine.evaluate import EVALUATION_BATCH
 from deepbloom.engine.job import Batches, Job
@@ -66,9 +66,9 @@ def prepare_job(
     prefix, _ = split_model(model, spec)
     train_mode(model, spec.trainable)
     if "views" not in choices:
-        plan = group.agree(lambda: prefix_cache.plan(prefix, images, len(split.val), config, folder_of_activations))
+        plan = group.agree(lambda: feature_cache.plan(prefix, images, len(split.val), config, folder_of_activations))
         choices |= {"views": plan.views, "prefix_precision": plan.precision}
-    plan = prefix_cache.Plan(choices["views"], choices["prefix_precision"])
+    plan = feature_cache.Plan(choices["views"], choices["prefix_precision"])
     batches: Batches = images
     validation = partial(
         evaluation_batches, data.pixels, split.val, data.source.targets, spec.preprocessing, EVALUATION_BATCH
@@ -76,10 +76,10 @@ def prepare_job(
     as_network = _whole
     if plan.views:
         started = time.perf_counter()
-        batches, val = prefix_cache.compute(prefix, images, split.val, plan, folder_of_activations, group)
+        batches, val = feature_cache.compute(prefix, images, split.val, plan, folder_of_activations, group)
         progress.prefix_seconds += time.perf_counter() - started
         val_targets = torch.from_numpy(data.source.targets[split.val])
-        validation = partial(prefix_cache.validation_batches, val, val_targets, EVALUATION_BATCH)
+        validation = partial(feature_cache.validation_batches, val, val_targets, EVALUATION_BATCH)
         as_network = partial(_tail, spec)
     if "precision" not in choices:
         choices["precision"] = group.agree(lambda: _choose_precision(config, as_network(model), batches))
