@@ -1,12 +1,13 @@
 """The per-user cache folder, and locks between processes that use it."""
 
 import errno
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from deepbloom.runs import files
 
 log = logging.getLogger("deepbloom")
 
@@ -32,15 +33,15 @@ def cache_folder() -> Path:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which one process at a time can; create the folder where it is absent.
+    """Hold the lock of a cache folder; create the folder where it is absent.
 
-    The lock dies with its holder. Raises `OSError` where the folder cannot be written or locked.
+    Raises
+    ------
+    OSError
+        The folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("Another process is filling %s: waiting for it.", folder)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    if files.is_locked(folder):
+        log.info("Another process is filling %s: waiting for it.", folder)
+    with files.locked(folder):
         yield

@@ -1,14 +1,18 @@
-"""Writes that cannot be half done: the only way in which results reach the disk."""
+"""Atomic writes and locks between processes: the only way in which results reach the disk."""
 
 import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from deepbloom.errors import RunError
+
+LOCK = ".lock"
 
 
 def write_bytes(path: Path, content: bytes, previous: Path | None = None) -> None:
@@ -90,3 +94,48 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what writes left behind that were killed; for the process that holds the folder."""
     for temporary in folder.glob(".*.tmp"):
         temporary.unlink(missing_ok=True)
+
+
+class LockedError(RunError):
+    """Another process holds the lock."""
+
+
+@contextmanager
+def locked(folder: Path, wait_seconds: float | None = None) -> Iterator[None]:
+    """Hold the lock of a folder, which one process at a time can. It ends with the process, however that ends.
+
+    Parameters
+    ----------
+    folder : Path
+    wait_seconds : float, optional
+        How long to wait for another process; without end by default.
+
+    Raises
+    ------
+    LockedError
+        Another process still holds the lock.
+    OSError
+        The folder does not exist or cannot be written.
+    """
+    lock = FileLock(folder / LOCK, timeout=-1 if wait_seconds is None else wait_seconds)
+    try:
+        lock.acquire(poll_interval=0.02)
+    except Timeout as error:
+        raise LockedError(f"Another process works in {folder}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a process holds the folder's lock."""
+    if not (folder / LOCK).is_file():
+        return False
+    try:
+        with locked(folder, 0):
+            return False
+    except LockedError:
+        return True
+    except OSError:
+        return False

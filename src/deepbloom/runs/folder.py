@@ -1,23 +1,21 @@
 """A run's folder: the names of its files, its state, and one owner at a time."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import stat
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO
 
 import yaml
 
 from deepbloom.config.settings import RunConfig
 from deepbloom.errors import RunError
-from deepbloom.runs import files as atomic_files
+from deepbloom.runs import files
+from deepbloom.runs.files import LOCK
 from deepbloom.runs.provenance import code_version, git_commit
 
 CONFIG = "config.yaml"
@@ -31,7 +29,6 @@ PLOTS = "plots"
 LOG = "train.log"
 FAILED = "failed.txt"
 PROVENANCE = "provenance.json"
-LOCK = ".lock"
 
 MAX_TEXT_BYTES = 200_000_000
 """Larger files are not read: the predictions for a million test images take half of it."""
@@ -131,7 +128,7 @@ def claim_folder(config: RunConfig) -> Path:
     base = default_folder(config)
     if config.train.resume == "auto":
         return base
-    atomic_files.make_folder(base.parent)
+    files.make_folder(base.parent)
     number = 1
     while True:
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")
@@ -165,7 +162,7 @@ def open_run(config: RunConfig) -> tuple[Path, str]:
     """
     folder = claim_folder(config)
     state = check_folder(folder, config)
-    atomic_files.make_folder(folder)
+    files.make_folder(folder)
     return folder, state
 
 
@@ -242,9 +239,7 @@ def discard(folder: Path) -> None:
 
 def write_config(folder: Path, config: RunConfig) -> None:
     """Write the whole resolved config."""
-    atomic_files.write_bytes(
-        folder / CONFIG, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode()
-    )
+    files.write_bytes(folder / CONFIG, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode())
 
 
 def read_provenance(folder: Path) -> dict[str, object]:
@@ -283,12 +278,12 @@ def check_provenance(folder: Path, facts: Mapping[str, object]) -> None:
             f"those that the run was begun with. Choose another output_dir=PATH, or delete {folder} to train anew."
         )
     begun = {"code_version": code_version(), "git_commit": git_commit(), **facts}
-    atomic_files.write_json(folder / PROVENANCE, before | begun)
+    files.write_json(folder / PROVENANCE, before | begun)
 
 
 def note(folder: Path, key: str, value: object) -> None:
     """Add a fact to the run's provenance."""
-    atomic_files.write_json(folder / PROVENANCE, read_provenance(folder) | {key: value})
+    files.write_json(folder / PROVENANCE, read_provenance(folder) | {key: value})
 
 
 def count(folder: Path, key: str) -> int:
@@ -300,44 +295,22 @@ def count(folder: Path, key: str) -> int:
 
 @contextmanager
 def exclusive(folder: Path, wait_seconds: float = 0.5) -> Iterator[None]:
-    """Hold the run's folder for this process; the hold ends with the process, however it ends.
-
-    Parameters
-    ----------
-    folder : Path
-    wait_seconds : float
-        How long another process is waited for.
+    """Hold the run directory for this process.
 
     Raises
     ------
     RunError
         Another process is working in it.
     """
-    deadline = time.monotonic() + wait_seconds
-    with open(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "rb") as file:
-        while not _lock(file, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                raise RunError(
-                    f"Another process is training in {folder}. Wait for it, or choose another output_dir=PATH."
-                )
-            time.sleep(0.05)
-        if not (folder / LOCK).exists() or not os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK)):
-            raise RunError(f"Another process has just removed {folder}. Start the same command again.")
-        yield
+    try:
+        with files.locked(folder, wait_seconds):
+            yield
+    except files.LockedError as error:
+        raise RunError(
+            f"Another process is training in {folder}. Wait for it, or choose another output_dir=PATH."
+        ) from error
 
 
 def is_running(folder: Path) -> bool:
-    """Return whether a process works in the folder; its work is not disturbed."""
-    try:
-        with open(os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            return not _lock(file, fcntl.LOCK_SH)
-    except OSError:
-        return False
-
-
-def _lock(file: IO[bytes], kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    """Return whether a process works in the run directory."""
+    return files.is_locked(folder)
