@@ -12,7 +12,7 @@ from PIL import Image
 
 from deepbloom.cli import main as cli
 
-pytest_plugins = ["demo_page"]
+pytest_plugins = ["demo_page", "fake_runs"]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 COLORS = {"azure": (40, 90, 220), "crimson": (210, 30, 60), "lime": (120, 220, 40)}

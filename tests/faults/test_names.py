@@ -4,24 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_runs import settings
 
-from deepbloom.commands.train import train
 from deepbloom.report import page, report
 
 EVIL = "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
-def evil_run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a class and a folder that are called like an element that runs a script."""
-    folder = tmp_path_factory.mktemp("evil")
-    for place in images.iterdir():
-        (folder / "images" / (EVIL if place.name == "lime" else place.name)).mkdir(parents=True)
-    for path in images.rglob("*.png"):
-        name = EVIL if path.parent.name == "lime" else path.parent.name
-        (folder / "images" / name / path.name).write_bytes(path.read_bytes())
-    return train(settings(folder / "images", folder / "runs" / EVIL))
+def evil_run(write_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose folder and every class are named like an element that runs a script; it confuses some classes."""
+    names = (EVIL, f"{EVIL} 2", f"{EVIL} 3")
+    return write_run(tmp_path_factory.mktemp("evil") / EVIL, accuracy=0.5, num_images=30, class_names=names)
 
 
 @pytest.mark.parametrize("escaped", [True, False])

@@ -2,71 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from deepbloom.report.compare import Table
 from deepbloom.report.formatting import format_percent, shorten
-from deepbloom.runs.parsing import Fields
-
-if TYPE_CHECKING:
-    from deepbloom.report.compare import Table
-    from deepbloom.runs.reading import CompleteRun
+from deepbloom.runs.reading import Audit, CompleteRun
 
 MAX_NAMED = 3
-
-
-@dataclass(frozen=True)
-class Audit:
-    """The ``audit`` block of metrics.json.
-
-    Attributes
-    ----------
-    frozen : int
-        Weights and buffers that had to stay.
-    changed : tuple of str
-        Those that did not.
-    declared, in_optimizer : int
-        Numbers that may train, and that the optimizer held.
-    stray : tuple of str
-        Parameters that the optimizer held and should not, or the reverse.
-    in_two_parts, near_test, near_val : int
-        Images in two parts; test and validation images with a near-duplicate where they must not have one.
-    examples : tuple of pairs of str
-        Such images.
-    accuracy_without, count_without : float or None, int
-        Test accuracy without the test images that have a near-duplicate, and how many are left.
-    times_tested : int
-    reads : tuple of int
-        How often the least and the most read test image was read; empty where the run does not say.
-    read_early : bool
-        Whether a test image was read before the test.
-    """
-
-    frozen: int
-    changed: tuple[str, ...]
-    declared: int
-    in_optimizer: int
-    stray: tuple[str, ...]
-    in_two_parts: int
-    near_test: int
-    near_val: int
-    examples: tuple[tuple[str, str], ...]
-    accuracy_without: float | None
-    count_without: int
-    times_tested: int
-    reads: tuple[int, ...]
-    read_early: bool
-
-    @property
-    def freeze_holds(self) -> bool:
-        return not self.changed and not self.stray and self.declared == self.in_optimizer
-
-    @property
-    def split_holds(self) -> bool:
-        return self.in_two_parts == 0
-
-    @property
-    def test_holds(self) -> bool:
-        return not self.read_early and self.reads == (1, 1)
 
 
 @dataclass(frozen=True)
@@ -86,32 +27,7 @@ class Finding:
     text: str
 
 
-def read_audit(fields: Fields) -> Audit | None:
-    """Return the ``audit`` block, or None where a run has none. Raises `RunError` where it is damaged."""
-    if not fields.has("audit"):
-        return None
-    without, reads = "audit.split.test_without", "audit.test.reads_per_image"
-    return Audit(
-        frozen=fields.integer("audit.freeze.frozen"),
-        changed=fields.names("audit.freeze.changed"),
-        declared=fields.integer("audit.freeze.declared"),
-        in_optimizer=fields.integer("audit.freeze.in_optimizer"),
-        stray=fields.names("audit.freeze.undeclared") + fields.names("audit.freeze.missing"),
-        in_two_parts=fields.integer("audit.split.in_two_parts"),
-        near_test=fields.integer("audit.split.near_duplicates.test"),
-        near_val=fields.integer("audit.split.near_duplicates.val"),
-        examples=fields.pairs("audit.split.examples"),
-        accuracy_without=fields.number(f"{without}.top1_accuracy", 1)
-        if fields.has(f"{without}.top1_accuracy")
-        else None,
-        count_without=fields.integer(f"{without}.count"),
-        times_tested=fields.integer("audit.test.times_tested", 1),
-        reads=fields.integers(reads) if fields.has(reads) else (),
-        read_early=fields.get("audit.test.read_before_testing") is not False,
-    )
-
-
-def describe_audits(table: "Table") -> list[Finding]:
+def describe_audits(table: Table) -> list[Finding]:
     """Say what the audits of a table's runs found; nothing where no run has one."""
     audited = [(run, run.metrics.audit) for run in table.runs if run.metrics.audit]
     if not audited:
@@ -123,7 +39,7 @@ def describe_audits(table: "Table") -> list[Finding]:
     return findings
 
 
-def _describe_freeze(audited: "Sequence[tuple[CompleteRun, Audit]]") -> Finding:
+def _describe_freeze(audited: Sequence[tuple[CompleteRun, Audit]]) -> Finding:
     bad = [(run, audit) for run, audit in audited if not audit.freeze_holds]
     if bad:
         run, audit = bad[0]
@@ -148,7 +64,7 @@ def _describe_freeze(audited: "Sequence[tuple[CompleteRun, Audit]]") -> Finding:
     )
 
 
-def _describe_split(table: "Table", audited: "Sequence[tuple[CompleteRun, Audit]]") -> Finding:
+def _describe_split(table: Table, audited: Sequence[tuple[CompleteRun, Audit]]) -> Finding:
     audits = [audit for _, audit in audited]
     doubled = max(audit.in_two_parts for audit in audits)
     if doubled:
@@ -174,13 +90,13 @@ def _describe_split(table: "Table", audited: "Sequence[tuple[CompleteRun, Audit]
     )
 
 
-def _say_val(audits: "Sequence[Audit]") -> str:
+def _say_val(audits: Sequence[Audit]) -> str:
     near = max(audit.near_val for audit in audits)
     images = "image has" if near == 1 else "images have"
     return f" {near} validation {images} one in training." if near else ""
 
 
-def _describe_test(audited: "Sequence[tuple[CompleteRun, Audit]]") -> Finding:
+def _describe_test(audited: Sequence[tuple[CompleteRun, Audit]]) -> Finding:
     bad = [(run, audit) for run, audit in audited if not audit.test_holds]
     if bad:
         named = "; ".join(f"{shorten(run.name)} ({_describe_reads(audit)})" for run, audit in bad[:MAX_NAMED])
@@ -214,7 +130,7 @@ def _describe_reads(audit: Audit) -> str:
     return f"read {least} times" if least == most else f"read {least} to {most} times"
 
 
-def list_without_twins(table: "Table") -> list[tuple[str, str, str, int]]:
+def list_without_twins(table: Table) -> list[tuple[str, str, str, int]]:
     """Return model, accuracy, accuracy without test images that have a near-duplicate, and how many these are.
 
     Empty where there are none; of several seeds or folds the accuracies are means. Each image is counted once,

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 from deepbloom.explain.summary import raw_explanation
 from deepbloom.metrics import expected_calibration_error
-from deepbloom.report.audits import Audit
 from deepbloom.report.compare import Table
 from deepbloom.report.model import Model
 from deepbloom.report.statistics import wilson_interval
-from deepbloom.runs.reading import CompleteRun, Run
+from deepbloom.runs.reading import Audit, CompleteRun, Run
 
 Rows = list[dict[str, object]]
 PAIR_COLUMNS = (

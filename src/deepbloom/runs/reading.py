@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from deepbloom.errors import RunError
-from deepbloom.report.audits import Audit, read_audit
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import Fields, load_json, load_yaml, read_columns, to_numbers
 
@@ -38,6 +37,61 @@ class Run:
     name: str
     state: str
     problem: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The ``audit`` block of metrics.json.
+
+    Attributes
+    ----------
+    frozen : int
+        Weights and buffers that had to stay.
+    changed : tuple of str
+        Those that did not.
+    declared, in_optimizer : int
+        Numbers that may train, and that the optimizer held.
+    stray : tuple of str
+        Parameters that the optimizer held and should not, or the reverse.
+    in_two_parts, near_test, near_val : int
+        Images in two parts; test and validation images with a near-duplicate where they must not have one.
+    examples : tuple of pairs of str
+        Such images.
+    accuracy_without, count_without : float or None, int
+        Test accuracy without the test images that have a near-duplicate, and how many are left.
+    times_tested : int
+    reads : tuple of int
+        How often the least and the most read test image was read; empty where the run does not say.
+    read_early : bool
+        Whether a test image was read before the test.
+    """
+
+    frozen: int
+    changed: tuple[str, ...]
+    declared: int
+    in_optimizer: int
+    stray: tuple[str, ...]
+    in_two_parts: int
+    near_test: int
+    near_val: int
+    examples: tuple[tuple[str, str], ...]
+    accuracy_without: float | None
+    count_without: int
+    times_tested: int
+    reads: tuple[int, ...]
+    read_early: bool
+
+    @property
+    def freeze_holds(self) -> bool:
+        return not self.changed and not self.stray and self.declared == self.in_optimizer
+
+    @property
+    def split_holds(self) -> bool:
+        return self.in_two_parts == 0
+
+    @property
+    def test_holds(self) -> bool:
+        return not self.read_early and self.reads == (1, 1)
 
 
 @dataclass(frozen=True)
@@ -242,10 +296,35 @@ def _read_metrics(path: Path) -> Metrics:
         fold=fields.integer("fold") if fields.has("fold") else 0,
         latency_ms=fields.number("latency_ms") if fields.has("latency_ms") else None,
         size_bytes=fields.integer("size_bytes") if fields.has("size_bytes") else None,
-        audit=read_audit(fields),
+        audit=_read_audit(fields),
         versions=tuple((str(k), str(v)) for k, v in versions.items()) if isinstance(versions, dict) else (),
         git_commit=fields.text("git_commit", "") or None,
         code_version=_read_code_version(fields, path.parent),
+    )
+
+
+def _read_audit(fields: Fields) -> Audit | None:
+    """Return the ``audit`` block, or None where a run has none. Raises `RunError` where it is damaged."""
+    if not fields.has("audit"):
+        return None
+    without, reads = "audit.split.test_without", "audit.test.reads_per_image"
+    return Audit(
+        frozen=fields.integer("audit.freeze.frozen"),
+        changed=fields.names("audit.freeze.changed"),
+        declared=fields.integer("audit.freeze.declared"),
+        in_optimizer=fields.integer("audit.freeze.in_optimizer"),
+        stray=fields.names("audit.freeze.undeclared") + fields.names("audit.freeze.missing"),
+        in_two_parts=fields.integer("audit.split.in_two_parts"),
+        near_test=fields.integer("audit.split.near_duplicates.test"),
+        near_val=fields.integer("audit.split.near_duplicates.val"),
+        examples=fields.pairs("audit.split.examples"),
+        accuracy_without=fields.number(f"{without}.top1_accuracy", 1)
+        if fields.has(f"{without}.top1_accuracy")
+        else None,
+        count_without=fields.integer(f"{without}.count"),
+        times_tested=fields.integer("audit.test.times_tested", 1),
+        reads=fields.integers(reads) if fields.has(reads) else (),
+        read_early=fields.get("audit.test.read_before_testing") is not False,
     )
 
 
