@@ -90,7 +90,7 @@ def run_deepbloom(model: str, folder: Path, epochs: int, overrides: list[str], w
     metrics = json.loads((run / "metrics.json").read_text())
     with open(run / "history.csv", newline="") as file:
         rates = [float(row["images_per_second"]) for row in csv.DictReader(file)]
-    sides = metrics["training_sides"]
+    sides = metrics["train_resolutions"]
     return {
         "seconds": seconds,
         "training_images": int(re.search(r"(\d+) train,", (run / "train.log").read_text())[1]),

@@ -1,6 +1,6 @@
 """Errors that a person can act on: what failed, the value received, the valid choices, the fix."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 
@@ -75,6 +75,12 @@ def unknown(what: str, value: object, choices: Iterable[str]) -> str:
     more = f", and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED + 1 else ""
     shown = known if not more else known[:MAX_NAMED]
     return f"Unknown {what} {str(value)!r}.{hint} Choices: {', '.join(shown)}{more}."
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Return the first three of ``names`` and the number of the others: ``a, b, c and 12 more``."""
+    more = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def require_package(name: str, setting: str) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from deepbloom.cli import main as cli
 from deepbloom.config.settings import AugmentConfig
-from deepbloom.data.resolution import training_sides
+from deepbloom.data.resolution import train_resolutions
 from deepbloom.engine.checkpoint import MODEL_KIND, read_tensors, write_tensors
 
 Run = Callable[..., tuple[int, str, str]]
@@ -176,7 +176,7 @@ def test_frozen_networks_see_images_as_they_are_unless_told_otherwise(deepbloom:
         (["model=resnet18_partial"], (192,)),
         (["model=efficientnet_b0_partial", "augment=mixup"], (192,)),
         (["model=resnet18_frozen"], (224,)),
-        (["model=resnet18_partial", "augment.last_side=1"], (224,)),
+        (["model=resnet18_partial", "augment.train_resolution=1"], (224,)),
         (["model=mini_resnet", "augment=crop"], (192,)),
         (["model=mini_resnet", "experiment=as_published"], (224,)),
     ],
@@ -186,7 +186,7 @@ def test_training_images_are_as_large_as_the_readme_says(
 ) -> None:
     code, out, _ = deepbloom("train", *arguments, "--cfg", "job")
     assert code == 0
-    assert training_sides(AugmentConfig(**yaml.safe_load(out)["augment"]), 224, epochs=20) == sides
+    assert train_resolutions(AugmentConfig(**yaml.safe_load(out)["augment"]), 224, epochs=20) == sides
 
 
 def test_cfg_shows_the_settings_without_running(deepbloom: Run) -> None:

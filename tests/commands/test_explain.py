@@ -13,9 +13,9 @@ from PIL import Image
 
 from deepbloom.cli import main as cli
 from deepbloom.config.settings import SplitConfig
+from deepbloom.data.dataset import PreparedData
 from deepbloom.data.masks import Masks
 from deepbloom.data.pixel_cache import DecodedPixels
-from deepbloom.data.prepared import PreparedData
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.sources.synthetic.source import SyntheticFlowers
 from deepbloom.data.split import make_split

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from deepbloom.commands.gradcam import PAGE
-from deepbloom.data.preprocessing import Preprocessing, preprocess, read_image
+from deepbloom.data.images import read_image
+from deepbloom.data.preprocessing import Preprocessing, preprocess
 from deepbloom.engine.checkpoint import model_header, write_tensors
 from deepbloom.errors import ConfigError
 from deepbloom.explain.cam import METHODS, class_activation_maps

@@ -7,7 +7,7 @@ import torch
 from deepbloom.config.settings import AugmentConfig
 from deepbloom.data.batches import ImageBatches, epoch_order, evaluation_batches, prefetch
 from deepbloom.data.preprocessing import Preprocessing
-from deepbloom.data.resolution import View, ViewSchedule
+from deepbloom.data.resolution import AugmentedCopy, CopySchedule
 
 
 class Shades:
@@ -23,8 +23,8 @@ TARGETS = np.arange(50) % 7
 
 def batches(augment: AugmentConfig | None = None, sides: tuple[int, ...] = (4,)) -> ImageBatches:
     augment = augment or AugmentConfig(0, False, 1)
-    indices, views = np.arange(10, 43), ViewSchedule(3, sides)
-    return ImageBatches(Shades(), indices, TARGETS, PLAIN, augment, 0, 8, torch.device("cpu"), views)
+    indices, schedule = np.arange(10, 43), CopySchedule(3, sides)
+    return ImageBatches(Shades(), indices, TARGETS, PLAIN, augment, 0, 8, torch.device("cpu"), schedule)
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(33, 8), (32, 8), (5, 5), (7, 3)])
@@ -62,8 +62,8 @@ def test_an_epoch_shows_its_view() -> None:
         inputs, targets = next(images.epoch(epoch))
         assert inputs.shape == (len(targets), 3, side, side)
         chosen = images.indices[next(images.positions(epoch))]
-        assert torch.equal(inputs, images.inputs(chosen, View(epoch - 1, side)))
-        assert not torch.equal(inputs, images.inputs(chosen, View(epoch, side)))
+        assert torch.equal(inputs, images.inputs(chosen, AugmentedCopy(epoch - 1, side)))
+        assert not torch.equal(inputs, images.inputs(chosen, AugmentedCopy(epoch, side)))
 
 
 def test_evaluation_is_in_order_and_complete() -> None:

@@ -1,118 +1,123 @@
+import io
 import os
-from pathlib import Path
+from contextlib import suppress
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from deepbloom.config.settings import DataConfig
-from deepbloom.data import cache_folder as cache_folder_module
-from deepbloom.data import images as files
-from deepbloom.data.cache_folder import cache_folder
-from deepbloom.data.images import check_readable, leave_out, map_ahead, name_some
-from deepbloom.data.sources import load_source
-from deepbloom.data.sources.imagefolder import ImageFolder
-from deepbloom.errors import DataError
+from deepbloom.data import images as image_files
+from deepbloom.data.images import map_ahead, read_image
+from deepbloom.errors import DataError, name_some
 
 
-@pytest.fixture(autouse=True)
-def user_cache(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("DEEPBLOOM_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+def save(image: Image.Image, path, **options):
+    image.save(path, **options)
+    return path
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """Classes a, b and c in the parts train and test, two images of each in either."""
-    for part in ("train", "test"):
-        for name in ("a", "b", "c"):
-            for number in (1, 2):
-                path = tmp_path / "images" / part / name / f"{number}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (9, 9), "red").save(path)
-    return tmp_path / "images"
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_accepted_formats_are_read_as_rgb(tmp_path, kind):
+    path = save(Image.new("RGB", (20, 10), (200, 100, 50)), tmp_path / "image", format=kind)
+    image = read_image(path)
+    assert (image.mode, image.size) == ("RGB", (20, 10))
+    np.testing.assert_allclose(np.asarray(image)[5, 5], (200, 100, 50), atol=3)
 
 
-def test_leaving_out_keeps_images_classes_and_parts_together(folder):
-    source = ImageFolder.create(folder)
-    gone = [i for i, name in enumerate(source.image_ids) if "/b/" in name] + [source.image_ids.index("test/c/1.png")]
-    rest = leave_out(source, gone, "Gone.")
-    assert rest.class_names == ("a", "c")
-    for index, image_id in enumerate(rest.image_ids):
-        part, name, _ = image_id.split("/")
-        assert rest.class_names[rest.targets[index]] == name
-        assert index in rest.parts[part]
-        assert rest.paths[index] == folder / image_id
-    assert len(rest) == sum(len(indices) for indices in rest.parts.values()) == 7
-    assert rest.notes[-1] == "Gone. 7 images of 2 classes remain; none of b."
-    assert len(source) == 12
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "ICO"])
+def test_other_formats_are_refused_whatever_their_suffix(tmp_path, kind):
+    path = save(Image.new("RGB", (20, 20)), tmp_path / "image.jpg", format=kind)
+    with pytest.raises(DataError, match="JPEG, PNG or WEBP"):
+        read_image(path)
 
 
-def test_what_is_left_has_the_fingerprint_of_a_folder_without_it(folder):
-    source = ImageFolder.create(folder)
-    rest = leave_out(source, [source.image_ids.index("train/a/1.png")], "")
-    (folder / "train" / "a" / "1.png").unlink()
-    assert rest.fingerprint == ImageFolder.create(folder).fingerprint != source.fingerprint
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_truncated_file_is_refused_and_named(tmp_path, kind):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = save(Image.fromarray(noise), tmp_path / "cut.bin", format=kind)
+    read_image(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with pytest.raises(DataError, match=r"cut\.bin"):
+        read_image(path)
 
 
-def test_leaving_out_everything_is_refused(folder):
-    with pytest.raises(DataError, match="None of the 12 images"):
-        leave_out(ImageFolder.create(folder), range(12), "")
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", tmp_path):
+        with pytest.raises(DataError, match="not a regular file"):
+            read_image(path)
+    with pytest.raises(DataError, match="no such file"):
+        read_image(tmp_path / "absent.jpg")
 
 
-def test_unreadable_images_are_found_once_and_remembered(folder, monkeypatch):
-    (folder / "train" / "a" / "1.png").write_bytes(b"no image")
-    source = ImageFolder.create(folder)
-    found = check_readable(source, 2, progress=False)
-    assert list(found) == ["train/a/1.png"]
-    monkeypatch.setattr(ImageFolder, "read", lambda self, index: pytest.fail("decoded again"))
-    assert check_readable(source, 2) == found
+def test_a_image_with_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    path = save(Image.new("RGB", (40, 30)), tmp_path / "large.png")
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 1199)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(DataError, match="40 x 30 pixels are more than 1,199"):
+        read_image(path)
 
 
-@pytest.mark.parametrize("damage", ["content", "digest", "shape", "depth"])
-def test_a_damaged_note_of_unreadable_images_is_not_believed(damage, folder, user_cache):
-    (folder / "train" / "a" / "1.png").write_bytes(b"no image")
-    source = ImageFolder.create(folder)
-    found = check_readable(source, 0, progress=False)
-    assert files.recall_unreadable(source) == found
-    (path,) = (user_cache / "unreadable").iterdir()
-    text = path.read_text()
-    changed = {
-        "content": text.replace("train/a/1.png", "train/a/2.png"),
-        "digest": text.replace('"sha256": "', '"sha256": "0'),
-        "shape": "{}",
-        "depth": "[" * 100_000,
-    }[damage]
-    path.write_text(changed)
-    assert files.recall_unreadable(source) is None
-    assert check_readable(source, 0, progress=False) == found
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_header_that_claims_a_gigantic_image_is_refused(tmp_path):
+    content = io.BytesIO()
+    Image.new("1", (16, 16)).save(content, "PNG")
+    header = bytearray(content.getvalue())
+    header[16:24] = (60_000).to_bytes(4, "big") * 2
+    (tmp_path / "bomb.png").write_bytes(header)
+    with pytest.raises(DataError, match=r"bomb\.png"):
+        read_image(tmp_path / "bomb.png")
 
 
-def test_a_file_larger_than_any_image_is_not_read(folder, monkeypatch):
-    path = folder / "train" / "a" / "1.png"
-    os.truncate(path, 10**12)
-    source = ImageFolder.create(folder)
-    assert source.digests.count("unreadable") == 1
-    (reason,) = check_readable(source, 0, progress=False).values()
-    assert "1,000,000,000,000 bytes are more than 512,000,000" in reason
+def test_exif_orientation_is_applied(tmp_path):
+    image = Image.new("RGB", (20, 10), "red")
+    image.paste("blue", (0, 0, 10, 10))  # left half
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by 90 degrees: left goes up
+    upright = read_image(save(image, tmp_path / "turned.png", exif=exif))
+    assert upright.size == (10, 20)
+    assert upright.getpixel((5, 2)) == (0, 0, 255)
+    assert upright.getpixel((5, 17)) == (255, 0, 0)
 
 
-def test_a_cache_folder_that_cannot_be_written_only_costs_time(folder, user_cache):
-    user_cache.write_text("a file where a folder should be")
-    source = ImageFolder.create(folder)
-    assert check_readable(source, 0) == {}
-    assert check_readable(source, 0) == {}
+def test_transparency_lies_on_white(tmp_path):
+    rgba = save(Image.new("RGBA", (4, 4), (255, 0, 0, 0)), tmp_path / "rgba.png")
+    half = save(Image.new("RGBA", (4, 4), (0, 0, 0, 128)), tmp_path / "half.png")
+    gray = save(Image.new("LA", (4, 4), (0, 0)), tmp_path / "la.png")
+    palette = save(Image.new("P", (4, 4), 0), tmp_path / "p.png", transparency=0)
+    assert read_image(rgba).getpixel((1, 1)) == (255, 255, 255)
+    assert read_image(half).getpixel((1, 1)) == pytest.approx((127, 127, 127), abs=1)
+    assert read_image(gray).getpixel((1, 1)) == (255, 255, 255)
+    assert read_image(palette).getpixel((1, 1)) == (255, 255, 255)
 
 
-@pytest.mark.parametrize("allow_missing", [False, True])
-def test_only_allow_missing_leaves_unreadable_images_out(folder, allow_missing):
-    (folder / "train" / "a" / "1.png").write_bytes(b"no image")
-    source = load_source(DataConfig(name="imagefolder", root=str(folder), allow_missing=allow_missing))
-    assert ("train/a/1.png" in source.image_ids) is not allow_missing
-    assert len(source.notes) == allow_missing
-    if allow_missing:
-        assert "1 of 12 images cannot be read: train/a/1.png. 11 images" in source.notes[0]
-        assert all(np.asarray(source.read(index)).shape == (9, 9, 3) for index in range(len(source)))
+def test_16_bit_gray_is_scaled_and_not_clipped(tmp_path):
+    ramp = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
+    image = read_image(save(Image.fromarray(ramp), tmp_path / "deep.png"))
+    assert [image.getpixel((x, 0)) for x in range(3)] == [(0, 0, 0), (100, 100, 100), (255, 255, 255)]
+
+
+def test_cmyk_becomes_rgb(tmp_path):
+    path = save(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), tmp_path / "print.jpg", quality=95)
+    np.testing.assert_allclose(read_image(path).getpixel((8, 8)), (255, 0, 0), atol=12)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(["JPEG", "PNG", "WEBP"]),
+    changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=8),
+)
+def test_a_damaged_file_is_read_or_refused_but_never_fails_otherwise(tmp_path, kind, changes):
+    content = io.BytesIO()
+    Image.new("RGB", (12, 12), "orange").save(content, kind)
+    damaged = bytearray(content.getvalue())
+    for place, value in changes:
+        damaged[int(place * len(damaged))] = value
+    (tmp_path / "damaged").write_bytes(damaged)
+    with suppress(DataError):
+        assert read_image(tmp_path / "damaged").mode == "RGB"
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 4])
@@ -133,26 +138,3 @@ def test_long_lists_are_cut_and_counted():
     assert name_some(["a"]) == "a"
     assert name_some(["a", "b", "c"]) == "a, b, c"
     assert name_some([str(number) for number in range(1003)]) == "0, 1, 2 and 1,000 more"
-
-
-def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("DEEPBLOOM_CACHE", str(tmp_path / "own"))
-    assert cache_folder() == tmp_path / "own"
-    monkeypatch.delenv("DEEPBLOOM_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "deepbloom"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache_folder() == tmp_path / "home" / ".cache" / "deepbloom"
-
-
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
-    def no_home() -> Path:
-        raise RuntimeError
-
-    monkeypatch.delenv("DEEPBLOOM_CACHE")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(cache_folder_module.Path, "home", no_home)
-    with pytest.raises(OSError, match="DEEPBLOOM_CACHE"):
-        cache_folder()
-    assert files.recall_unreadable(ImageFolder("", (), np.array([]), (), "f", paths=(), digests=())) is None

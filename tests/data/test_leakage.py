@@ -8,10 +8,9 @@ import pytest
 from PIL import Image
 
 from deepbloom.config.settings import DataConfig, SplitConfig
-from deepbloom.data.leakage import WatchedPixels, audit_split
-from deepbloom.data.near_duplicates import find_twins, fingerprint
+from deepbloom.data.dataset import prepare
+from deepbloom.data.leakage import WatchedPixels, audit_split, find_twins, fingerprint
 from deepbloom.data.pixel_cache import Pixels
-from deepbloom.data.prepared import prepare
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.sources.synthetic.source import SyntheticFlowers
 

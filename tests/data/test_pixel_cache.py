@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from deepbloom.data import pixel_cache
-from deepbloom.data.dataset import ImageSource
 from deepbloom.data.pixel_cache import CachedPixels, DecodedPixels, open_pixels
 from deepbloom.data.preprocessing import Preprocessing, resize
+from deepbloom.data.sources import ImageSource
 from deepbloom.data.sources.imagefolder import ImageFolder
 from deepbloom.errors import DataError
 

@@ -3,7 +3,7 @@
 import pytest
 
 from deepbloom.config.settings import AugmentConfig
-from deepbloom.data.resolution import View, ViewSchedule, training_sides
+from deepbloom.data.resolution import AugmentedCopy, CopySchedule, train_resolutions
 from deepbloom.errors import ConfigError
 
 
@@ -24,16 +24,21 @@ from deepbloom.errors import ConfigError
     ],
 )
 def test_sides_grow_in_equal_steps(first: float, last: float, full: int, epochs: int, sides: tuple[int, ...]) -> None:
-    assert training_sides(AugmentConfig(first_side=first, last_side=last), full, epochs) == sides
+    assert train_resolutions(AugmentConfig(first_resolution=first, train_resolution=last), full, epochs) == sides
 
 
 @pytest.mark.parametrize(
     ("first", "last", "key"),
-    [(0.4, 1, "first_side"), (0.9, 0.8, "first_side"), (0, 1.1, "last_side"), (0, 0, "last_side")],
+    [
+        (0.4, 1, "first_resolution"),
+        (0.9, 0.8, "first_resolution"),
+        (0, 1.1, "train_resolution"),
+        (0, 0, "train_resolution"),
+    ],
 )
 def test_a_share_out_of_range_is_refused(first: float, last: float, key: str) -> None:
     with pytest.raises(ConfigError, match=rf"augment\.{key}"):
-        AugmentConfig(first_side=first, last_side=last)
+        AugmentConfig(first_resolution=first, train_resolution=last)
 
 
 @pytest.mark.parametrize(
@@ -45,24 +50,36 @@ def test_a_share_out_of_range_is_refused(first: float, last: float, key: str) ->
     ],
 )
 def test_the_parts_of_a_run_are_as_equal_as_whole_epochs_allow(epochs: int, stages: list[int]) -> None:
-    schedule = ViewSchedule(epochs, (8, 12, 16))
+    schedule = CopySchedule(epochs, (8, 12, 16))
     assert [schedule.stage(epoch) for epoch in range(1, epochs + 1)] == stages
-    assert schedule.epochs_of == [stages.count(stage) for stage in (0, 1, 2)]
+    assert schedule.epochs_per_stage == [stages.count(stage) for stage in (0, 1, 2)]
 
 
 def test_every_epoch_draws_a_new_view_unless_views_repeat() -> None:
-    drawn = [ViewSchedule(4, (8, 16)).view(epoch) for epoch in (1, 2, 3, 4)]
-    assert drawn == [View(0, 8), View(1, 8), View(2, 16), View(3, 16)]
-    repeated = [ViewSchedule(6, (8, 16), repeated=2).view(epoch) for epoch in (1, 2, 3, 4, 5, 6)]
-    assert repeated == [View(0, 8), View(1, 8), View(0, 8), View(2, 16), View(3, 16), View(2, 16)]
-    assert ViewSchedule(6, (8, 16), repeated=2).shown() == [View(0, 8), View(1, 8), View(2, 16), View(3, 16)]
+    drawn = [CopySchedule(4, (8, 16)).copy(epoch) for epoch in (1, 2, 3, 4)]
+    assert drawn == [AugmentedCopy(0, 8), AugmentedCopy(1, 8), AugmentedCopy(2, 16), AugmentedCopy(3, 16)]
+    repeated = [CopySchedule(6, (8, 16), copies=2).copy(epoch) for epoch in (1, 2, 3, 4, 5, 6)]
+    assert repeated == [
+        AugmentedCopy(0, 8),
+        AugmentedCopy(1, 8),
+        AugmentedCopy(0, 8),
+        AugmentedCopy(2, 16),
+        AugmentedCopy(3, 16),
+        AugmentedCopy(2, 16),
+    ]
+    assert CopySchedule(6, (8, 16), copies=2).shown() == [
+        AugmentedCopy(0, 8),
+        AugmentedCopy(1, 8),
+        AugmentedCopy(2, 16),
+        AugmentedCopy(3, 16),
+    ]
 
 
 def test_a_line_says_when_which_side_is_shown() -> None:
-    line = ViewSchedule(10, (128, 176, 224)).describe()
+    line = CopySchedule(10, (128, 176, 224)).describe()
     assert line.endswith(": 128 pixels to epoch 3, 176 pixels to epoch 6, 224 pixels to epoch 10")
 
 
 def test_a_single_size_repeats_its_views_in_turn() -> None:
-    schedule = ViewSchedule(5, (16,), repeated=4)
-    assert [schedule.view(epoch).number for epoch in (1, 2, 3, 4, 5)] == [0, 1, 2, 3, 0]
+    schedule = CopySchedule(5, (16,), copies=4)
+    assert [schedule.copy(epoch).number for epoch in (1, 2, 3, 4, 5)] == [0, 1, 2, 3, 0]

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from deepbloom.config.settings import SplitConfig
-from deepbloom.data.dataset import ImageSource
+from deepbloom.data.sources import ImageSource
 from deepbloom.data.split import PARTS, make_split, split_kind
 from deepbloom.errors import DataError
 
@@ -19,12 +19,12 @@ class Named(ImageSource):
         raise NotImplementedError
 
 
-def named(*counts: int, parts: dict | None = None) -> Named:
+def named(*counts: int, predefined: dict | None = None) -> Named:
     """Class 0 has counts[0] images, and so on."""
     targets = np.repeat(np.arange(len(counts)), counts)
     image_ids = tuple(f"{target}/{number}.jpg" for number, target in enumerate(targets))
     class_names = tuple(f"class{number}" for number in range(len(counts)))
-    return Named("named", image_ids, targets, class_names, "", parts)
+    return Named("named", image_ids, targets, class_names, "", predefined)
 
 
 def counts_of(source: Named, part: np.ndarray) -> list[int]:
@@ -93,20 +93,20 @@ def test_the_fingerprint_changes_with_seed_part_and_class():
 
 def test_official_parts_are_kept_as_they_are():
     parts = {"train": np.array([0, 3]), "val": np.array([1, 4]), "test": np.array([2, 5])}
-    split = make_split(named(3, 3, parts=parts), SplitConfig(kind="official"))
+    split = make_split(named(3, 3, predefined=parts), SplitConfig(kind="official"))
     for part, indices in parts.items():
         assert np.array_equal(getattr(split, part), indices)
     assert split.notes == ()
 
 
 def test_stratified_merges_the_official_parts():
-    source = named(10, 10, parts={"train": np.arange(19), "val": np.array([], int), "test": np.array([19])})
+    source = named(10, 10, predefined={"train": np.arange(19), "val": np.array([], int), "test": np.array([19])})
     split = make_split(source, SplitConfig())
     assert counts_of(source, split.test) == [2, 2]
 
 
 def test_validation_is_carved_from_train_where_the_data_have_none():
-    source = named(10, 10, 2, parts={"train": np.r_[0:8, 10:18, 20], "test": np.r_[8, 9, 18, 19, 21]})
+    source = named(10, 10, 2, predefined={"train": np.r_[0:8, 10:18, 20], "test": np.r_[8, 9, 18, 19, 21]})
     split = make_split(source, SplitConfig(kind="official"))
     assert counts_of(source, split.val) == [1, 1, 0]
     assert counts_of(source, split.train) == [7, 7, 1]
@@ -118,7 +118,7 @@ def test_validation_is_carved_from_train_where_the_data_have_none():
 @pytest.mark.parametrize("parts", [None, {"train": np.arange(6)}])
 def test_official_without_ready_made_parts_is_refused_with_the_way_out(parts):
     with pytest.raises(DataError, match=r"data\.split\.kind=stratified"):
-        make_split(named(3, 3, parts=parts), SplitConfig(kind="official"))
+        make_split(named(3, 3, predefined=parts), SplitConfig(kind="official"))
 
 
 def test_one_class_is_refused():
@@ -134,7 +134,7 @@ def test_an_empty_part_is_refused():
 @pytest.mark.parametrize(("name", "official"), [("imagefolder", True), ("flowers102", False)])
 def test_ready_made_parts_are_used_by_default_for_a_folder_of_ones_own_only(name, official):
     parts = {"train": np.arange(0, 20), "test": np.arange(20, 30)}
-    source = replace(named(15, 15, parts=parts), name=name)
+    source = replace(named(15, 15, predefined=parts), name=name)
     split = make_split(source, SplitConfig())
     assert (split.test.tolist() == list(range(20, 30))) is official
     assert split_kind(source, SplitConfig()) == ("official" if official else "stratified")

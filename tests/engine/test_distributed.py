@@ -40,7 +40,7 @@ def test_together_the_processes_take_every_image_of_a_step_once(size: int) -> No
 
 
 def test_two_processes_train_what_one_trains(images: Path, tmp_path: Path) -> None:
-    options = ("model=resnet18_frozen", "model.weights=none", "train.epochs=2", "augment.first_side=0.5")
+    options = ("model=resnet18_frozen", "model.weights=none", "train.epochs=2", "augment.first_resolution=0.5")
     alone = run(1, images, tmp_path / "alone", *options)
     together = run(2, images, tmp_path / "together", *options)
     assert len(together) == 2  # one writer

@@ -9,7 +9,7 @@ import torch
 from deepbloom.config.settings import AugmentConfig, RunConfig, TrainConfig
 from deepbloom.data.batches import ImageBatches
 from deepbloom.data.preprocessing import Preprocessing, normalize
-from deepbloom.data.resolution import ViewSchedule
+from deepbloom.data.resolution import CopySchedule
 from deepbloom.engine import feature_cache
 from deepbloom.engine.distributed import Group
 from deepbloom.engine.feature_cache import BUDGET_BYTES, Activations, Plan, changes_images, choose_views
@@ -70,7 +70,7 @@ class Noise:
 
 
 def noise_batches(sides: tuple[int, ...], epochs: int) -> ImageBatches:
-    preprocessing, views = Preprocessing(size=16), ViewSchedule(epochs, sides)
+    preprocessing, views = Preprocessing(size=16), CopySchedule(epochs, sides)
     indices, targets = np.arange(3, 12), np.arange(14) % 5
     return ImageBatches(Noise(14), indices, targets, preprocessing, AugmentConfig(), 0, 4, torch.device("cpu"), views)
 

@@ -27,7 +27,7 @@ from deepbloom.config.settings import (
     TrainConfig,
 )
 from deepbloom.data.batches import evaluation_batches
-from deepbloom.data.prepared import prepare
+from deepbloom.data.dataset import prepare
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_model, read_tensors
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.errors import DivergedError, RunError
@@ -36,7 +36,7 @@ from deepbloom.models.registry import create_model, get_spec
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 
-STOCHASTIC = AugmentConfig(rotation_degrees=20, horizontal_flip=True, first_side=0.5, mixup_alpha=0.2)
+STOCHASTIC = AugmentConfig(rotation_degrees=20, horizontal_flip=True, first_resolution=0.5, mixup_alpha=0.2)
 
 
 def settings(images: Path, folder: Path, model: str = "scratch_cnn", **changes: object) -> RunConfig:
@@ -136,7 +136,7 @@ def test_a_run_on_stored_growing_images_goes_on_to_the_same_bits(images: Path, t
     train(config)
     assert equal(final_state(tmp_path / "run"), final_state(whole))
     metrics = json.loads((whole / run_dir.METRICS).read_text())
-    assert (metrics["training_sides"], metrics["feature_copies"]) == ([112, 160, 192], 1)
+    assert (metrics["train_resolutions"], metrics["feature_copies"]) == ([112, 160, 192], 1)
 
 
 def test_another_seed_gives_other_weights(images: Path, uninterrupted: Path, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_cached_and_uncached_frozen_parts_train_alike(images: Path, tmp_path: Pa
             images,
             tmp_path / feature_cache,
             "resnet18_partial",
-            augment=AugmentConfig(0, False, 1, first_side=0.5),
+            augment=AugmentConfig(0, False, 1, first_resolution=0.5),
             optimizer=OptimizerConfig("sgd", lr=0.01),
             ema_decay=0.0,
             feature_cache=feature_cache,

@@ -16,8 +16,8 @@ from small_runs import TINY, outcome, settings
 from deepbloom.commands import train as command
 from deepbloom.commands.train import train
 from deepbloom.data.batches import evaluation_batches
+from deepbloom.data.dataset import prepare
 from deepbloom.data.pixel_cache import DecodedPixels
-from deepbloom.data.prepared import prepare
 from deepbloom.engine.checkpoint import STATE_KIND, read_model, read_tensors
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.errors import DataError

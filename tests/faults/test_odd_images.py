@@ -20,8 +20,8 @@ from small_runs import settings as run_settings
 
 from deepbloom.cli import main as cli
 from deepbloom.commands.train import train
-from deepbloom.data import preprocessing as transforms
-from deepbloom.data.preprocessing import MAX_PIXELS, read_image, read_image_bytes
+from deepbloom.data import images as image_files
+from deepbloom.data.images import MAX_PIXELS, decode, read_image
 from deepbloom.errors import DataError
 
 SECONDS = 10
@@ -86,20 +86,20 @@ def test_without_the_limit_of_pixels_a_bomb_would_be_decoded(
     (path,) = (path for path in corpus if path.name == "too many pixels.png")
     with pytest.raises(DataError, match="80,000,000"):
         read_image(path)
-    monkeypatch.setattr(transforms, "MAX_PIXELS", 10**9)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 10**9)
     assert read_image(path).size == (20_000, 4_001)
 
 
 def test_without_the_limit_of_passes_a_small_file_would_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = scans(1000, 1000)
     assert len(bomb) < 100_000
-    with pytest.raises(DataError, match="more than 100 passes"):
-        read_image_bytes(bomb)  # as the demo does
+    with pytest.raises(DataError, match="more than 100 scans"):
+        decode(bomb)  # as the demo does
     seconds = []
-    monkeypatch.setattr(transforms, "MAX_SCANS", 10**9)
+    monkeypatch.setattr(image_files, "MAX_SCANS", 10**9)
     for content in (scans(1000, 1), bomb):
         started = time.process_time()
-        assert read_image_bytes(content).size == (1000, 1000)
+        assert decode(content).size == (1000, 1000)
         seconds.append(time.process_time() - started)
     assert seconds[1] > 10 * seconds[0]
 

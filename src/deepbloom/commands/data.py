@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from deepbloom.config.commands import InspectConfig
-from deepbloom.data.given_images import printable
-from deepbloom.data.prepared import prepare
+from deepbloom.data.dataset import prepare
+from deepbloom.data.images import printable
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.device import available_cores
 from deepbloom.runs import files as atomic_files

@@ -13,8 +13,8 @@ import torch
 from deepbloom.commands.trained_data import prepare_trained_data
 from deepbloom.config.commands import ExplainConfig
 from deepbloom.data.batches import evaluation_batches
+from deepbloom.data.dataset import PreparedData
 from deepbloom.data.masks import find_masks
-from deepbloom.data.prepared import PreparedData
 from deepbloom.device import choose_device, device_name, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model
 from deepbloom.engine.evaluate import predict_logits

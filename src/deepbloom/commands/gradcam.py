@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from deepbloom.config.commands import GradcamConfig
-from deepbloom.data.given_images import Readable, find_images, read_batches, stack_inputs
+from deepbloom.data.images import Readable, find_images, read_batches, stack_inputs
 from deepbloom.data.preprocessing import preprocess
 from deepbloom.device import choose_device, use_cores
 from deepbloom.errors import ConfigError

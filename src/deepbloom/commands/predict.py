@@ -9,7 +9,7 @@ import torch
 
 from deepbloom.commands.outputs import softmax, top_classes
 from deepbloom.config.commands import PredictConfig
-from deepbloom.data.given_images import Readable, find_images, printable, read_batches, stack_inputs
+from deepbloom.data.images import Readable, find_images, printable, read_batches, stack_inputs
 from deepbloom.device import choose_device, use_cores
 from deepbloom.engine.checkpoint import read_model
 from deepbloom.runs import files as atomic_files

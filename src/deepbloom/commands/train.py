@@ -13,8 +13,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from deepbloom.commands.training_results import test_and_write
 from deepbloom.config.settings import LoggerConfig, RunConfig
+from deepbloom.data.dataset import prepare
 from deepbloom.data.leakage import WatchedPixels
-from deepbloom.data.prepared import prepare
 from deepbloom.data.sources import load_source
 from deepbloom.device import available_cores, choose_device, device_name, use_cores
 from deepbloom.engine.checkpoint import model_header

@@ -3,7 +3,7 @@
 from typing import Any
 
 from deepbloom.config.settings import DataConfig, from_dict
-from deepbloom.data.prepared import PreparedData, prepare
+from deepbloom.data.dataset import PreparedData, prepare
 from deepbloom.data.sources import flowers102
 from deepbloom.device import available_cores
 from deepbloom.engine.checkpoint import Trained

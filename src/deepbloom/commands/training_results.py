@@ -9,9 +9,9 @@ from deepbloom import metrics
 from deepbloom.commands import outputs
 from deepbloom.cost import count_macs, measure_latency_ms
 from deepbloom.data.batches import evaluation_batches
+from deepbloom.data.dataset import PreparedData
 from deepbloom.data.leakage import WatchedPixels, audit_split
-from deepbloom.data.prepared import PreparedData
-from deepbloom.data.resolution import training_sides
+from deepbloom.data.resolution import train_resolutions
 from deepbloom.data.split import split_kind
 from deepbloom.device import device_name, peak_memory_bytes
 from deepbloom.engine.evaluate import EVALUATION_BATCH, predict_logits
@@ -69,7 +69,7 @@ def test_and_write(
             "device_name": device_name(device),
             "precision": progress.choices["precision"],
             "feature_copies": progress.choices["views"],
-            "training_sides": list(training_sides(config.augment, spec.preprocessing.size, config.train.epochs)),
+            "train_resolutions": list(train_resolutions(config.augment, spec.preprocessing.size, config.train.epochs)),
             "num_threads": torch.get_num_threads(),
             "classes": list(source.class_names),
             "test": scores,

@@ -11,7 +11,6 @@ from deepbloom.errors import ConfigError, unknown
 
 T = TypeVar("T")
 
-DATA_NAMES = ("flowers102", "imagefolder", "synthetic")
 SPLIT_KINDS = ("auto", "stratified", "official")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 LOGGERS = ("none", "tensorboard", "mlflow")
@@ -91,17 +90,10 @@ class DataConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
 
     def __post_init__(self) -> None:
-        check_choice("data", self.name, DATA_NAMES)
         check_range("data.num_classes", self.num_classes, 2, 102)
         check_range("data.images_per_class", self.images_per_class, 3)
         check_range("data.imbalance", self.imbalance, 1)
         check_range("data.shortcut_rate", self.shortcut_rate, 0, 1)
-        if self.name == "synthetic" and self.root:
-            raise ConfigError(
-                f"data.root={self.root} has no use for drawn flowers: add data=imagefolder or flowers102."
-            )
-        if self.name == "imagefolder" and not self.root:
-            raise ConfigError("data=imagefolder needs data.root=FOLDER, with one folder of images per class in it.")
 
 
 @dataclass
@@ -161,9 +153,9 @@ class AugmentConfig:
     """Mirror every second image."""
     min_crop_area: float = 0.4
     """Zoom into a random part of at least this share of the area, in (0, 1]; 1 leaves the image whole."""
-    last_side: float = 0.86
+    train_resolution: float = 0.86
     """Side of training images as a share of the side of tested ones, in [0.5, 1]; to a multiple of 16 pixels."""
-    first_side: float = 0.0
+    first_resolution: float = 0.0
     """The same in the first third of the epochs, where images grow; the second third lies midway. 0: they do not."""
     color_jitter: float = 0.0
     """Brightness, contrast and saturation are each scaled by a factor in [1 - x, 1 + x]."""
@@ -173,9 +165,11 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         check_range("augment.rotation_degrees", self.rotation_degrees, 0, 180)
         check_range("augment.min_crop_area", self.min_crop_area, 0.05, 1)
-        check_range("augment.last_side", self.last_side, 0.5, 1)  # sampling is not antialiased: below, pixels are lost
-        if self.first_side:
-            check_range("augment.first_side", self.first_side, 0.5, self.last_side)
+        check_range(
+            "augment.train_resolution", self.train_resolution, 0.5, 1
+        )  # sampling is not antialiased: below, pixels are lost
+        if self.first_resolution:
+            check_range("augment.first_resolution", self.first_resolution, 0.5, self.train_resolution)
         check_range("augment.color_jitter", self.color_jitter, 0, 1)
         check_range("augment.mixup_alpha", self.mixup_alpha, 0)
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from deepbloom.config.settings import AugmentConfig
+from deepbloom.data.augment import training_inputs
 from deepbloom.data.pixel_cache import Pixels
-from deepbloom.data.preprocessing import Preprocessing, normalize, training_inputs
-from deepbloom.data.resolution import View, ViewSchedule
+from deepbloom.data.preprocessing import Preprocessing, normalize
+from deepbloom.data.resolution import AugmentedCopy, CopySchedule
 from deepbloom.rng import generator
 
 Batch = TypeVar("Batch")
@@ -21,8 +22,7 @@ Batch = TypeVar("Batch")
 def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Return the positions 0 .. count-1 of every step of an epoch, shuffled, each exactly once.
 
-    The ceil(count / batch_size) batches differ in size by one at most, so that no step rests on a left-over of a few
-    images.
+    The ceil(count / batch_size) batches differ in size by at most one, so no step rests on a few leftover images.
     """
     order = torch.randperm(count, generator=generator(seed, "order", epoch)).numpy()
     return np.array_split(order, -(-count // batch_size))
@@ -30,25 +30,25 @@ def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list[np.n
 
 def prefetch(batches: Iterable[Batch], depth: int = 2) -> Iterator[Batch]:
     """Yield from ``batches``, which a thread prepares ``depth`` ahead; its exceptions are raised here."""
-    ready: queue.Queue = queue.Queue(maxsize=depth)
+    ready: queue.Queue[tuple[Batch | None, BaseException | None]] = queue.Queue(maxsize=depth)
     stop = threading.Event()
 
-    def put(item: object) -> None:
+    def put(batch: Batch | None, error: BaseException | None) -> None:
         while not stop.is_set():
             try:
-                return ready.put(item, timeout=0.1)
+                return ready.put((batch, error), timeout=0.1)
             except queue.Full:
                 continue
 
     def produce() -> None:
         try:
             for batch in batches:
-                put((batch, None))
+                put(batch, None)
                 if stop.is_set():
                     return
-            put((None, StopIteration()))
+            put(None, StopIteration())
         except BaseException as error:
-            put((None, error))
+            put(None, error)
 
     thread = threading.Thread(target=produce, name="deepbloom-prefetch", daemon=True)
     thread.start()
@@ -59,10 +59,20 @@ def prefetch(batches: Iterable[Batch], depth: int = 2) -> Iterator[Batch]:
                 return
             if error is not None:
                 raise error
-            yield batch
+            yield batch  # type: ignore[misc]  # without an error there is a batch
     finally:
         stop.set()
         thread.join()
+
+
+def prefetch_on_gpu(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Prefetch while a GPU works; beside work on the CPU a thread only slows it down."""
+    return prefetch(batches) if device.type == "cuda" else iter(batches)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a CPU tensor to the device, through pinned memory and without waiting if that is a GPU."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class ImageBatches:
@@ -72,7 +82,7 @@ class ImageBatches:
     ----------
     pixels : Pixels
     indices : ndarray of int64, shape (N,)
-        The images of this part, as indices into ``pixels`` and ``targets``.
+        The training images, as indices into ``pixels`` and ``targets``.
     targets : ndarray of int64
         Classes of all images of the source.
     preprocessing : Preprocessing
@@ -80,11 +90,11 @@ class ImageBatches:
     seed : int
     batch_size : int
     device : torch.device
-        Pixels travel as uint8 and are augmented there.
-    views : ViewSchedule
-        What each epoch shows.
+        Pixels are copied there as uint8 and augmented there.
+    schedule : CopySchedule
+        The augmented copy that each epoch shows.
     share : slice
-        The part of each step's batch that this process takes.
+        The shard of each step's batch for this process.
     """
 
     def __init__(
@@ -97,13 +107,13 @@ class ImageBatches:
         seed: int,
         batch_size: int,
         device: torch.device,
-        views: ViewSchedule,
+        schedule: CopySchedule,
         share: slice = slice(None),
     ) -> None:
         self.pixels, self.indices, self.targets = pixels, indices, torch.from_numpy(targets)
         self.preprocessing, self.augment_config = preprocessing, augment_config
-        self.seed, self.batch_size, self.device, self.views, self.share = seed, batch_size, device, views, share
-        # Augmentation follows from an image's place in this part: no image of another part can change it.
+        self.seed, self.batch_size, self.device, self.schedule, self.share = seed, batch_size, device, schedule, share
+        # Augmentation depends on an image's place among the training images: images of other splits cannot change it.
         self._places = np.zeros(len(targets), np.int64)
         self._places[indices] = np.arange(len(indices))
 
@@ -111,16 +121,14 @@ class ImageBatches:
     def steps_per_epoch(self) -> int:
         return -(-len(self.indices) // self.batch_size)
 
-    def inputs(self, indices: np.ndarray, view: View) -> Tensor:
-        """Return augmented, normalized inputs, float32 of shape (B, 3, T, T) for a view of side T, on the device."""
-        uint8 = torch.from_numpy(self.pixels.read(indices))  # (B, S, S, 3)
-        if self.device.type == "cuda":
-            uint8 = uint8.pin_memory().to(self.device, non_blocking=True)
+    def inputs(self, indices: np.ndarray, copy: AugmentedCopy) -> Tensor:
+        """Return augmented, normalized inputs, float32 of shape (B, 3, T, T) at resolution T, on the device."""
+        pixels = to_device(torch.from_numpy(self.pixels.read(indices)), self.device)  # (B, S, S, 3)
         places = torch.from_numpy(self._places[indices])
-        return training_inputs(uint8, places, view, self.seed, self.augment_config, self.preprocessing)
+        return training_inputs(pixels, places, copy, self.seed, self.augment_config, self.preprocessing)
 
     def positions(self, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
-        """Yield what this process takes of the steps ``start``, ``start + 1``, ..., as positions in ``indices``."""
+        """Yield this process's shard of the steps ``start``, ``start + 1``, ..., as positions in ``indices``."""
         for positions in epoch_order(len(self.indices), self.batch_size, self.seed, epoch)[start:]:
             yield positions[self.share]
 
@@ -128,14 +136,28 @@ class ImageBatches:
         """Yield (inputs, targets) of the steps ``start``, ``start + 1``, ... of ``epoch`` (from 1)."""
         for positions in self.positions(epoch, start):
             indices = self.indices[positions]
-            targets = self.targets[indices].to(self.device, non_blocking=True)
-            yield self.inputs(indices, self.views.view(epoch)), targets
+            targets = to_device(self.targets[indices], self.device)
+            yield self.inputs(indices, self.schedule.copy(epoch)), targets
 
 
 def evaluation_batches(
-    pixels: Pixels, indices: np.ndarray, targets: np.ndarray, preprocessing: Preprocessing, batch_size: int
+    pixels: Pixels,
+    indices: np.ndarray,
+    targets: np.ndarray,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    device: torch.device | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (inputs, targets) of ``indices`` in order, without augmentation."""
-    for start in range(0, len(indices), batch_size):
-        chosen = indices[start : start + batch_size]
-        yield normalize(torch.from_numpy(pixels.read(chosen)), preprocessing), torch.from_numpy(targets[chosen])
+    """Yield (inputs, targets) of ``indices`` in order, without augmentation, on ``device`` (the CPU if None).
+
+    For a GPU, batches are prefetched and copied as in training.
+    """
+    place = device or torch.device("cpu")
+
+    def produce() -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(indices), batch_size):
+            chosen = indices[start : start + batch_size]
+            images = to_device(torch.from_numpy(pixels.read(chosen)), place)
+            yield normalize(images, preprocessing), to_device(torch.from_numpy(targets[chosen]), place)
+
+    return prefetch_on_gpu(produce(), place)

@@ -1,123 +1,188 @@
-"""Images that lie in files: their fingerprint, and which of them can be read."""
+"""Image files: find, read, digest and decode them within limits. Nothing else opens one."""
 
+import errno
+import glob
 import hashlib
-import json
+import io
+import logging
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import PIL
-from PIL import Image
-from tqdm import tqdm
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
 
-from deepbloom.data.cache_folder import cache_folder
-from deepbloom.data.dataset import ImageSource
-from deepbloom.data.preprocessing import MAX_BYTES, read_image
+from deepbloom.data.preprocessing import Preprocessing, preprocess
 from deepbloom.device import available_cores
 from deepbloom.errors import DataError
 
-Source = TypeVar("Source", bound="FileSource")
+log = logging.getLogger("deepbloom")
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CHUNK_BYTES = 1 << 20
-NAMED = 3
-"""How many of a long list a message names."""
+FORMATS = ("JPEG", "PNG", "WEBP")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+MAX_PIXELS = 80_000_000
+"""Larger images are refused before they are decoded; below the size at which Pillow itself warns."""
+MAX_BYTES = 512_000_000
+"""Larger files are refused: twice the size of `MAX_PIXELS` in uncompressed RGB."""
+MAX_SCANS = 100
+"""Scans that a JPEG may have. Ten are usual; a small file with thousands would take minutes to decode."""
+MAX_SEGMENTS = 20_000
+"""Segments that a JPEG may have. Twenty are usual, plus one for every 64 kB of metadata."""
+JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+"""A marker that begins a segment: not a stuffed or fill byte, nor a marker within the data of a scan."""
+UNREADABLE = "unreadable"
+"""Stands for the digest of a file that has no readable bytes."""
+PATH_ERRORS = (
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
+"""Errors that say something about the path. Others (a failing disk, too many open files) concern the machine."""
 
 
-def name_some(names: Sequence[str]) -> str:
-    """Return the first few of ``names`` and the number of the others: ``a, b, c and 12 more``."""
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
+class UnreadableError(DataError):
+    """This file is not an image that can be read; trying again with the same file gives the same error."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileSource(ImageSource):
-    """Images in files, one each.
-
-    Attributes
-    ----------
-    paths : tuple of Path, length N
-    digests : tuple of str, length N
-        SHA-256 (hex) of each file's bytes, or ``unreadable``.
-    """
-
-    paths: tuple[Path, ...]
-    digests: tuple[str, ...]
-
-    def read(self, index: int) -> Image.Image:
-        return read_image(self.paths[index])
-
-
-def fingerprint_files(image_ids: Iterable[str], class_of_each: Iterable[str], digests: Iterable[str]) -> str:
-    """Return SHA-256 (hex) over every image's name, class and contents, in the source's order."""
-    rows = list(zip(image_ids, class_of_each, digests, strict=True))
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-def hash_files(paths: Iterable[Path]) -> tuple[str, ...]:
-    """Return SHA-256 (hex) of each file's bytes, or ``unreadable``: no regular file, or larger than any image."""
-    with ThreadPoolExecutor(available_cores()) as executor:
-        return tuple(executor.map(_hash_file, paths))
-
-
-def _hash_file(path: Path) -> str:
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:  # opening a pipe would wait for ever
-            return "unreadable"
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
-        return digest.hexdigest()
-    except OSError:
-        return "unreadable"
-
-
-def leave_out(source: Source, indices: Iterable[int], note: str) -> Source:
-    """Return the source without some images, and without classes of which none is left; ``note`` is added.
+def read_file(path: str | os.PathLike[str], name: str = "") -> bytes:
+    """Return the bytes of a regular file; ``name`` stands for the path in messages.
 
     Raises
     ------
+    UnreadableError
+        The file is absent, forbidden, too large or not a regular file.
     DataError
-        No image is left.
+        The machine failed to read it: this says nothing about the image.
     """
-    kept = np.setdiff1d(np.arange(len(source)), np.fromiter(indices, np.int64))
-    if kept.size == 0:
-        raise DataError(f"None of the {len(source):,} images of data={source.name} can be used.")
-    classes, targets = np.unique(source.targets[kept], return_inverse=True)
-    class_names = tuple(source.class_names[old] for old in classes)
-    image_ids = tuple(source.image_ids[i] for i in kept)
-    digests = tuple(source.digests[i] for i in kept)
-    parts = source.parts and {
-        name: np.searchsorted(kept, np.intersect1d(part, kept)) for name, part in source.parts.items()
-    }
-    gone = [name for name in source.class_names if name not in class_names]
-    note += f" {len(kept):,} images of {len(class_names)} classes remain{f'; none of {name_some(gone)}' * bool(gone)}."
-    return replace(
-        source,
-        image_ids=image_ids,
-        targets=targets.astype(np.int64),
-        class_names=class_names,
-        fingerprint=fingerprint_files(image_ids, (class_names[t] for t in targets), digests),
-        parts=parts,
-        notes=(*source.notes, note),
-        paths=tuple(source.paths[i] for i in kept),
-        digests=digests,
-    )
+    name = name or _name(path)
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
+            raise UnreadableError(f"Cannot read {name}: it is not a regular file.")
+        if status.st_size > MAX_BYTES:
+            raise UnreadableError(f"Cannot read {name}: {status.st_size:,} bytes are more than {MAX_BYTES:,}.")
+        with open(path, "rb") as file:
+            return file.read(MAX_BYTES)
+    except (OSError, ValueError) as error:
+        permanent = isinstance(error, ValueError) or error.errno in PATH_ERRORS
+        raise (UnreadableError if permanent else DataError)(f"Cannot read {name}: {_reason(error)}.") from error
+
+
+def digest(content: bytes) -> str:
+    """Return SHA-256 (hex)."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def digest_files(paths: Iterable[Path]) -> tuple[str, ...]:
+    """Return the `digest` of each file, or `UNREADABLE` where `read_file` raises `UnreadableError`."""
+
+    def digest_file(path: Path) -> str:
+        try:
+            return digest(read_file(path))
+        except UnreadableError:
+            return UNREADABLE
+
+    return tuple(map_ahead(digest_file, paths, available_cores()))
+
+
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Return the image in a JPEG, PNG or WebP file. See `read_file` and `decode`."""
+    return decode(read_file(path), _name(path))
+
+
+def decode(content: bytes, name: str = "this file") -> Image.Image:
+    """Decode the bytes of a JPEG, PNG or WebP file: upright (EXIF), in RGB, transparent parts on white.
+
+    Parameters
+    ----------
+    content : bytes
+    name : str
+        Names the file in messages.
+
+    Raises
+    ------
+    UnreadableError
+        The bytes are of another kind, truncated, damaged, or exceed a limit.
+    DataError
+        There is not enough memory.
+    """
+    try:
+        _check_scans(content, name)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise UnreadableError(
+                    f"Cannot read {name}: {width} x {height} pixels are more than {MAX_PIXELS:,}. Scale it down first."
+                )
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"Cannot read {name}: there is not enough memory to decode it.") from error
+    except Exception as error:  # Pillow's decoders raise anything on damaged input
+        raise UnreadableError(f"Cannot read {name}: {_reason(error)}.") from error
+
+
+def _check_scans(content: bytes, name: str) -> None:
+    """Raise `UnreadableError` if a JPEG has too many scans or segments."""
+    if not content.startswith(JPEG_START):
+        return
+    place, scans, segments = 2, 0, 0
+    while (found := JPEG_SEGMENT.search(content, place)) and found[0] != JPEG_END:
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+        scans, segments = scans + (found[0] == JPEG_SCAN), segments + 1
+        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
+            raise UnreadableError(
+                f"Cannot read {name}: a JPEG with more than {MAX_SCANS} scans or {MAX_SEGMENTS:,} segments could take "
+                "minutes to decode. Save it again with another program."
+            )
+
+
+def _name(path: str | os.PathLike[str]) -> str:
+    return f"image {os.fspath(path)!r}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"it is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image, or its beginning is damaged"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error).rstrip(".") or type(error).__name__
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit gray; Pillow's own conversion would clip it to white
+        gray = np.asarray(image).astype(np.float64) / 257
+        image = Image.fromarray(np.round(gray).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], num_workers: int) -> Iterator[Result]:
-    """Yield ``function`` of each item, in order, computed by threads a little ahead; 0 workers compute in this thread.
+    """Yield ``function`` of each item in order, computed a little ahead by threads; 0 workers use this thread.
 
-    Pillow decodes and resizes outside of Python's lock, so that threads are as fast as processes for images.
+    Pillow decodes and resizes without Python's global lock, so threads are as fast as processes for images.
     """
     if num_workers == 0:
         yield from map(function, items)
@@ -133,80 +198,93 @@ def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], num_wor
         executor.shutdown(cancel_futures=True)
 
 
-def check_readable(source: FileSource, num_workers: int, progress: bool = True) -> dict[str, str]:
-    """Decode every image once; return {image_id: reason} of those that cannot be read.
+# Images named on the command line
 
-    What was found is remembered per fingerprint in the per-user cache folder, so that the next call decodes nothing.
+
+@dataclass(frozen=True)
+class Readable:
+    """An image and its input for a network."""
+
+    path: Path
+    image: Image.Image
+    inputs: Tensor
+    """float32, shape (3, S, S)."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that cannot be read as an image, and why."""
+
+    path: Path
+    error: str
+
+
+def find_images(image: str | Sequence[str]) -> list[Path]:
+    """Return the files that ``image`` names: a file, a folder (searched recursively), a pattern, or a list of these.
+
+    Files named one by one are taken whatever their suffix; in folders, files with one of `SUFFIXES`.
+
+    Raises
+    ------
+    DataError
+        A name matches nothing, or a folder holds no image.
     """
-    known = recall_unreadable(source)
-    if known is not None:
-        return known
-
-    def reason(index: int) -> str | None:
-        try:
-            source.read(index)
-        except DataError as error:
-            return str(error)
-        return None
-
-    reasons = tqdm(
-        map_ahead(reason, range(len(source)), num_workers),
-        "Checking images",
-        len(source),
-        disable=None if progress else True,
-    )
-    unreadable = {source.image_ids[i]: text for i, text in enumerate(reasons) if text}
-    remember_unreadable(source, unreadable)
-    return unreadable
+    names = [image] if isinstance(image, str) else list(image)
+    found: list[Path] = []
+    for name in map(str, names):
+        path = Path(os.path.expanduser(name))
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise DataError(f"image={name} is a folder without images. Looked for: {', '.join(SUFFIXES)}.")
+            found += inside
+        elif path.exists() or path.is_symlink():
+            found.append(path)
+        else:
+            matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
+            if not matches:
+                raise DataError(f"image={name}: there is no such file, folder or pattern. Several go in [a.jpg,b.jpg].")
+            found += matches
+    return list(dict.fromkeys(found))
 
 
-def unreadable_error(source: ImageSource, unreadable: dict[str, str]) -> DataError:
-    """Return the error that counts the images that cannot be read and gives the first reasons."""
-    reasons = list(unreadable.values())
-    more = " ..." * (len(reasons) > NAMED)
-    return DataError(
-        f"{len(unreadable):,} of {len(source):,} images cannot be read. {' '.join(reasons[:NAMED])}{more} "
-        "Repair or remove them, or go on without them: data.allow_missing=true."
-    )
+def read_batches(
+    paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int
+) -> Iterator[list[Readable | Unreadable]]:
+    """Yield the images in groups of ``batch_size``; log those that cannot be read.
+
+    Raises
+    ------
+    DataError
+        None of them can be read.
+    """
+    errors = []
+    for start in range(0, len(paths), batch_size):
+        images = [_read(path, preprocessing) for path in paths[start : start + batch_size]]
+        errors += [image.error for image in images if isinstance(image, Unreadable)]
+        if len(errors) == len(paths):
+            more = f" None of the {len(paths)} images can be read." if len(paths) > 1 else ""
+            raise DataError(errors[0] + more)
+        for image in images:
+            if isinstance(image, Unreadable):
+                log.warning("%s", image.error)
+        yield images
 
 
-def leave_out_unreadable(source: Source, num_workers: int) -> Source:
-    """Return the source without the images that `check_readable` finds, and say so in its notes."""
-    unreadable = check_readable(source, num_workers)
-    if not unreadable:
-        return source
-    indices = [index for index, name in enumerate(source.image_ids) if name in unreadable]
-    note = f"{len(indices):,} of {len(source):,} images cannot be read: {name_some(list(unreadable))}."
-    rest = leave_out(source, indices, note)
-    remember_unreadable(rest, {})
-    return rest
-
-
-def _memory(source: ImageSource) -> Path:
-    return cache_folder() / "unreadable" / f"{source.fingerprint}-pillow{PIL.__version__}.json"
-
-
-def recall_unreadable(source: ImageSource) -> dict[str, str] | None:
-    """Return what `remember_unreadable` noted for images of exactly these contents; None where that is damaged."""
+def _read(path: Path, preprocessing: Preprocessing) -> Readable | Unreadable:
     try:
-        content = json.loads(_memory(source).read_text("utf-8"))
-        return dict(content["unreadable"]) if content["sha256"] == _digest(content["unreadable"]) else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
+        image = read_image(path)
+    except DataError as error:
+        return Unreadable(path, str(error))
+    return Readable(path, image, preprocess(image, preprocessing))
 
 
-def remember_unreadable(source: ImageSource, unreadable: dict[str, str]) -> None:
-    """Note which images cannot be read; where the cache folder cannot be written, the next start checks again."""
-    try:
-        path = _memory(source)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"sha256": _digest(unreadable), "unreadable": unreadable}
-        temporary.write_text(json.dumps(content, indent=1), "utf-8")
-        os.replace(temporary, path)
-    except OSError:
-        pass
+def stack_inputs(images: Sequence[Readable], device: torch.device) -> Tensor:
+    """Return the inputs of images as one batch, float32 of shape (B, 3, S, S), channels last."""
+    inputs = torch.stack([image.inputs for image in images])
+    return inputs.to(device).contiguous(memory_format=torch.channels_last)
 
 
-def _digest(unreadable: object) -> str:
-    return hashlib.sha256(json.dumps(unreadable).encode()).hexdigest()
+def printable(name: str) -> str:
+    """Return a name on one line without control characters: they become Python's escapes."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)

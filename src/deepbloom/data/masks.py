@@ -7,13 +7,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from deepbloom.data.dataset import ImageSource
-from deepbloom.data.preprocessing import read_image
+from deepbloom.data.images import SUFFIXES, read_image
+from deepbloom.data.sources import ImageSource
 from deepbloom.data.sources.flowers102 import Flowers102, fetch_segmentations
 from deepbloom.errors import ConfigError, DataError
 
 AUTO, DOWNLOAD, OFF = "auto", "download", "off"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 WHITE = 128
 ORIGINS = {
     "synthetic": "drawn with the images: exact",

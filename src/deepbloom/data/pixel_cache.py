@@ -23,16 +23,16 @@ import PIL
 from tqdm import tqdm
 
 from deepbloom.data.cache_folder import cache_folder, locked_folder
-from deepbloom.data.dataset import ImageSource
-from deepbloom.data.images import (
+from deepbloom.data.images import UnreadableError, map_ahead
+from deepbloom.data.preprocessing import Preprocessing, resize
+from deepbloom.data.sources import ImageSource
+from deepbloom.data.sources.files import (
     FileSource,
     check_readable,
-    map_ahead,
     recall_unreadable,
     remember_unreadable,
     unreadable_error,
 )
-from deepbloom.data.preprocessing import Preprocessing, resize
 from deepbloom.device import available_cores
 from deepbloom.errors import DataError
 
@@ -219,10 +219,10 @@ def _write(
     num_workers: int,
     progress: bool,
 ) -> None:
-    def decode(index: int) -> np.ndarray | DataError:
+    def decode(index: int) -> np.ndarray | UnreadableError:
         try:
             return resize(source.read(index), preprocessing)
-        except DataError as error:
+        except UnreadableError as error:
             return error
 
     digest = hashlib.sha256()
@@ -233,7 +233,7 @@ def _write(
         for index, pixels in enumerate(
             tqdm(decoded, "Decoding images", len(source), disable=None if progress else True)
         ):
-            if isinstance(pixels, DataError):
+            if isinstance(pixels, UnreadableError):
                 unreadable[source.image_ids[index]] = str(pixels)
             elif not unreadable:
                 file.write(pixels)

@@ -9,9 +9,8 @@ from fractions import Fraction
 import numpy as np
 
 from deepbloom.config.settings import SplitConfig
-from deepbloom.data.dataset import ImageSource
-from deepbloom.data.images import name_some
-from deepbloom.errors import DataError
+from deepbloom.data.sources import ImageSource
+from deepbloom.errors import DataError, name_some
 
 PARTS = ("train", "val", "test")
 
@@ -80,7 +79,7 @@ def split_kind(source: ImageSource, config: SplitConfig) -> str:
     """Return ``stratified`` or ``official``: what ``auto`` comes to for these images."""
     if config.kind != "auto":
         return config.kind
-    ready = source.name == "imagefolder" and {"train", "test"} <= (source.parts or {}).keys()
+    ready = source.name == "imagefolder" and {"train", "test"} <= (source.predefined or {}).keys()
     return "official" if ready else "stratified"
 
 
@@ -157,11 +156,11 @@ def _name(classes: list[str]) -> str:
 
 
 def _official(source: ImageSource, config: SplitConfig) -> Split:
-    absent = [part for part in ("train", "test") if part not in (source.parts or {})]
-    if source.parts is None or absent:
-        what = "no ready-made parts" if source.parts is None else f"no ready-made {' and '.join(absent)} part"
+    absent = [part for part in ("train", "test") if part not in (source.predefined or {})]
+    if source.predefined is None or absent:
+        what = "no ready-made parts" if source.predefined is None else f"no ready-made {' and '.join(absent)} part"
         raise DataError(f"data.split.kind=official, but data={source.name} has {what}. Use data.split.kind=stratified.")
-    parts = {part: source.parts[part].tolist() for part in PARTS if part in source.parts}
+    parts = {part: source.predefined[part].tolist() for part in PARTS if part in source.predefined}
     notes: list[str] = []
     if "val" not in parts:
         parts["val"] = _carve_val(source, np.asarray(parts["train"]), config)

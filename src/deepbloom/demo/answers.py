@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from deepbloom.data.preprocessing import preprocess, read_image_bytes
+from deepbloom.data.images import decode
+from deepbloom.data.preprocessing import preprocess
 from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
 from deepbloom.errors import ConfigError
 from deepbloom.explain.cam import METHODS, class_activation_maps
@@ -88,7 +89,7 @@ def answer(content: bytes, networks: Sequence[Network], method: str, target: str
         raise ConfigError("No network here knows this class. Choose one from the list.")
     if method not in METHODS:
         raise ConfigError("There is no such method. Choose one from the list.")
-    image = read_image_bytes(content)
+    image = decode(content)
     answers = [_ask(network, image, method, target) for network in networks]
     width, height = image.size
     image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))

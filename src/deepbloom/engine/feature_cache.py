@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from deepbloom.config.settings import AugmentConfig, RunConfig
 from deepbloom.data.batches import ImageBatches, evaluation_batches
-from deepbloom.data.resolution import View
+from deepbloom.data.resolution import AugmentedCopy
 from deepbloom.engine.distributed import Group
 from deepbloom.engine.precision import DTYPES, autocast, choose_inference_precision
 
@@ -112,11 +112,11 @@ class ActivationBatches:
     Parameters
     ----------
     images : ImageBatches
-    train : dict of View to Activations
+    train : dict of AugmentedCopy to Activations
         Those of every view that the run shows.
     """
 
-    def __init__(self, images: ImageBatches, train: dict[View, Activations]) -> None:
+    def __init__(self, images: ImageBatches, train: dict[AugmentedCopy, Activations]) -> None:
         self.images, self.train = images, train
 
     @property
@@ -126,7 +126,7 @@ class ActivationBatches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (activations as stored, targets) of the steps ``start``, ``start + 1``, ... of ``epoch`` (from 1)."""
         images = self.images
-        stored = self.train[images.views.view(epoch)]
+        stored = self.train[images.schedule.copy(epoch)]
         for positions in images.positions(epoch, start):
             targets = images.targets[images.indices[positions]]
             yield (
@@ -152,33 +152,33 @@ def plan(prefix: nn.Module, images: ImageBatches, val_count: int, config: RunCon
     """
     if config.train.feature_cache == "off" or not any(True for _ in prefix.parameters()):
         return Plan(0, "fp32")
-    views = images.views
-    inputs = images.inputs(images.indices[: min(images.batch_size, MEASURED_IMAGES)], views.view(views.epochs))
+    schedule = images.schedule
+    inputs = images.inputs(images.indices[: min(images.batch_size, MEASURED_IMAGES)], schedule.copy(schedule.epochs))
     precision = config.train.precision
     if precision == "auto":
         precision, _ = choose_inference_precision(prefix, inputs, images.device)
     shapes, width = _shapes(prefix, images), DTYPES[precision].itemsize
-    bytes_of_view = {side: math.prod(shapes[side]) * width * len(images.indices) for side in views.sides}
+    bytes_of_view = {side: math.prod(shapes[side]) * width * len(images.indices) for side in schedule.resolutions}
     bytes_of_val = math.prod(shapes[images.preprocessing.size]) * width * val_count
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    default = DEFAULT_VIEWS if len(views.sides) == 1 else DEFAULT_VIEWS_OF_EACH_SIDE
+    default = DEFAULT_VIEWS if len(schedule.resolutions) == 1 else DEFAULT_VIEWS_OF_EACH_SIDE
     count = choose_views(
         config.train.feature_copies or default,
-        max(views.epochs_of),
+        max(schedule.epochs_per_stage),
         changes_images(config.augment),
         sum(bytes_of_view.values()),
         bytes_of_val,
         shutil.disk_usage(existing).free,
     )
     if count:
-        stored = sum(bytes_of_view[view.side] for view in replace(views, repeated=count).shown())
+        stored = sum(bytes_of_view[view.resolution] for view in replace(schedule, copies=count).shown())
         log.info(
             "the frozen part is computed once, in %s, for %d view%s of each training image at %s pixels: "
             "%.2f GB on disk",
             precision,
             count,
             "s" if count > 1 else "",
-            ", ".join(map(str, views.sides)),
+            ", ".join(map(str, schedule.resolutions)),
             (stored + bytes_of_val) / 1e9,
         )
     else:
@@ -202,9 +202,11 @@ def compute(
     val : Activations
         In the order of ``val_indices``.
     """
-    views = images.views = replace(images.views, repeated=plan.views)
+    schedule = images.schedule = replace(images.schedule, copies=plan.views)
     shapes, count, dtype = _shapes(prefix, images), len(images.indices), DTYPES[plan.precision]
-    train = {view: Activations(group.shared_file(folder), count, shapes[view.side], dtype) for view in views.shown()}
+    train = {
+        view: Activations(group.shared_file(folder), count, shapes[view.resolution], dtype) for view in schedule.shown()
+    }
     val = Activations(group.shared_file(folder), len(val_indices), shapes[images.preprocessing.size], dtype)
     total = len(train) * count // group.local_size + len(val_indices)
     bar = tqdm(total=total, desc="frozen part", unit="image", disable=None, leave=False)
@@ -228,8 +230,8 @@ def compute(
 
 def _shapes(prefix: nn.Module, images: ImageBatches) -> dict[int, tuple[int, ...]]:
     """Return the shape of the prefix's output for an image of each side in training, and of the full one."""
-    sides = (*images.views.sides, images.preprocessing.size)
-    return {side: tuple(prefix(images.inputs(images.indices[:1], View(0, side))).shape[1:]) for side in sides}
+    sides = (*images.schedule.resolutions, images.preprocessing.size)
+    return {side: tuple(prefix(images.inputs(images.indices[:1], AugmentedCopy(0, side))).shape[1:]) for side in sides}
 
 
 def validation_batches(val: Activations, targets: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

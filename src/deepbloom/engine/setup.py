@@ -12,8 +12,8 @@ from torch import nn
 from deepbloom.config.settings import RunConfig
 from deepbloom.data.batches import ImageBatches, evaluation_batches
 from deepbloom.data.cache_folder import cache_folder
-from deepbloom.data.prepared import PreparedData
-from deepbloom.data.resolution import ViewSchedule, training_sides
+from deepbloom.data.dataset import PreparedData
+from deepbloom.data.resolution import CopySchedule, train_resolutions
 from deepbloom.engine import feature_cache
 from deepbloom.engine.distributed import Group
 from deepbloom.engine.evaluate import EVALUATION_BATCH
@@ -47,9 +47,9 @@ def prepare_job(
     """
     spec, split, choices = get_spec(config.model.name), data.split, progress.choices
     epochs = config.train.epochs
-    views = ViewSchedule(epochs, training_sides(config.augment, spec.preprocessing.size, epochs))
-    if views.sides != (spec.preprocessing.size,):
-        log.info(views.describe())
+    schedule = CopySchedule(epochs, train_resolutions(config.augment, spec.preprocessing.size, epochs))
+    if schedule.resolutions != (spec.preprocessing.size,):
+        log.info(schedule.describe())
     images = ImageBatches(
         data.pixels,
         split.train,
@@ -59,7 +59,7 @@ def prepare_job(
         config.seed,
         config.train.batch_size,
         device,
-        views,
+        schedule,
         share=group.share,
     )
     folder_of_activations = cache_folder() / "frozen_part"

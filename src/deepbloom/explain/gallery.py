@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from deepbloom.commands.outputs import softmax
-from deepbloom.data.prepared import PreparedData
+from deepbloom.data.dataset import PreparedData
 from deepbloom.errors import RunError
 from deepbloom.explain.cam import METHODS, class_activation_maps
 from deepbloom.explain.figures import Tile, draw_gallery, overlay

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from deepbloom.data.dataset import PreparedData
 from deepbloom.data.masks import Masks
-from deepbloom.data.prepared import PreparedData
 from deepbloom.data.preprocessing import normalize
 from deepbloom.explain.cam import class_activation_maps
 from deepbloom.explain.faithfulness import center_maps, random_maps

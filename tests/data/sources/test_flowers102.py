@@ -103,7 +103,7 @@ def test_images_classes_and_parts_are_oxfords(root):
     assert source.targets.tolist() == [label - 1 for label in LABELS]
     assert len(source.class_names) == 102
     assert (source.class_names[0], source.class_names[-1]) == ("pink primrose", "blackberry lily")
-    assert {part: indices.tolist() for part, indices in source.parts.items()} == {
+    assert {part: indices.tolist() for part, indices in source.predefined.items()} == {
         "train": [0, 3, 6],
         "val": [1, 4, 7],
         "test": [2, 5, 8],
@@ -191,7 +191,7 @@ def test_with_allow_missing_absent_images_and_empty_classes_disappear(root):
     assert source.image_ids == tuple(f"image_{number:05d}.jpg" for number in (1, 2, 3, 5, 6))
     assert source.class_names == (whole.class_names[0], whole.class_names[4])
     assert source.targets.tolist() == [1, 1, 1, 0, 0]
-    assert {part: indices.tolist() for part, indices in source.parts.items()} == {
+    assert {part: indices.tolist() for part, indices in source.predefined.items()} == {
         "train": [0],
         "val": [1, 3],
         "test": [2, 4],
@@ -231,8 +231,12 @@ def test_the_real_lists_give_oxfords_numbers():
     source = Flowers102.create(real_data(), allow_missing=True)
     whole = flowers102._read_lists(Flowers102, real_data() / "flowers-102")
     assert len(whole) == 8189
-    assert {part: len(indices) for part, indices in whole.parts.items()} == {"train": 1020, "val": 1020, "test": 6149}
-    assert len(np.unique(np.concatenate(list(whole.parts.values())))) == 8189
+    assert {part: len(indices) for part, indices in whole.predefined.items()} == {
+        "train": 1020,
+        "val": 1020,
+        "test": 6149,
+    }
+    assert len(np.unique(np.concatenate(list(whole.predefined.values())))) == 8189
     counts = np.bincount(whole.targets)
     assert (len(counts), counts.min(), counts.max()) == (102, 40, 258)
     split = make_split(whole, SplitConfig())

@@ -22,7 +22,7 @@ def test_folders_are_classes_sorted_by_name(tmp_path):
     assert source.image_ids == ("rose/a.JPG", "rose/deeper/still/c.webp", "tulip/a.jpeg", "tulip/b.png")
     assert source.targets.tolist() == [0, 0, 1, 1]
     assert source.targets.dtype == np.int64
-    assert source.parts is None
+    assert source.predefined is None
     assert source.notes == ()
     assert source.read(0).size == (8, 6)
 
@@ -34,7 +34,7 @@ def test_ready_made_parts_are_recognized(tmp_path, val):
             put(tmp_path / part / name / "1.png")
     source = ImageFolder.create(tmp_path)
     assert source.class_names == ("rose", "tulip")
-    assert {part: [source.image_ids[i] for i in indices] for part, indices in source.parts.items()} == {
+    assert {part: [source.image_ids[i] for i in indices] for part, indices in source.predefined.items()} == {
         "train": ["train/rose/1.png", "train/tulip/1.png"],
         "val": [f"{val}/rose/1.png", f"{val}/tulip/1.png"],
         "test": ["test/rose/1.png", "test/tulip/1.png"],

@@ -1,9 +1,82 @@
-"""From settings to images."""
+"""Sources of labeled images. A source is a module here that registers a function, and a file in ``conf/data``."""
 
-from deepbloom.config.settings import DataConfig
-from deepbloom.data.dataset import ImageSource
-from deepbloom.data.images import FileSource, leave_out_unreadable
-from deepbloom.device import available_cores
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+import numpy as np
+from PIL import Image
+
+from deepbloom.config.settings import DataConfig, check_choice
+
+
+@dataclass(frozen=True)
+class ImageSource(ABC):
+    """Labeled images that can be read one at a time, from any thread or process (instances are picklable).
+
+    Attributes
+    ----------
+    name : str
+        The source's name: ``data=NAME``.
+    image_ids : tuple of str, length N
+        Stable name of each image, unique within the source: a relative path, or class and number.
+    targets : ndarray of int64, shape (N,)
+        Class of each image, an index into ``class_names``.
+    class_names : tuple of str, length C
+    fingerprint : str
+        SHA-256 (hex) over names, classes and contents, wherever the images lie.
+    predefined : dict of str to ndarray of int64, or None
+        Indices of the predefined ``train``, ``val`` and ``test`` split, if there is one.
+    notes : tuple of str
+        Sentences for the log: what was left out, and why.
+    """
+
+    name: str
+    image_ids: tuple[str, ...]
+    targets: np.ndarray
+    class_names: tuple[str, ...]
+    fingerprint: str
+    predefined: dict[str, np.ndarray] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @abstractmethod
+    def read(self, index: int) -> Image.Image:
+        """Return image ``index`` upright, in RGB, in its own size.
+
+        Raises
+        ------
+        DataError
+            The image cannot be read; the message names it.
+        """
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """Return the object's segmentation, bool of the image's shape (H, W), or None if there is none."""
+        return None
+
+
+Loader = Callable[[DataConfig], ImageSource]
+_LOADERS: dict[str, Loader] = {}
+
+
+def source(name: str) -> Callable[[Loader], Loader]:
+    """Register the function that finds the images for ``data=NAME``; its module in this package has the same name."""
+
+    def register(loader: Loader) -> Loader:
+        _LOADERS[name] = loader
+        return loader
+
+    return register
+
+
+def source_names() -> tuple[str, ...]:
+    """Return the names of all sources: the registered ones and the modules of this package, without importing them."""
+    modules = (module.name for module in pkgutil.iter_modules(__path__) if module.name != "files")
+    return tuple(sorted({*modules, *_LOADERS}))
 
 
 def load_source(config: DataConfig) -> ImageSource:
@@ -11,27 +84,12 @@ def load_source(config: DataConfig) -> ImageSource:
 
     Raises
     ------
+    ConfigError
+        There is no such source, or a setting does not suit it.
     DataError
-        The images cannot be found, or not used for the task; see each source's ``create``.
+        The images cannot be found or are not usable; see each source's loader.
     """
-    source = _create(config)
-    if config.allow_missing and isinstance(source, FileSource):
-        return leave_out_unreadable(source, available_cores())
-    return source
-
-
-def _create(config: DataConfig) -> ImageSource:
-    if config.name == "flowers102":
-        from deepbloom.data.sources.flowers102 import Flowers102
-
-        return Flowers102.create(config.root, config.allow_missing)
-    if config.name == "imagefolder":
-        from deepbloom.data.sources.imagefolder import ImageFolder
-
-        assert config.root is not None  # DataConfig demands it
-        return ImageFolder.create(config.root)
-    from deepbloom.data.sources.synthetic.source import SyntheticFlowers
-
-    return SyntheticFlowers.create(
-        config.num_classes, config.images_per_class, config.seed, config.imbalance, config.shortcut_rate
-    )
+    check_choice("data", config.name, source_names())
+    if config.name not in _LOADERS:
+        import_module(f"{__name__}.{config.name}")
+    return _LOADERS[config.name](config)

@@ -20,10 +20,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from deepbloom.config.settings import DataConfig
 from deepbloom.data.cache_folder import cache_folder, locked_folder
-from deepbloom.data.images import FileSource, fingerprint_files, hash_files, leave_out, name_some
-from deepbloom.data.preprocessing import read_image
-from deepbloom.errors import DataError
+from deepbloom.data.images import digest_files, read_image
+from deepbloom.data.sources import source
+from deepbloom.data.sources.files import FileSource, fingerprint_files, leave_out, leave_out_unreadable
+from deepbloom.device import available_cores
+from deepbloom.errors import DataError, name_some
 
 URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 ARCHIVE = "102flowers.tgz"
@@ -84,6 +87,13 @@ class Flowers102(FileSource):
         image = read_image(segmentation).resize(self.read(index).size, Image.Resampling.NEAREST)
         difference = np.abs(np.asarray(image, dtype=np.int16) - np.array(BACKGROUND, dtype=np.int16))
         return difference.max(axis=2) > BACKGROUND_TOLERANCE
+
+
+@source("flowers102")
+def load(config: DataConfig) -> Flowers102:
+    """Return the images in ``data.root`` or the per-user cache folder."""
+    found = Flowers102.create(config.root, config.allow_missing)
+    return leave_out_unreadable(found, available_cores()) if config.allow_missing else found
 
 
 def is_in(root: str | Path) -> bool:
@@ -230,7 +240,7 @@ def _read_lists(cls: type[Flowers102], folder: Path) -> Flowers102:
         targets=targets,
         class_names=class_names,
         fingerprint="",
-        parts={part: np.sort(numbers[key].astype(np.int64)) - 1 for part, key in PARTS.items()},
+        predefined={part: np.sort(numbers[key].astype(np.int64)) - 1 for part, key in PARTS.items()},
         paths=tuple(folder / "jpg" / name for name in image_ids),
         digests=("",) * len(image_ids),
     )
@@ -245,7 +255,7 @@ def _leave_out_absent(listed: Flowers102, folder: Path, allow_missing: bool) -> 
             f"{len(absent):,} of {len(listed):,} images are absent from {folder / 'jpg'}: {named}. "
             "Delete that folder, and it is unpacked again, or go on without them: data.allow_missing=true."
         )
-    digests = hash_files(listed.paths)
+    digests = digest_files(listed.paths)
     class_of_each = (listed.class_names[target] for target in listed.targets)
     fingerprint = fingerprint_files(listed.image_ids, class_of_each, digests)
     hashed = replace(listed, digests=digests, fingerprint=fingerprint)

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from deepbloom.data.images import FileSource, fingerprint_files, hash_files, name_some
-from deepbloom.errors import DataError
+from deepbloom.config.settings import DataConfig
+from deepbloom.data.images import SUFFIXES, digest_files
+from deepbloom.data.sources import source
+from deepbloom.data.sources.files import FileSource, fingerprint_files, leave_out_unreadable
+from deepbloom.device import available_cores
+from deepbloom.errors import ConfigError, DataError, name_some
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PART_OF_FOLDER = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -43,18 +46,29 @@ class ImageFolder(FileSource):
             for path in paths
         )
         image_ids, part_of_each, targets, paths = zip(*rows, strict=True)
-        digests = hash_files(paths)
+        digests = digest_files(paths)
         return cls(
             name="imagefolder",
             image_ids=image_ids,
             targets=np.array(targets, dtype=np.int64),
             class_names=class_names,
             fingerprint=fingerprint_files(image_ids, (class_names[target] for target in targets), digests),
-            parts={part: np.flatnonzero(np.array(part_of_each) == part) for part in parts} if "" not in parts else None,
+            predefined={part: np.flatnonzero(np.array(part_of_each) == part) for part in parts}
+            if "" not in parts
+            else None,
             notes=_notes(ignored),
             paths=paths,
             digests=digests,
         )
+
+
+@source("imagefolder")
+def load(config: DataConfig) -> ImageFolder:
+    """Return the images in ``data.root``."""
+    if not config.root:
+        raise ConfigError("data=imagefolder needs data.root=FOLDER, with one folder of images per class in it.")
+    found = ImageFolder.create(config.root)
+    return leave_out_unreadable(found, available_cores()) if config.allow_missing else found
 
 
 def _entries(folder: Path, ignored: Counter[str] | None = None) -> tuple[list[Path], list[Path]]:

@@ -1,0 +1,3 @@
+"""Drawn flowers. Importing this package registers the source."""
+
+from deepbloom.data.sources.synthetic import source as source

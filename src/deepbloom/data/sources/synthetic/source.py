@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from deepbloom.config.settings import check_range
-from deepbloom.data.dataset import ImageSource
+from deepbloom.config.settings import DataConfig, check_range
+from deepbloom.data.sources import ImageSource, source
 from deepbloom.data.sources.synthetic.drawing import Color, Draws
 from deepbloom.data.sources.synthetic.scene import SIZE, Mark, draw_scene
 from deepbloom.data.sources.synthetic.species import SPECIES_COUNT, all_species
+from deepbloom.errors import ConfigError
 
 GENERATOR_VERSION = 6  # raised by every change of a single byte of an image
 MIN_IMAGES_PER_CLASS = 3  # one each to train, validate and test
@@ -110,6 +111,16 @@ class SyntheticFlowers(ImageSource):
         marked = Draws(self.seed, _MARK_PATH, target, number).uniform() < self.shortcut_rate
         draws = Draws(self.seed, _IMAGE_PATH, target, number)
         return draw_scene(all_species()[target], draws, shortcut_mark(target) if marked else None)
+
+
+@source("synthetic")
+def load(config: DataConfig) -> SyntheticFlowers:
+    """Return the drawn images that the settings ask for."""
+    if config.root:
+        raise ConfigError(f"data.root={config.root} is not used by drawn images: add data=imagefolder or flowers102.")
+    return SyntheticFlowers.create(
+        config.num_classes, config.images_per_class, config.seed, config.imbalance, config.shortcut_rate
+    )
 
 
 def class_sizes(num_classes: int, images_per_class: int, imbalance: float) -> list[int]:

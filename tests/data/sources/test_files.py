@@ -1,0 +1,137 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepbloom.config.settings import DataConfig
+from deepbloom.data import cache_folder as cache_folder_module
+from deepbloom.data.cache_folder import cache_folder
+from deepbloom.data.sources import files, load_source
+from deepbloom.data.sources.files import check_readable, leave_out
+from deepbloom.data.sources.imagefolder import ImageFolder
+from deepbloom.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def user_cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("DEEPBLOOM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Classes a, b and c in the parts train and test, two images of each in either."""
+    for part in ("train", "test"):
+        for name in ("a", "b", "c"):
+            for number in (1, 2):
+                path = tmp_path / "images" / part / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (9, 9), "red").save(path)
+    return tmp_path / "images"
+
+
+def test_leaving_out_keeps_images_classes_and_parts_together(folder):
+    source = ImageFolder.create(folder)
+    gone = [i for i, name in enumerate(source.image_ids) if "/b/" in name] + [source.image_ids.index("test/c/1.png")]
+    rest = leave_out(source, gone, "Gone.")
+    assert rest.class_names == ("a", "c")
+    for index, image_id in enumerate(rest.image_ids):
+        part, name, _ = image_id.split("/")
+        assert rest.class_names[rest.targets[index]] == name
+        assert index in rest.predefined[part]
+        assert rest.paths[index] == folder / image_id
+    assert len(rest) == sum(len(indices) for indices in rest.predefined.values()) == 7
+    assert rest.notes[-1] == "Gone. 7 images of 2 classes remain; none of b."
+    assert len(source) == 12
+
+
+def test_what_is_left_has_the_fingerprint_of_a_folder_without_it(folder):
+    source = ImageFolder.create(folder)
+    rest = leave_out(source, [source.image_ids.index("train/a/1.png")], "")
+    (folder / "train" / "a" / "1.png").unlink()
+    assert rest.fingerprint == ImageFolder.create(folder).fingerprint != source.fingerprint
+
+
+def test_leaving_out_everything_is_refused(folder):
+    with pytest.raises(DataError, match="None of the 12 images"):
+        leave_out(ImageFolder.create(folder), range(12), "")
+
+
+def test_unreadable_images_are_found_once_and_remembered(folder, monkeypatch):
+    (folder / "train" / "a" / "1.png").write_bytes(b"no image")
+    source = ImageFolder.create(folder)
+    found = check_readable(source, 2, progress=False)
+    assert list(found) == ["train/a/1.png"]
+    monkeypatch.setattr(ImageFolder, "read", lambda self, index: pytest.fail("decoded again"))
+    assert check_readable(source, 2) == found
+
+
+@pytest.mark.parametrize("damage", ["content", "digest", "shape", "depth"])
+def test_a_damaged_note_of_unreadable_images_is_not_believed(damage, folder, user_cache):
+    (folder / "train" / "a" / "1.png").write_bytes(b"no image")
+    source = ImageFolder.create(folder)
+    found = check_readable(source, 0, progress=False)
+    assert files.recall_unreadable(source) == found
+    (path,) = (user_cache / "unreadable").iterdir()
+    text = path.read_text()
+    changed = {
+        "content": text.replace("train/a/1.png", "train/a/2.png"),
+        "digest": text.replace('"sha256": "', '"sha256": "0'),
+        "shape": "{}",
+        "depth": "[" * 100_000,
+    }[damage]
+    path.write_text(changed)
+    assert files.recall_unreadable(source) is None
+    assert check_readable(source, 0, progress=False) == found
+
+
+def test_a_file_larger_than_any_image_is_not_read(folder, monkeypatch):
+    path = folder / "train" / "a" / "1.png"
+    os.truncate(path, 10**12)
+    source = ImageFolder.create(folder)
+    assert source.digests.count("unreadable") == 1
+    (reason,) = check_readable(source, 0, progress=False).values()
+    assert "1,000,000,000,000 bytes are more than 512,000,000" in reason
+
+
+def test_a_cache_folder_that_cannot_be_written_only_costs_time(folder, user_cache):
+    user_cache.write_text("a file where a folder should be")
+    source = ImageFolder.create(folder)
+    assert check_readable(source, 0) == {}
+    assert check_readable(source, 0) == {}
+
+
+@pytest.mark.parametrize("allow_missing", [False, True])
+def test_only_allow_missing_leaves_unreadable_images_out(folder, allow_missing):
+    (folder / "train" / "a" / "1.png").write_bytes(b"no image")
+    source = load_source(DataConfig(name="imagefolder", root=str(folder), allow_missing=allow_missing))
+    assert ("train/a/1.png" in source.image_ids) is not allow_missing
+    assert len(source.notes) == allow_missing
+    if allow_missing:
+        assert "1 of 12 images cannot be read: train/a/1.png. 11 images" in source.notes[0]
+        assert all(np.asarray(source.read(index)).shape == (9, 9, 3) for index in range(len(source)))
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("DEEPBLOOM_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
+    monkeypatch.delenv("DEEPBLOOM_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "deepbloom"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_folder() == tmp_path / "home" / ".cache" / "deepbloom"
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    def no_home() -> Path:
+        raise RuntimeError
+
+    monkeypatch.delenv("DEEPBLOOM_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(cache_folder_module.Path, "home", no_home)
+    with pytest.raises(OSError, match="DEEPBLOOM_CACHE"):
+        cache_folder()
+    assert files.recall_unreadable(ImageFolder("", (), np.array([]), (), "f", paths=(), digests=())) is None
