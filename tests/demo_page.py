@@ -1,4 +1,4 @@
-"""A small network behind the page's server, in a thread of this process."""
+"""Fixtures of the demo: two small networks behind a server in a thread of this process."""
 
 import asyncio
 import http.client
@@ -44,30 +44,31 @@ class Page:
     port: int
     checkpoints: list[Path]
 
-    def ask(
-        self, path: str = "/answer", body: bytes | None = None, method: str = "POST", **headers: str
+    def request(
+        self, path: str = "/predict", body: bytes | None = None, method: str = "POST", **headers: str
     ) -> tuple[int, bytes]:
-        """Send one request and return status and body; ``headers`` by name with ``_`` for ``-``."""
+        """Send one request and return status and body. Names in ``headers`` have ``_`` instead of ``-``."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         if method == "POST":
             given.setdefault("content-type", "application/octet-stream")
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body, given)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            response = connection.getresponse()
+            return response.status, response.read()
         finally:
             connection.close()
 
-    def answer(self, content: bytes, query: str = "") -> dict:
-        """Return what is said about an image."""
-        status, body = self.ask(f"/answer{query}", content)
+    def predict(self, content: bytes, query: str = "") -> dict:
+        """Return the result for an image."""
+        status, body = self.request(f"/predict{query}", content)
         assert status == 200, body
         return json.loads(body)
 
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Run directories of two untrained networks that know the `CLASSES`."""
     folders = []
     for seed, classes in enumerate(CLASSES):
         torch.manual_seed(seed)
@@ -81,16 +82,16 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def page(checkpoints: list[Path]) -> Iterator[Page]:
-    """The page with both networks; uploads may take `SLOW_SECONDS`."""
-    pytest.importorskip("gradio", reason="the extra 'demo' is not installed")
-    from deepbloom.demo.answers import load_networks
-    from deepbloom.demo.app import build_app, build_server, listen
-    from deepbloom.demo.uploads import Desk
+    """The page with both networks. An upload may take `SLOW_SECONDS`."""
+    pytest.importorskip("uvicorn", reason="the extra 'demo' is not installed")
+    from deepbloom.demo.app import Server, build_app, listen
+    from deepbloom.demo.predictions import load_networks
+    from deepbloom.demo.uploads import UploadQueue
 
     listening = listen(0)
     port = listening.getsockname()[1]
     networks = load_networks(list(map(str, checkpoints)), torch.device("cpu"))
-    server = build_server(build_app(networks, port, Desk(SLOW_SECONDS)))
+    server = Server(build_app(networks, port, UploadQueue(SLOW_SECONDS)))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
     thread.start()
     while not server.started:
@@ -104,9 +105,11 @@ def page(checkpoints: list[Path]) -> Iterator[Page]:
 
 @pytest.fixture
 def image() -> bytes:
+    """A PNG file."""
     return image_bytes()
 
 
 @pytest.fixture
 def images_bytes() -> list[bytes]:
+    """Sixteen different PNG files."""
     return [image_bytes(seed) for seed in range(16)]

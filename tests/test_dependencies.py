@@ -66,12 +66,12 @@ def test_a_floor_below_a_known_vulnerability_would_be_noticed() -> None:
 
 
 def test_the_lock_file_has_a_version_above_the_floor_of_all_that_development_installs() -> None:
-    assert {"torch", "gradio", "optuna", "playwright", "pytest-xdist"} <= DEVELOPMENT.keys()
+    assert {"torch", "uvicorn", "optuna", "playwright", "pytest-xdist"} <= DEVELOPMENT.keys()
     assert too_low(DEVELOPMENT, LOCKED) == []
     assert len(LOCKED) > len(DEVELOPMENT) + 50  # and of what those need
 
 
-@pytest.mark.parametrize("package", ["gradio", "pytest-xdist", "torch"])
+@pytest.mark.parametrize("package", ["uvicorn", "pytest-xdist", "torch"])
 def test_a_lock_file_without_a_dependency_would_be_noticed(package: str) -> None:
     """The control of the test above, for an extra, a tool and a dependency."""
     assert too_low(DEVELOPMENT, {name: version for name, version in LOCKED.items() if name != package}) == [package]

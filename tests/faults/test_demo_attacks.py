@@ -1,4 +1,4 @@
-"""What others on this machine or in a browser may try on the page's server."""
+"""Attacks on the demo from other sites, other programs on this machine, and the network."""
 
 import asyncio
 import json
@@ -19,21 +19,18 @@ FORBIDDEN = [
     "/file=/etc/passwd",
     "/file=../../etc/passwd",
     "/file/etc/passwd",
-    "/gradio_api/file=/etc/passwd",
-    "/gradio_api/proxy=http://127.0.0.1:1/",
-    "/gradio_api/upload",
-    "/gradio_api/queue/join",
-    "/gradio_api/info",
-    "/gradio_api/openapi.json",
+    "/page.html",
+    "/app.py",
+    "/predict/",
     "/docs",
     "/openapi.json",
-    "/monitoring",
     "/assets/../../../../../../../etc/passwd",
     "/assets/..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd",
     "/assets/%252e%252e/%252e%252e/etc/passwd",
     "/assets/..\\..\\etc\\passwd",
     "/static//etc/passwd",
-    "/theme.css/../config",
+    "/page.css/../page.html",
+    "//page.css",
 ]
 OTHER_SITES = [
     {"origin": "http://evil.example"},
@@ -49,46 +46,48 @@ FORMS = ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded
 
 @pytest.mark.parametrize("path", FORBIDDEN)
 def test_nothing_but_the_page_can_be_fetched(page, path: str, tally: Callable) -> None:
-    status, body = page.ask(path, method="GET")
+    status, body = page.request(path, method="GET")
     assert status == 404
     assert b"root:" not in body
     tally("attacks refused")
 
 
 def test_the_page_itself_can_be_fetched(page) -> None:
-    assert page.ask("/", method="GET")[0] == 200
-    assert page.ask("/theme.css", method="GET")[0] == 200
+    assert page.request("/", method="GET")[0] == 200
+    assert page.request("/page.css", method="GET")[0] == 200
+    assert page.request("/page.js", method="GET")[0] == 200
+    assert page.request("/predict", method="GET")[0] == 405
 
 
-@pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/run/predict", "/login"])
-def test_gradios_own_routes_take_nothing(page, path: str, tally: Callable) -> None:
-    assert page.ask(path, b"{}", content_type="application/json")[0] == 405
+@pytest.mark.parametrize(("path", "status"), [("/", 405), ("/page.js", 405), ("/upload", 404), ("/predict/", 404)])
+def test_only_one_route_takes_uploads(page, path: str, status: int, image: bytes, tally: Callable) -> None:
+    assert page.request(path, image)[0] == status
     tally("attacks refused")
 
 
 @pytest.mark.parametrize("headers", OTHER_SITES)
-def test_another_sites_page_is_refused(page, image: bytes, headers: dict[str, str], tally: Callable) -> None:
-    assert page.ask(body=image, **headers)[0] == 403
-    assert page.ask(body=image, origin=f"http://127.0.0.1:{page.port}", sec_fetch_site="same-origin")[0] == 200
+def test_a_request_from_another_site_is_refused(page, image: bytes, headers: dict[str, str], tally: Callable) -> None:
+    assert page.request(body=image, **headers)[0] == 403
+    assert page.request(body=image, origin=f"http://127.0.0.1:{page.port}", sec_fetch_site="same-origin")[0] == 200
     tally("attacks refused")
 
 
 @pytest.mark.parametrize("kind", FORMS)
-def test_what_a_form_can_send_is_refused(page, image: bytes, kind: str, tally: Callable) -> None:
-    assert page.ask(body=image, content_type=kind)[0] == 415
+def test_a_type_that_forms_can_send_is_refused(page, image: bytes, kind: str, tally: Callable) -> None:
+    assert page.request(body=image, content_type=kind)[0] == 415
     tally("attacks refused")
 
 
-def test_another_site_gets_no_leave_to_ask(page, tally: Callable) -> None:
-    status, _ = page.ask(method="OPTIONS", origin="http://evil.example", access_control_request_method="POST")
+def test_a_preflight_request_is_refused(page, tally: Callable) -> None:
+    status, _ = page.request(method="OPTIONS", origin="http://evil.example", access_control_request_method="POST")
     assert status == 403
     tally("attacks refused")
 
 
-def test_a_path_or_address_in_place_of_bytes_is_no_image(page, tmp_path: Path, image: bytes, tally: Callable) -> None:
+def test_a_path_or_url_instead_of_bytes_is_not_opened(page, tmp_path: Path, image: bytes, tally: Callable) -> None:
     (tmp_path / "secret.png").write_bytes(image)
     for text in (tmp_path / "secret.png", json.dumps({"path": str(tmp_path / "secret.png")}), "http://127.0.0.1/a.png"):
-        assert page.ask(body=str(text).encode())[0] == 422
+        assert page.request(body=str(text).encode())[0] == 422
         tally("attacks refused")
 
 
@@ -101,9 +100,9 @@ def test_an_upload_that_is_too_large_is_refused(page, tally: Callable) -> None:
             tally("attacks refused")
 
 
-def test_slow_uploads_end_and_others_are_answered_meanwhile(page, image: bytes, tally: Callable) -> None:
+def test_slow_uploads_time_out_while_others_are_answered(page, image: bytes, tally: Callable) -> None:
     slow = [_connect(page, "Content-Length: 1000") for _ in range(8)]
-    assert page.ask(body=image)[0] == 200
+    assert page.request(body=image)[0] == 200
     for connection in slow:
         connection.settimeout(10)
         assert b" 408 " in connection.recv(200)
@@ -111,48 +110,48 @@ def test_slow_uploads_end_and_others_are_answered_meanwhile(page, image: bytes, 
         tally("attacks refused")
 
 
-def test_more_uploads_than_there_are_places_are_turned_away_and_forgotten(page, image: bytes, tally: Callable) -> None:
+def test_uploads_beyond_the_limit_are_refused_until_others_leave(page, image: bytes, tally: Callable) -> None:
     slow = [_connect(page, "Content-Length: 1000") for _ in range(16)]
     time.sleep(0.3)
-    status, body = page.ask(body=image)
+    status, body = page.request(body=image)
     assert status == 503
     assert "Too many" in json.loads(body)["error"]
     tally("attacks refused")
     for connection in slow:
         connection.close()
     deadline = time.monotonic() + 10
-    while page.ask(body=image)[0] != 200:
+    while page.request(body=image)[0] != 200:
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def test_many_at_once_get_the_answers_of_one_at_a_time(page, images_bytes: list[bytes]) -> None:
-    alone = [page.answer(content) for content in images_bytes]
+def test_concurrent_uploads_get_the_predictions_of_sequential_ones(page, images_bytes: list[bytes]) -> None:
+    alone = [page.predict(content) for content in images_bytes]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(page.answer, images_bytes))
+        together = list(pool.map(page.predict, images_bytes))
     assert together == alone
 
 
-def test_no_file_is_made_for_an_upload(page, image: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
+def test_an_upload_is_not_written_to_disk(page, image: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
     watching = threading.Event()
 
-    def note(event: str, arguments: tuple) -> None:
+    def record(event: str, arguments: tuple) -> None:
         if watching.is_set() and event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
-            made.append(str(arguments[0]))
+            written.append(str(arguments[0]))
 
-    sys.addaudithook(note)
+    sys.addaudithook(record)
     watching.set()
     try:
-        page.answer(image)
-        assert not made
+        page.predict(image)
+        assert not written
         (tmp_path / "control").write_bytes(b"")
-        assert made  # the watcher works
+        assert written  # the hook works
     finally:
         watching.clear()
 
 
-# Controls: the same attacks where one protection is taken away
+# Negative controls: the same attacks with one protection removed
 
 
 @pytest.fixture
@@ -162,26 +161,13 @@ def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("unguarded")
 @pytest.mark.parametrize("headers", [*OTHER_SITES, *({"content_type": kind} for kind in FORMS)])
-def test_without_the_guard_another_sites_page_and_form_would_be_answered(page, image: bytes, headers: dict) -> None:
-    status, body = page.ask(body=image, **headers)
+def test_without_the_guard_other_sites_and_forms_would_get_predictions(page, image: bytes, headers: dict) -> None:
+    status, body = page.request(body=image, **headers)
     assert status == 200
     assert json.loads(body)["networks"]
 
 
-@pytest.mark.usefixtures("unguarded")
-def test_without_the_guard_anybody_could_leave_files_here(page, image: bytes) -> None:
-    assert page.ask("/gradio_api/info", method="GET")[0] == 200
-    lines = ["--x", 'Content-Disposition: form-data; name="files"; filename="a.png"', "", ""]
-    body = "\r\n".join(lines).encode() + image + b"\r\n--x--\r\n"
-    status, answer = page.ask("/gradio_api/upload", body, content_type="multipart/form-data; boundary=x")
-    assert status == 200
-    (made,) = map(Path, json.loads(answer))
-    assert made.read_bytes() == image
-    made.unlink()
-    made.parent.rmdir()
-
-
-def test_without_the_limit_an_upload_of_any_size_would_be_taken_in(page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_size_limit_a_large_upload_would_be_received(page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "MAX_BYTES", 10**12)
     with _connect(page, "Transfer-Encoding: chunked") as connection:
         _send_21_megabytes(connection)
@@ -189,7 +175,7 @@ def test_without_the_limit_an_upload_of_any_size_would_be_taken_in(page, monkeyp
         assert b" 422 " in connection.recv(200)  # all of it was received, and is no image
 
 
-def test_without_the_time_limit_a_slow_upload_would_keep_its_place(page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_time_limit_a_slow_upload_would_stay_in_the_queue(page, monkeypatch: pytest.MonkeyPatch) -> None:
     async def patient(work: Awaitable[bytes], seconds: float) -> bytes:
         return await work
 
@@ -200,12 +186,14 @@ def test_without_the_time_limit_a_slow_upload_would_keep_its_place(page, monkeyp
             connection.recv(200)
 
 
-def test_without_the_places_every_upload_would_be_kept(page, image: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = uploads.MAX_WAITING
+def test_without_the_queue_limit_every_upload_would_be_accepted(
+    page, image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = uploads.MAX_WAITING
     monkeypatch.setattr(uploads, "MAX_WAITING", 10**6)
-    slow = [_connect(page, "Content-Length: 1000") for _ in range(2 * places)]
+    slow = [_connect(page, "Content-Length: 1000") for _ in range(2 * limit)]
     time.sleep(0.3)
-    assert page.ask(body=image)[0] == 200
+    assert page.request(body=image)[0] == 200
     for connection in slow:
         connection.close()
 
@@ -217,6 +205,6 @@ def _send_21_megabytes(connection: socket.socket) -> None:
 
 def _connect(page, head: str) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", page.port), timeout=20)
-    lines = ["POST /answer HTTP/1.1", f"Host: 127.0.0.1:{page.port}", "Content-Type: application/octet-stream", head]
+    lines = ["POST /predict HTTP/1.1", f"Host: 127.0.0.1:{page.port}", "Content-Type: application/octet-stream", head]
     connection.sendall("\r\n".join([*lines, "", ""]).encode())
     return connection

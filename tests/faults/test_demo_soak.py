@@ -1,11 +1,11 @@
-"""Many uploads: every answer is that of predict, and memory does not grow."""
+"""Many uploads: each prediction is that of the predict command, and nothing of an upload is kept."""
 
-import ctypes
 import gc
 import io
 import json
 import os
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,88 +15,111 @@ from PIL import Image
 
 from demo_page import Page
 
-AT_ONCE = 8
+CLIENTS = 8
 IMAGES = 20
-WARMING = 40
-GROWTH_BYTES = 16_000_000
-"""The allocator's own ups and downs; the pixels of 23 uploads are more."""
+WARMUP = 40
+WIDTH, HEIGHT = 600, 400
 
 
 def noise(seed: int) -> bytes:
-    """Return a JPEG file of 600 x 400 pixels of noise, which no compression makes small."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (400, 600, 3), dtype=np.uint8)
+    """Return a JPEG file of noise, which no compression makes small."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "jpeg", quality=90)
     return file.getvalue()
 
 
-def memory_bytes() -> int:
-    """Return what this process holds, without what its allocator keeps for later."""
+@pytest.fixture
+def traced() -> Iterator[None]:
+    """Count the bytes that Python objects and NumPy arrays allocate."""
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+def count_kept() -> tuple[int, int]:
+    """Return the live PIL images, whose pixels are not traced, and the traced bytes."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return sum(issubclass(type(thing), Image.Image) for thing in gc.get_objects()), tracemalloc.get_traced_memory()[0]
 
 
 def check_uploads(page: Page, contents: list[bytes], expected: list[list], uploads: int) -> None:
-    """Upload and compare every answer with that of each network for the image; then look at what is left."""
+    """Upload and compare each prediction of each network with the expected one; then look at what is left."""
 
     def upload(number: int) -> list:
-        return [network["top5"] for network in page.answer(contents[number % len(contents)])["networks"]]
+        return [network["top5"] for network in page.predict(contents[number % len(contents)])["networks"]]
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(upload, range(WARMING)))  # what is set aside once is no growth
-        before, handles = memory_bytes(), len(os.listdir("/proc/self/fd"))
-        answers = list(pool.map(upload, range(uploads)))
-    grown = memory_bytes() - before
-    assert answers == [[network[number % len(contents)] for network in expected] for number in range(uploads)]
-    assert grown < GROWTH_BYTES, f"{grown / 1e6:.1f} MB more after {uploads} uploads"
-    assert len(os.listdir("/proc/self/fd")) <= handles + AT_ONCE
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(upload, range(WARMUP)))  # allocations that are made once
+        images, traced_bytes = count_kept()
+        handles = len(os.listdir("/proc/self/fd"))
+        predictions = list(pool.map(upload, range(uploads)))
+    assert predictions == [[network[number % len(contents)] for network in expected] for number in range(uploads)]
+    images_now, traced_bytes_now = count_kept()
+    assert images_now <= images, "images are kept"
+    assert traced_bytes_now - traced_bytes < uploads * len(contents[0]) / 4, "the bytes of uploads are kept"
+    assert len(os.listdir("/proc/self/fd")) <= handles + CLIENTS
 
 
 @pytest.fixture(scope="module")
 def contents() -> list[bytes]:
+    """JPEG files of about 200 kB."""
     return [noise(number) for number in range(IMAGES)]
 
 
 @pytest.fixture
 def expected(page: Page, contents: list[bytes], deepbloom: Callable, tmp_path: Path) -> list[list]:
-    """What predict says of every image, for each network of the page."""
+    """The top 5 of the predict command for each image and each network of the page."""
     (tmp_path / "images").mkdir()
     for number, content in enumerate(contents):
         (tmp_path / "images" / f"{number:03d}.jpg").write_bytes(content)
-    answers = []
+    predictions = []
     for place, checkpoint in enumerate(page.checkpoints):
         folder = tmp_path / f"out{place}"
         arguments = (f"ckpt={checkpoint}", f"image={tmp_path / 'images'}", f"output_dir={folder}", "batch_size=1")
         code, _, messages = deepbloom("predict", *arguments)
         assert code == 0, messages
-        answers.append([row["top5"] for row in json.loads((folder / "predictions.json").read_text())])
-    assert answers[0][0] != answers[0][1]
-    return answers
+        predictions.append([row["top5"] for row in json.loads((folder / "predictions.json").read_text())])
+    assert predictions[0][0] != predictions[0][1]
+    return predictions
 
 
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("uploads", [60, pytest.param(1000, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
-def test_uploads_are_answered_as_by_predict_without_growth(
+def test_uploads_get_the_predictions_of_predict_and_are_not_kept(
     page: Page, contents: list[bytes], expected: list[list], uploads: int, tally: Callable
 ) -> None:
     check_uploads(page, contents, expected, uploads)
-    tally("uploads to the demo answered as by predict", uploads)
+    tally("uploads to the demo predicted as by predict", uploads)
 
 
-def test_a_page_that_keeps_its_images_is_noticed(
-    page: Page, contents: list[bytes], expected: list[list], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (bytes, "the bytes of uploads are kept"),
+        (lambda content: Image.open(io.BytesIO(content)), "images_now <= images"),
+    ],
+)
+def test_a_page_that_keeps_its_uploads_is_noticed(
+    page: Page,
+    contents: list[bytes],
+    expected: list[list],
+    monkeypatch: pytest.MonkeyPatch,
+    keep: Callable[[bytes], object],
+    message: str,
 ) -> None:
-    """The control: the pixels of every upload are kept."""
+    """The negative control: the bytes or the images of each upload are kept."""
     from deepbloom.demo import app
 
-    kept: list[np.ndarray] = []
-    honest = app.answer
+    kept: list[object] = []
+    original = app.predict_image
 
     def keeping(content: bytes, *arguments: object) -> dict:
-        kept.append(np.array(Image.open(io.BytesIO(content))))
-        return honest(content, *arguments)
+        kept.append(keep(content))
+        return original(content, *arguments)
 
-    monkeypatch.setattr(app, "answer", keeping)
-    with pytest.raises(AssertionError, match="MB more after 60 uploads"):
+    monkeypatch.setattr(app, "predict_image", keeping)
+    with pytest.raises(AssertionError, match=message):
         check_uploads(page, contents, expected, 60)
-    assert len(kept) == WARMING + 60
+    assert len(kept) == WARMUP + 60

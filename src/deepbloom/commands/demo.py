@@ -1,9 +1,8 @@
-"""``deepbloom demo``: a page on this machine to try networks with images of one's own."""
+"""``deepbloom demo``: a local web page that classifies images and shows heatmaps."""
 
 from deepbloom.config.commands import DemoConfig
-from deepbloom.demo.answers import load_networks
-from deepbloom.demo.app import import_gradio, serve
 from deepbloom.device import choose_device, use_cores
+from deepbloom.errors import ConfigError
 
 
 def run(config: DemoConfig) -> None:
@@ -12,11 +11,17 @@ def run(config: DemoConfig) -> None:
     Raises
     ------
     DeepBloomError
-        Gradio is not installed, a checkpoint cannot be used, or the port is taken.
+        The extra ``demo`` is not installed, a checkpoint cannot be used, or the port is taken.
     Stopped
-        By a signal: the way in which this command ends.
+        On SIGINT or SIGTERM, which is how this command ends.
     """
-    import_gradio()
+    try:
+        from deepbloom.demo.app import serve
+        from deepbloom.demo.predictions import load_networks
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"deepbloom demo needs the extra 'demo' ({error.name} is missing): pip install 'deepbloom[demo]'."
+        ) from error
     use_cores()
     networks = load_networks(config.checkpoints, choose_device(config.device))
-    serve(networks, config.port, lambda address: print(f"open {address}   (Ctrl-C ends it)", flush=True))
+    serve(networks, config.port, lambda url: print(f"open {url}   (Ctrl-C stops it)", flush=True))

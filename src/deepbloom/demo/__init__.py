@@ -1,1 +1,1 @@
-"""A page on this machine where one drops an image and sees what networks answer and where they look."""
+"""A local web page that classifies images and shows heatmaps."""

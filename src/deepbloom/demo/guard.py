@@ -1,70 +1,56 @@
-"""Who may ask the page's server for what: its own page only, at this machine's own address, and few things."""
+"""Middleware that serves the page to this machine's browser only and keeps other sites away from it."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Mapping
 
-Scope = MutableMapping[str, Any]
-App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PAGES = {"/", "/theme.css", "/config", "/favicon.ico"}
-FOLDERS = ("/assets/", "/static/")
-"""What the page consists of. Gradio's other routes (uploads, files, proxy, queue, documentation) do not exist here."""
-ANSWER = "/answer"
 UPLOAD_TYPE = "application/octet-stream"
-"""A type that another site's form cannot send, and its script only after asking, which is refused."""
-HEADERS = {
+"""Another site's form cannot send this type, and its script only after a preflight request, which is refused."""
+SECURITY_HEADERS: Mapping[str, str] = {
     "content-security-policy": (
-        "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-        "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; base-uri 'self'; "
-        "form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
+    "cache-control": "no-store",
 }
 
 
-def refusal(scope: Scope, port: int) -> tuple[int, str] | None:
-    """Return the HTTP status and the message with which a request is refused, or None for one to be answered.
+def refusal(method: str, headers: Headers, port: int) -> tuple[int, str] | None:
+    """Return the HTTP status and message that refuse a request, or None if it may pass.
 
-    A name that leads to this machine by another's doing (DNS rebinding) shows in Host; another site in Origin and
-    Sec-Fetch-Site.
+    DNS rebinding shows in Host; another site shows in Origin and Sec-Fetch-Site.
     """
-    headers: dict[str, list[str]] = {}
-    for name, value in scope["headers"]:
-        headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
     hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
-    if len(headers.get("host", [])) != 1 or headers["host"][0].lower() not in hosts:
+    if [host.lower() for host in headers.getlist("host")] not in [[host] for host in hosts]:
         return 403, f"This page is only at http://127.0.0.1:{port}."
-    if any(origin.lower() not in {f"http://{host}" for host in hosts} for origin in headers.get("origin", [])):
+    if any(origin.lower() not in {f"http://{host}" for host in hosts} for origin in headers.getlist("origin")):
         return 403, "Another site may not use this page."
-    path, method = scope["path"], scope["method"]
-    if path == ANSWER:
-        if headers.get("sec-fetch-site", ["same-origin"])[-1] != "same-origin":
-            return 403, "Another site may not use this page."
-        if method != "POST":
-            return 405, "Send an image."
-        if headers.get("content-type") != [UPLOAD_TYPE]:
-            return 415, f"Send the image's bytes as {UPLOAD_TYPE}."
+    if method in ("GET", "HEAD"):
         return None
-    if method not in ("GET", "HEAD"):
-        return 405, "There is nothing to send to here."
-    strange = ".." in path or "\\" in path or "//" in path or "\0" in path or "%" in path
-    if strange or not (path in PAGES or path.startswith(FOLDERS)):
-        return 404, "There is nothing here."
+    if method != "POST":
+        return 405, "Use GET or POST."
+    if any(site != "same-origin" for site in headers.getlist("sec-fetch-site")):
+        return 403, "Another site may not use this page."
+    if headers.getlist("content-type") != [UPLOAD_TYPE]:
+        return 415, f"Send the bytes of an image as {UPLOAD_TYPE}."
     return None
 
 
 class Guard:
-    """ASGI middleware: refuses what `refusal` names, and adds headers that keep the page to itself."""
+    """ASGI middleware: refuses requests that `refusal` names and adds `SECURITY_HEADERS` to each response."""
 
-    def __init__(self, app: App, port: int) -> None:
+    def __init__(self, app: ASGIApp, port: int) -> None:
         self.app, self.port = app, port
 
-    async def __call__(self, scope: Scope, receive: Callable, send: Callable) -> None:
-        """Answer one request; other kinds of connection than HTTP are closed."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection; anything but HTTP is closed."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -72,26 +58,14 @@ class Guard:
             await send({"type": "websocket.close"})
             return
 
-        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                kept = [(name, value) for name, value in message["headers"] if name.lower() not in _REPLACED]
-                message["headers"] = [*kept, *_ADDED]
-                if not scope["path"].startswith(FOLDERS):
-                    message["headers"].append((b"cache-control", b"no-store"))
+                headers = MutableHeaders(scope=message)
+                headers.update(SECURITY_HEADERS)
+                if message["status"] >= 400:
+                    headers["connection"] = "close"  # do not wait for the rest of a refused upload
             await send(message)
 
-        refused = refusal(scope, self.port)
-        if refused is None:
-            await self.app(scope, receive, send_with_headers)
-            return
-        status, text = refused
-        body = text.encode()
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-        if scope["method"] != "GET":  # what may still be on its way is not waited for
-            headers.append((b"connection", b"close"))
-        await send_with_headers({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-
-
-_ADDED = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-_REPLACED = {name for name, _ in _ADDED} | {b"access-control-allow-origin", b"access-control-allow-credentials"}
+        refused = refusal(scope["method"], Headers(scope=scope), self.port)
+        app = self.app if refused is None else PlainTextResponse(refused[1], refused[0])
+        await app(scope, receive, send_with_headers)

@@ -1,16 +1,20 @@
-"""Images as they come in: so many bytes, so long, so many at once; in memory only, never a file."""
+"""The upload queue: limits on size, duration and number. Uploads stay in memory and are never written to disk."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
+
+from starlette.requests import Request
 
 from deepbloom.errors import DeepBloomError
 
 MAX_BYTES = 20_000_000
 UPLOAD_SECONDS = 30.0
-"""Longest time from an upload's first byte to its last."""
+"""Longest time from the first byte of an upload to its last."""
 MAX_WAITING = 16
-"""Uploads that are received, waiting or being answered; one is answered at a time."""
+"""Uploads that are being received, waiting or being processed; one is processed at a time."""
+
+T = TypeVar("T")
 
 
 class UploadRefused(DeepBloomError):
@@ -20,7 +24,7 @@ class UploadRefused(DeepBloomError):
     ----------
     message : str
     status : int
-        Of the HTTP answer.
+        HTTP status of the response.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -28,8 +32,8 @@ class UploadRefused(DeepBloomError):
         self.status = status
 
 
-class Desk:
-    """Takes uploads and hands them on one at a time.
+class UploadQueue:
+    """Receives uploads and processes them one at a time.
 
     Parameters
     ----------
@@ -39,53 +43,39 @@ class Desk:
 
     def __init__(self, seconds: float = UPLOAD_SECONDS) -> None:
         self.seconds = seconds
-        self._inside = 0
+        self._waiting = 0
         self._turn = asyncio.Lock()
 
-    async def answer(
-        self,
-        announced: str | None,
-        parts: AsyncIterator[bytes],
-        work: Callable[[bytes], Any],
-        gone: Callable[[], Awaitable[bool]],
-    ) -> Any:
-        """Return ``work`` of the uploaded bytes, run in a thread.
-
-        Parameters
-        ----------
-        announced : str or None
-            The upload's Content-Length.
-        parts : asynchronous iterator of bytes
-        work : callable
-        gone : asynchronous callable
-            Whether nobody waits for the answer any more: asked when the upload's turn has come.
+    async def process(self, request: Request, work: Callable[[bytes], T]) -> T:
+        """Return ``work(body)``, run in a thread. A client that has disconnected before its turn is skipped.
 
         Raises
         ------
         UploadRefused
-            See there. What ``work`` raises is passed on.
+            A limit is exceeded. Exceptions of ``work`` pass through.
         """
-        if announced and announced.isdecimal() and int(announced) > MAX_BYTES:
+        announced = request.headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > MAX_BYTES:
             raise _too_large()
-        if self._inside >= MAX_WAITING:
+        if self._waiting >= MAX_WAITING:
             raise UploadRefused("Too many images at once. Try again in a moment.", 503)
-        self._inside += 1
+        self._waiting += 1
         try:
             try:
-                content = await asyncio.wait_for(_read(parts), self.seconds)
+                content = await asyncio.wait_for(_read(request), self.seconds)
             except asyncio.TimeoutError as error:
                 raise UploadRefused(f"The upload took longer than {self.seconds:g} seconds.", 408) from error
             async with self._turn:
-                if await gone():
-                    raise UploadRefused("Nobody waits for this answer any more.", 499)
+                if await request.is_disconnected():
+                    raise UploadRefused("The client has disconnected.", 499)
                 return await asyncio.to_thread(work, content)
         finally:
-            self._inside -= 1
+            self._waiting -= 1
 
 
-async def _read(parts: AsyncIterator[bytes]) -> bytes:
+async def _read(request: Request) -> bytes:
     content = bytearray()
-    async for part in parts:
+    async for part in request.stream():
         content += part
         if len(content) > MAX_BYTES:
             raise _too_large()

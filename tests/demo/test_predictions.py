@@ -1,4 +1,4 @@
-"""What the page is told about an image, and what about a file that is none."""
+"""Predictions for an image, and error messages for files that are not images."""
 
 import base64
 import io
@@ -25,68 +25,71 @@ def predicted(deepbloom: Run, checkpoint: Path, folder: Path, content: bytes) ->
     return json.loads((folder / "predictions.json").read_text())[0]["top5"]
 
 
-def opened(address: str) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+def decode(url: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
 
 
-def test_both_networks_answer_as_predict_does(page, deepbloom: Run, tmp_path: Path) -> None:
+def test_both_networks_predict_the_same_as_the_predict_command(page, deepbloom: Run, tmp_path: Path) -> None:
     content = image_bytes()
-    said = page.answer(content)
-    for network, checkpoint in zip(said["networks"], page.checkpoints, strict=True):
+    result = page.predict(content)
+    for network, checkpoint in zip(result["networks"], page.checkpoints, strict=True):
         assert network["top5"] == predicted(deepbloom, checkpoint, tmp_path, content)
-    assert said["networks"][0]["top5"] != page.answer(image_bytes(1))["networks"][0]["top5"]
+    assert result["networks"][0]["top5"] != page.predict(image_bytes(1))["networks"][0]["top5"]
 
 
 def test_image_and_heatmap_come_back_in_their_sizes(page) -> None:
-    said = page.answer(image_bytes())
-    assert (said["width"], said["height"]) == opened(said["image"]).size == (30, 24)
-    assert opened(said["networks"][0]["heatmap"]).size == (32, 32)
-    assert said["networks"][0]["shown"] == said["networks"][0]["top5"][0]["class_name"]
+    result = page.predict(image_bytes())
+    assert (result["width"], result["height"]) == decode(result["image"]).size == (30, 24)
+    network = result["networks"][0]
+    assert decode(network["heatmap"]).size == (32, 32)
+    assert network["target"] == network["top5"][0]["class_name"]
+    assert network["target_confidence"] == network["top5"][0]["confidence"]
 
 
-def test_method_and_class_change_the_heatmap_but_not_the_answer(page) -> None:
-    first = page.answer(image_bytes(), "?target=iris&method=layercam")["networks"][0]
+def test_method_and_class_change_the_heatmap_but_not_the_prediction(page) -> None:
+    first = page.predict(image_bytes(), "?target=iris&method=layercam")["networks"][0]
     for query in ("?target=rose&method=layercam", "?target=iris&method=eigencam"):
-        other = page.answer(image_bytes(), query)["networks"][0]
+        other = page.predict(image_bytes(), query)["networks"][0]
         assert other["heatmap"] != first["heatmap"]
         assert other["top5"] == first["top5"]
 
 
 def test_a_network_that_does_not_know_the_class_says_so(page) -> None:
-    first, second = page.answer(image_bytes(), "?target=iris")["networks"]
-    assert first["shown"] == "iris"
+    first, second = page.predict(image_bytes(), "?target=iris")["networks"]
+    assert first["target"] == "iris"
     assert first["heatmap"]
     assert second["heatmap"] is None
     assert len(second["top5"]) == 5
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", image_bytes()[:200], b"GIF89a\1\0\1\0\0\0\0;"])
-def test_a_file_that_is_no_image_gets_a_sentence(page, content: bytes) -> None:
-    status, body = page.ask(body=content)
+def test_a_file_that_is_not_an_image_gets_a_message(page, content: bytes) -> None:
+    status, body = page.request(body=content)
     assert status == 422
     assert json.loads(body)["error"].startswith("Cannot read this file: ")
     assert b"Traceback" not in body
 
 
 @pytest.mark.parametrize("query", ["?target=nobody", "?method=__import__"])
-def test_an_unknown_choice_gets_a_sentence(page, query: str) -> None:
-    status, body = page.ask(f"/answer{query}", image_bytes())
+def test_an_unknown_choice_gets_a_message(page, query: str) -> None:
+    status, body = page.request(f"/predict{query}", image_bytes())
     assert status == 422
-    assert "Choose one from the list" in json.loads(body)["error"]
+    assert "Choices: " in json.loads(body)["error"]
 
 
-def test_a_image_of_too_many_pixels_is_refused_before_it_is_decoded(page) -> None:
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(page) -> None:
     file = io.BytesIO()
     Image.fromarray(np.zeros((9000, 9000), np.uint8)).save(file, "png", compress_level=1)
-    status, body = page.ask(body=file.getvalue())
+    status, body = page.request(body=file.getvalue())
     assert status == 422
     assert "80,000,000" in json.loads(body)["error"]
 
 
-def test_a_missing_gradio_is_named_with_the_extra(
+def test_a_missing_package_is_named_with_the_extra(
     deepbloom: Run, checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "deepbloom.demo.app", raising=False)
     code, _, err = deepbloom("demo", f"ckpt={checkpoints[0]}")
     assert code == 2
     assert "pip install 'deepbloom[demo]'" in err
@@ -101,10 +104,10 @@ def test_one_or_two_checkpoints_are_needed(deepbloom: Run, value: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", [2, 15])
-def test_a_signal_ends_the_command_with_its_code_and_leaves_nothing(
+def test_a_signal_ends_the_command_with_its_code_and_leaves_no_files(
     checkpoints: list[Path], tmp_path: Path, number: int
 ) -> None:
-    pytest.importorskip("gradio", reason="the extra 'demo' is not installed")
+    pytest.importorskip("uvicorn", reason="the extra 'demo' is not installed")
     command = [sys.executable, "-m", "deepbloom", "demo", f"ckpt={checkpoints[0]}", "port=0"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
