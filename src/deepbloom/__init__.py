@@ -1,14 +1,18 @@
 """DeepBloom: train, compare and explain image classifiers.
 
-``load_model`` and ``train`` are imported on first use, so that ``import deepbloom`` loads neither torch nor hydra.
+``recipe``, ``train`` and ``load_model`` are imported on first use: ``import deepbloom`` loads neither torch nor hydra.
 """
 
 from importlib import import_module
 
 __version__ = "0.1.0"
 
-_LAZY = {"load_model": "deepbloom.engine.checkpoint", "train": "deepbloom.commands.train"}
-__all__ = ["__version__", "load_model", "train"]
+_LAZY = {
+    "load_model": "deepbloom.engine.checkpoint",
+    "recipe": "deepbloom.cli.compose",
+    "train": "deepbloom.commands.train",
+}
+__all__ = ["__version__", "load_model", "recipe", "train"]
 
 
 def __getattr__(name: str) -> object:

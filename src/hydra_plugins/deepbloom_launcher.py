@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from deepbloom.signals import Stopped
 
@@ -72,7 +72,7 @@ class SubmittingSweeper(Sweeper):
         """
         from deepbloom.sweeps.grid import settle, submit
 
-        configs = submit([self._compose(overrides) for overrides in jobs])
+        configs = submit([self.compose(overrides) for overrides in jobs])
         folders = [str(config.output_dir) for config in configs]
         first_of = {folder: folders.index(folder) for folder in folders}
         for number, folder in enumerate(folders):
@@ -103,11 +103,14 @@ class SubmittingSweeper(Sweeper):
         lost = list(zip(configs, starts, strict=True))[len(results) :]
         return results + [result_from_folder(config, start) for config, start in lost]
 
-    def _compose(self, overrides: Sequence[str]) -> Any:
+    def compose(self, overrides: Sequence[str]) -> Any:
+        """Return the settings of one job."""
+        from deepbloom.cli.compose import typed
+
         job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(job):
             del job["hydra"]
-        return OmegaConf.to_object(job)
+        return typed("train", job, self.parse(list(overrides)))
 
     def parse(self, arguments: list[str]) -> list[Override]:
         return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
@@ -176,7 +179,7 @@ class OptunaSweeper(SubmittingSweeper):
         from deepbloom.errors import ConfigError
         from deepbloom.sweeps.grid import settle, submit
 
-        configs = [config for config in map(self._compose, jobs) if config.train.resume == "auto"]
+        configs = [config for config in map(self.compose, jobs) if config.train.resume == "auto"]
         if any(result and result.exit_code for result in settle([submit([config])[0] for config in configs])):
             raise ConfigError(
                 f"The study {self.study_name!r} in {self.storage} has a trial whose run is of other images or "

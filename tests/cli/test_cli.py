@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from deepbloom.cli import main as cli
+from deepbloom.config.commands import COMMANDS, Command, load
 from deepbloom.config.settings import AugmentConfig
 from deepbloom.data.resolution import train_resolutions
 from deepbloom.engine.checkpoint import MODEL_KIND, read_tensors, write_tensors
@@ -34,7 +35,18 @@ Run = Callable[..., tuple[int, str, str]]
         (["train", "data=imagefolder", "data.root=/nowhere"], ["/nowhere"]),
         (["train", "epochs"], ["'epochs'", "key=value"]),
         (["train", "optimizer.lr=${oc.env:HOME}"], ["oc.env"]),
-        (["train", "--experimental-rerun", "x.pickle"], ["pickle"]),
+        (["train", "--experimental-rerun", "x.pickle"], ["Unknown option", "--multirun", "--cfg job"]),
+        (["train", "--config-dir", "x"], ["Unknown option '--config-dir'", "--help"]),
+        (["eval", "-x"], ["Unknown option '-x'"]),
+        (["--frobnicate"], ["Unknown option '--frobnicate'", "--version"]),
+        (["train", "--cfg"], ["--cfg job"]),
+        (["train", "-m", "--cfg", "job"], ["exclude each other"]),
+        (["eval", "-m", "ckpt=a,b"], ["-m is for deepbloom train"]),
+        (["train", "seed=0,1"], ["add -m"]),
+        (["train", "hydra.run.dir=x"], ["Unknown key", "hydra.run.dir"]),
+        (["train", "ckpt=x"], ["Unknown key for deepbloom train 'ckpt'"]),
+        (["train", "model=null"], ["Unknown model 'null'"]),
+        (["train", "~model"], ["model has no value"]),
         (["eval"], ["ckpt=RUN_OR_FILE"]),
         (["eval", "ckpt=/nowhere"], ["/nowhere"]),
         (["predict", "ckpt=x"], ["image="]),
@@ -129,7 +141,7 @@ def test_a_batch_larger_than_the_data_is_refused_before_training(deepbloom: Run,
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_for_people(deepbloom: Run, command: str) -> None:
     code, out, _ = deepbloom(command, "--help")
     assert code == 0
@@ -147,9 +159,10 @@ def test_help_lists_the_choices(deepbloom: Run) -> None:
 def test_help_names_exactly_the_methods_there_are(deepbloom: Run) -> None:
     from deepbloom.explain.methods import METHODS
 
-    _, out, _ = deepbloom("gradcam", "--help")
-    (line,) = (line for line in out.splitlines() if line.startswith("Methods: "))
-    assert line.removeprefix("Methods: ").split(", ") == list(METHODS)
+    for command in ("gradcam", "explain"):
+        _, out, _ = deepbloom(command, "--help")
+        (line,) = (line for line in out.splitlines() if line.startswith("  method=gradcam|"))
+        assert line.removeprefix("  method=").split("|") == list(METHODS)
 
 
 def test_frozen_networks_see_images_as_they_are_unless_told_otherwise(deepbloom: Run) -> None:
@@ -214,20 +227,33 @@ def test_importing_the_package_loads_neither_torch_nor_hydra() -> None:
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize(
-    ("typed", "passed"),
-    [
-        ("image=a (1), b.jpg", "image='a (1), b.jpg'"),
-        ("image=grüße/ä.jpg", "image='grüße/ä.jpg'"),
-        ("ckpt=it's", r"ckpt='it\'s'"),
-        ("image=[a.jpg,b.jpg]", "image=[a.jpg,b.jpg]"),
-        ("image='already quoted'", "image='already quoted'"),
-        ("ckpt=outputs/run-1", "ckpt=outputs/run-1"),
-        ("train.epochs=3", "train.epochs=3"),
-    ],
-)
-def test_paths_need_no_quoting_by_hand(typed: str, passed: str) -> None:
-    assert cli.quote_path(typed) == passed
+THROWAWAY = """
+from dataclasses import dataclass
+
+@dataclass
+class CountConfig:
+    number: int = 3
+    '''How far to count.'''
+
+def run(config: CountConfig) -> None:
+    print(*range(config.number))
+"""
+
+
+def test_a_command_is_one_module_and_one_row(deepbloom: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "counting.py").write_text(THROWAWAY)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = load("counting:CountConfig")
+    row = Command("Count.", settings, ("deepbloom count number=5",), "counting:run")
+    monkeypatch.setitem(COMMANDS, "count", row)
+    assert "  count    Count.\n" in deepbloom("--help")[1]
+    _, out, _ = deepbloom("count", "--help")
+    assert "  deepbloom count number=5\n" in out
+    assert "  number=3\n      How far to count." in out
+    assert deepbloom("count", "number=4")[:2] == (0, "0 1 2 3\n")
+    assert deepbloom("count", "number=4", "--cfg", "job")[:2] == (0, "number: 4\n")
+    code, _, err = deepbloom("count", "numbr=4")
+    assert (code, "Did you mean 'number'?" in err) == (2, True)
 
 
 def test_a_bug_shows_its_traceback_and_exit_code_1(capsys: pytest.CaptureFixture) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepbloom import recipe
 from deepbloom.commands.train import log, train
-from deepbloom.config.settings import DataConfig, ModelConfig, RunConfig, TrainConfig
 from deepbloom.runs import folder as run_dir
 
 Run = Callable[..., tuple[int, str, str]]
@@ -50,9 +50,9 @@ def test_the_log_of_a_run_is_complete_at_any_level_of_the_caller(
     images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR, log.name)
-    options = TrainConfig(epochs=1, batch_size=8, num_threads=1, precision="fp32")
-    data = DataConfig("imagefolder", root=str(images))
-    folder = train(RunConfig(0, str(tmp_path / "run"), ModelConfig("scratch_cnn"), data, train=options))
+    options = {"epochs": 1, "batch_size": 8, "num_threads": 1, "precision": "fp32"}
+    data = {"data": "imagefolder", "data.root": images}
+    folder = train(recipe("scratch_cnn", output_dir=tmp_path / "run", train=options, **data))
     assert " INFO epoch   1/1" in (folder / "train.log").read_text()
     assert log.level == logging.ERROR
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from deepbloom import recipe
 from deepbloom.commands.runs import format_table, list_runs
-from deepbloom.config.settings import RunConfig
 from deepbloom.errors import RunError
 from deepbloom.runs import folder as run_dir
 
@@ -19,7 +19,7 @@ def begin(tmp_path):
     def write(name):
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
-        run_dir.write_config(folder, RunConfig())
+        run_dir.write_config(folder, recipe("mini_resnet"))
         run_dir.check_provenance(folder, {})
         (folder / run_dir.LAST).touch()
         (folder / run_dir.HISTORY).write_text("epoch,val_accuracy\n1,0.25\n2,0.5\n")

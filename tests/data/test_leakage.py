@@ -151,7 +151,9 @@ def test_over_the_folds_every_image_is_tested_exactly_once() -> None:
     tested = []
     for fold in range(5):
         data = prepare(
-            DataConfig(num_classes=7, images_per_class=23, imbalance=4.0, split=SplitConfig(folds=5, fold=fold)),
+            DataConfig(
+                "synthetic", num_classes=7, images_per_class=23, imbalance=4.0, split=SplitConfig(folds=5, fold=fold)
+            ),
             Preprocessing(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear"),
             0,
         )

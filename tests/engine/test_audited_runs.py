@@ -6,20 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deepbloom import recipe
 from deepbloom.commands import train as command
-from deepbloom.config.settings import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+from deepbloom.config.settings import RunConfig
 from deepbloom.engine import setup
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 
 
 def tiny(folder: Path) -> RunConfig:
-    return RunConfig(
-        output_dir=str(folder),
-        model=ModelConfig("scratch_cnn"),
-        data=DataConfig("synthetic", num_classes=2, images_per_class=10),
-        augment=AugmentConfig(0, False, 1),
-        train=TrainConfig(epochs=1, batch_size=7, num_threads=1, precision="fp32"),
+    return recipe(
+        "scratch_cnn",
+        output_dir=folder,
+        augment="none",
+        train={"epochs": 1, "batch_size": 7, "num_threads": 1, "precision": "fp32"},
+        **{"data.num_classes": 2, "data.images_per_class": 10},
     )
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from deepbloom.config.settings import AugmentConfig, RunConfig, TrainConfig
+from deepbloom import recipe
+from deepbloom.config.settings import AugmentConfig
 from deepbloom.data.batches import ImageBatches
 from deepbloom.data.preprocessing import Preprocessing, normalize
 from deepbloom.data.resolution import CopySchedule
@@ -97,7 +98,7 @@ def test_every_epoch_reads_what_the_frozen_part_makes_of_its_view(tmp_path: Path
 def test_views_are_planned_for_every_side(
     tmp_path: Path, sides: tuple[int, ...], epochs: int, wanted: int, views: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = RunConfig(train=TrainConfig(epochs=epochs, precision="fp32", feature_copies=wanted))
+    config = recipe("resnet18_partial", train={"epochs": epochs, "precision": "fp32", "feature_copies": wanted})
     caplog.set_level("INFO", "deepbloom")
     plan = feature_cache.plan(torch.nn.Conv2d(3, 5_000, 1), noise_batches(sides, epochs), 2, config, tmp_path)
     assert plan == Plan(views, "fp32")

@@ -58,7 +58,7 @@ def _train(network: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> 
 def test_the_optimizer_holds_exactly_what_trains() -> None:
     network = _network()
     network[0].requires_grad_(False)
-    optimizer = make_optimizer(network, OptimizerConfig())
+    optimizer = make_optimizer(network, OptimizerConfig("adamw", 1e-3, 0.05))
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert held == {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
 
@@ -81,7 +81,7 @@ def test_only_matrices_decay() -> None:
 
 
 def test_the_rate_is_set_as_a_share_of_its_peak() -> None:
-    optimizer = make_optimizer(_network(), OptimizerConfig(lr=1e-2))
+    optimizer = make_optimizer(_network(), OptimizerConfig("adamw", 1e-2, 0.05))
     for factor in (0.5, 0.1):
         set_lr(optimizer, factor)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-2 * factor] * 2)

@@ -20,6 +20,7 @@ from deepbloom.commands.train import train
 from deepbloom.config.settings import (
     AugmentConfig,
     DataConfig,
+    LoggerConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
@@ -44,16 +45,17 @@ def settings(images: Path, folder: Path, model: str = "scratch_cnn", **changes: 
     options |= {"checkpoint_seconds": 0.0, "num_workers": 0}
     seed = changes.pop("seed", 0)
     augment = changes.pop("augment", STOCHASTIC)
-    optimizer = changes.pop("optimizer", OptimizerConfig(weight_decay=0.01))
+    optimizer = changes.pop("optimizer", OptimizerConfig("adamw", 1e-3, 0.01))
     return RunConfig(
         seed=seed,
         output_dir=str(folder),
-        model=ModelConfig(model),
+        model=ModelConfig(model, "none"),
         data=DataConfig("imagefolder", root=str(images)),
         optimizer=optimizer,
         scheduler=SchedulerConfig("one_cycle"),
         augment=augment,
         train=TrainConfig(**(options | changes)),
+        logger=LoggerConfig("none"),
     )
 
 
@@ -236,7 +238,7 @@ def test_cached_and_uncached_frozen_parts_train_alike(images: Path, tmp_path: Pa
             tmp_path / feature_cache,
             "resnet18_partial",
             augment=AugmentConfig(0, False, 1, first_resolution=0.5),
-            optimizer=OptimizerConfig("sgd", lr=0.01),
+            optimizer=OptimizerConfig("sgd", 0.01, 0.05),
             ema_decay=0.0,
             feature_cache=feature_cache,
         )
@@ -298,7 +300,7 @@ def test_weights_that_are_no_numbers_are_never_saved(value: float, images: Path,
 
 def test_a_run_that_really_diverges_keeps_its_last_saved_state(images: Path, tmp_path: Path) -> None:
     config = settings(
-        images, tmp_path / "run", "mini_resnet", optimizer=OptimizerConfig("sgd", lr=1e12), checkpoint_seconds=60.0
+        images, tmp_path / "run", "mini_resnet", optimizer=OptimizerConfig("sgd", 1e12, 0.05), checkpoint_seconds=60.0
     )
     with pytest.raises(DivergedError, match="epoch 1"):
         train(config)

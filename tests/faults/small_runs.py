@@ -12,6 +12,7 @@ from torch import nn
 from deepbloom.config.settings import (
     AugmentConfig,
     DataConfig,
+    LoggerConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
@@ -61,12 +62,13 @@ def settings(
     options |= {"checkpoint_seconds": 0.0, "num_workers": 0}
     return RunConfig(
         output_dir=str(folder),
-        model=ModelConfig(model),
+        model=ModelConfig(model, "none"),
         data=DataConfig("imagefolder", root=str(images), pixel_cache=pixel_cache),
-        optimizer=OptimizerConfig(weight_decay=0.01, lr=0.01),
+        optimizer=OptimizerConfig("adamw", 0.01, 0.01),
         scheduler=SchedulerConfig("one_cycle"),
         augment=AugmentConfig(mixup_alpha=mixup),
         train=TrainConfig(**(options | train)),
+        logger=LoggerConfig("none"),
     )
 
 

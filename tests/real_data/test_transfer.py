@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deepbloom import recipe
 from deepbloom.commands.train import train
-from deepbloom.config.settings import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from deepbloom.data.sources.flowers102 import Flowers102
 
 
@@ -25,12 +25,13 @@ def test_imagenet_features_tell_flowers_apart_and_random_ones_do_not(
         for index in np.flatnonzero(flowers.targets == number)[:40]:
             shutil.copy(flowers.paths[index], folder)
     folder = train(
-        RunConfig(
-            output_dir=str(tmp_path / "run"),
-            model=ModelConfig("efficientnet_lite0_frozen", weights),
-            data=DataConfig("imagefolder", root=str(tmp_path / "images")),
-            optimizer=OptimizerConfig(lr=0.01),
-            train=TrainConfig(epochs=30, batch_size=16, num_threads=1, feature_copies=2),
+        recipe(
+            "efficientnet_lite0_frozen",
+            output_dir=tmp_path / "run",
+            data="imagefolder",
+            augment="crop",
+            train={"epochs": 30, "batch_size": 16, "num_threads": 1, "feature_copies": 2},
+            **{"model.weights": weights, "data.root": tmp_path / "images", "optimizer.lr": 0.01},
         )
     )
     test = json.loads((folder / "metrics.json").read_text())["test"]

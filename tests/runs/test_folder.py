@@ -2,24 +2,27 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from deepbloom import recipe
+from deepbloom.config.schema import from_dict
 from deepbloom.config.settings import (
-    AugmentConfig,
     DataConfig,
     ModelConfig,
     RunConfig,
     SplitConfig,
     TrainConfig,
-    from_dict,
 )
 from deepbloom.errors import ConfigError, RunError
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs import parsing
+
+BASE = recipe("mini_resnet")
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -46,20 +49,20 @@ def test_json_with_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_default_folder_follows_from_what_decides_the_result() -> None:
-    base = run_dir.default_folder(RunConfig())
-    assert base == run_dir.default_folder(RunConfig())
-    assert base == run_dir.default_folder(RunConfig(train=TrainConfig(num_workers=3, checkpoint_seconds=1)))
-    assert base == run_dir.default_folder(RunConfig(augment=AugmentConfig(rotation_degrees=20)))
-    assert base != run_dir.default_folder(RunConfig(seed=1))
-    assert base != run_dir.default_folder(RunConfig(train=TrainConfig(epochs=3)))
-    assert run_dir.default_folder(RunConfig(seed=1, model=ModelConfig("scratch_cnn"))).name.startswith(
+    base = run_dir.default_folder(BASE)
+    assert base == run_dir.default_folder(BASE)
+    assert base == run_dir.default_folder(replace(BASE, train=TrainConfig(num_workers=3, checkpoint_seconds=1)))
+    assert base == run_dir.default_folder(recipe("mini_resnet", augment="growing_crop"))
+    assert base != run_dir.default_folder(replace(BASE, seed=1))
+    assert base != run_dir.default_folder(replace(BASE, train=TrainConfig(epochs=3)))
+    assert run_dir.default_folder(replace(BASE, seed=1, model=ModelConfig("scratch_cnn", "none"))).name.startswith(
         "scratch_cnn-synthetic-s1-"
     )
 
 
 def test_never_resuming_gives_each_process_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = RunConfig(train=TrainConfig(resume="never"))
+    config = replace(BASE, train=TrainConfig(resume="never"))
     first = run_dir.default_folder(config)
     claimed = [run_dir.claim_folder(config) for _ in range(3)]  # nothing written yet: begun in the same moment
     assert claimed == [first, first.with_name(f"{first.name}-2"), first.with_name(f"{first.name}-3")]
@@ -68,7 +71,7 @@ def test_never_resuming_gives_each_process_a_folder_of_its_own(tmp_path: Path, m
 
 def test_the_name_tells_folds_apart_and_follows_from_split_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
     def folder(**split: int) -> Path:
-        return run_dir.default_folder(RunConfig(data=DataConfig(split=SplitConfig(**split))))
+        return run_dir.default_folder(replace(BASE, data=DataConfig("synthetic", split=SplitConfig(**split))))
 
     assert folder(folds=5, fold=2).name.startswith("mini_resnet-synthetic-s0-f2-")
     assert len({folder(), folder(seed=1), folder(folds=5), folder(folds=5, fold=1), folder(folds=4)}) == 5
@@ -78,7 +81,7 @@ def test_the_name_tells_folds_apart_and_follows_from_split_and_code(monkeypatch:
 
 
 def test_a_run_of_other_code_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = RunConfig(output_dir=str(tmp_path))
+    config = replace(BASE, output_dir=str(tmp_path))
     run_dir.write_config(tmp_path, config)
     run_dir.check_provenance(tmp_path, {})
     (tmp_path / run_dir.LAST).touch()
@@ -110,7 +113,7 @@ def test_with_the_state_before_only_changed_images_are_refused_too(tmp_path: Pat
 
 
 def test_with_the_state_before_only_other_code_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = RunConfig(output_dir=str(tmp_path))
+    config = replace(BASE, output_dir=str(tmp_path))
     run_dir.write_config(tmp_path, config)
     run_dir.check_provenance(tmp_path, {})
     (tmp_path / run_dir.PREVIOUS).touch()
@@ -136,7 +139,7 @@ def test_a_run_whose_provenance_is_damaged_is_not_gone_on_with(content: bytes | 
 def test_a_run_is_not_written_through_links(name: str, tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("canary")
     folder = tmp_path / "run"
-    config = RunConfig(output_dir=str(folder))
+    config = replace(BASE, output_dir=str(folder))
     folder.mkdir()
     run_dir.write_config(folder, config)
     (folder / name).symlink_to(tmp_path / "victim")
@@ -150,7 +153,7 @@ def test_a_run_is_not_written_through_links(name: str, tmp_path: Path) -> None:
 
 
 def test_pipes_in_a_run_folder_make_nobody_wait(tmp_path: Path) -> None:
-    config = RunConfig(output_dir=str(tmp_path))
+    config = replace(BASE, output_dir=str(tmp_path))
     for name in (run_dir.CONFIG, run_dir.FAILED, run_dir.PROVENANCE, run_dir.METRICS, run_dir.LOCK):
         os.mkfifo(tmp_path / name)
     assert run_dir.failure_reason(tmp_path) == ""
@@ -179,7 +182,7 @@ def test_whether_a_run_is_running_is_seen_without_disturbing_it(tmp_path: Path) 
 
 
 def test_the_written_config_builds_the_same_settings(tmp_path: Path) -> None:
-    config = RunConfig(seed=3, model=ModelConfig("scratch_cnn"), train=TrainConfig(epochs=7))
+    config = replace(BASE, seed=3, model=ModelConfig("scratch_cnn", "none"), train=TrainConfig(epochs=7))
     run_dir.write_config(tmp_path, config)
     assert from_dict(RunConfig, yaml.safe_load((tmp_path / "config.yaml").read_text())) == config
 

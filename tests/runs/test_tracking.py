@@ -3,16 +3,20 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from deepbloom.config.settings import LoggerConfig, RunConfig, TrainConfig
+from deepbloom import recipe
+from deepbloom.config.settings import LoggerConfig, TrainConfig
 from deepbloom.errors import ConfigError
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs import tracking
 from deepbloom.runs.tracking import Tracking
+
+BASE = recipe("mini_resnet")
 
 Run = Callable[..., tuple[int, str, str]]
 COLUMNS = ("epoch", "train_loss", "val_loss", "val_accuracy")
@@ -22,7 +26,7 @@ SECRET = "do-not-send-me"
 def write_run(folder: Path, epochs: int, complete: bool = False) -> None:
     """Write what training leaves after so many epochs."""
     folder.mkdir(parents=True, exist_ok=True)
-    run_dir.write_config(folder, RunConfig(seed=7, train=TrainConfig(epochs=3)))
+    run_dir.write_config(folder, replace(BASE, seed=7, train=TrainConfig(epochs=3)))
     rows = [{"epoch": n, "train_loss": 1 / n, "val_loss": 2 / n, "val_accuracy": n / 4} for n in range(1, epochs + 1)]
     atomic_files.write_csv(folder / run_dir.HISTORY, COLUMNS, rows)
     if complete:
@@ -173,8 +177,8 @@ def test_a_server_that_cannot_be_reached_does_not_bring_its_password_into_the_lo
 
 
 def test_where_results_are_sent_does_not_make_it_another_run() -> None:
-    sent = RunConfig(logger=LoggerConfig("mlflow", "http://localhost:5000"))
-    assert run_dir.run_hash(sent) == run_dir.run_hash(RunConfig())
+    sent = replace(BASE, logger=LoggerConfig("mlflow", "http://localhost:5000"))
+    assert run_dir.run_hash(sent) == run_dir.run_hash(BASE)
 
 
 def test_a_trained_run_reaches_tensorboard(deepbloom: Run, images: Path, tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 
+from deepbloom import recipe
 from deepbloom.config.settings import RunConfig
 from deepbloom.runs import folder as run_dir
 from deepbloom.signals import Stopped
@@ -21,6 +23,8 @@ from deepbloom.sweeps import grid as commands_sweep
 from deepbloom.sweeps.grid import JobResult, Submission, SweepError
 from deepbloom.sweeps.job import Ended
 from hydra_plugins.deepbloom_launcher import GridSweeper, SubmittedJob
+
+BASE = recipe("mini_resnet")
 
 LAUNCHERS = {
     "joblib": ["hydra.launcher.n_jobs=2"],
@@ -82,7 +86,7 @@ def test_what_a_launcher_lost_is_read_from_the_runs_folders(
 ) -> None:
     left = {"a": "", "b": run_dir.METRICS, "c": run_dir.LAST, "d": run_dir.FAILED, "e": run_dir.FAILED, "f": ""}
     left |= {"g": run_dir.LAST, "h": run_dir.FAILED}
-    configs = {name: RunConfig(output_dir=str(tmp_path / name)) for name in left}
+    configs = {name: replace(BASE, output_dir=str(tmp_path / name)) for name in left}
 
     def leave(name: str) -> None:
         (tmp_path / name).mkdir(exist_ok=True)
@@ -96,7 +100,7 @@ def test_what_a_launcher_lost_is_read_from_the_runs_folders(
     sweeper.task = SubmittedJob()
     returned = JobReturn(_return_value=JobResult(tmp_path / "a", 0, 1.0), status=JobStatus.COMPLETED)
     sweeper.launcher = Gone(lambda: [leave(name) for name in "bcde"], returned)
-    monkeypatch.setattr(sweeper, "_compose", lambda overrides: configs[overrides[0]])
+    monkeypatch.setattr(sweeper, "compose", lambda overrides: configs[overrides[0]])
     results = sweeper.launch([[name] for name in left])
     assert [result.outcome for result in results] == [
         *("done", "done", "killed", "diverged", "failed (1)"),
@@ -119,7 +123,7 @@ def test_a_sweep_stopped_while_a_launcher_has_its_jobs_ends_with_its_table(
 ) -> None:
     sweeper = GridSweeper()
     sweeper.task, sweeper.launcher = SubmittedJob(), Interrupted()
-    monkeypatch.setattr(sweeper, "_compose", lambda overrides: RunConfig(output_dir=str(tmp_path / overrides[0])))
+    monkeypatch.setattr(sweeper, "compose", lambda overrides: replace(BASE, output_dir=str(tmp_path / overrides[0])))
     monkeypatch.setattr(sweeper, "parse", OverridesParser.create().parse_overrides)
     with pytest.raises(SweepError) as caught:
         sweeper.sweep(["seed=0,1"])
@@ -133,7 +137,7 @@ def test_a_job_is_the_one_that_was_submitted_and_runs_where_the_sweep_was_starte
     """It is carried to another process as bytes; the folder and environment it finds there are others."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DEEPBLOOM_CACHE", str(tmp_path / "cache"))
-    carried = pickle.dumps(Submission([RunConfig(seed=seed, output_dir=f"outputs/{seed}") for seed in (0, 1)]))
+    carried = pickle.dumps(Submission([replace(BASE, seed=seed, output_dir=f"outputs/{seed}") for seed in (0, 1)]))
     monkeypatch.chdir("/")
     monkeypatch.setenv("DEEPBLOOM_CACHE", "/elsewhere")
     seen = []

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from deepbloom import recipe
 from deepbloom.config.settings import RunConfig
 from deepbloom.errors import RunError
 from deepbloom.models.registry import model_names
@@ -166,7 +167,7 @@ def test_a_complete_run_on_other_images_is_refused_and_left_as_it_is(
 
 
 def test_a_job_refuses_code_that_changed_after_the_sweep_began(work_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asdict(RunConfig()))))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asdict(recipe("mini_resnet")))))
     with pytest.raises(RunError, match="code has changed since this sweep was started"):
         sweep_job.run_submitted("other code", "", str(work_in / "reason"))
     assert (work_in / "reason").read_text().startswith("RunError: DeepBloom's code has changed")

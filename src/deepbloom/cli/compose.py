@@ -1,74 +1,189 @@
-"""The only module that imports hydra and omegaconf: from the command line's overrides to one typed config."""
+"""From overrides, or from Python values, to typed settings: the only module of the package that imports hydra."""
 
 import os
-import sys
-from collections.abc import Callable
-from dataclasses import is_dataclass
-from typing import get_type_hints
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
 
-import hydra
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from deepbloom.cli import help as help_text
 from deepbloom.config.commands import COMMANDS
-from deepbloom.config.settings import DataConfig
+from deepbloom.config.groups import conf_dir, defaults_list, groups_of
+from deepbloom.config.schema import check_read, expand_home, flatten, from_dict, keys, text_keys, update_nested
+from deepbloom.config.settings import RunConfig
 from deepbloom.errors import ConfigError, DeepBloomError, unknown
 
-FLAGS_WITH_VALUE = (
-    "--cfg",
-    "-c",
-    "--package",
-    "-p",
-    "--config-dir",
-    "-cd",
-    "--info",
-    "-i",
-    "--shell-completion",
-    "-sc",
-)
-EXCLUSIVE = ("--run", "-r", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
-"""Each asks for something else than a multirun does."""
-FLAGS = ("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--version")
+_QUOTED = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
+_LIST = rf"""\[(?:{_QUOTED}|\$\{{[^}}]*\}}|[^\[\]])*\]"""
+_ELEMENT = re.compile(rf"(?:\A|,)\s*({_QUOTED}|{_LIST}|(?:\$\{{[^}}]*\}}|[^,])*?)\s*(?=,|\Z)", re.DOTALL)
 
 
-def run(command: str, arguments: list[str], task: Callable[[object], object]) -> None:
-    """Compose the config of ``command`` and hand it, typed and checked, to ``task``; once per job in a multirun.
+def recipe(name: str, /, **overrides: object) -> RunConfig:
+    """Return the settings of ``deepbloom train model=NAME``.
+
+    Parameters
+    ----------
+    name : str
+        A model's name, such as ``mini_resnet``.
+    **overrides : object
+        Settings by key: names of groups (``data="imagefolder"``), dotted keys (``**{"data.root": "photos"}``) or nested
+        dicts (``train={"epochs": 3}``). Values are Python objects and are never parsed.
 
     Raises
     ------
     ConfigError
-        An override, a key, a value or a name is wrong.
+        A key, a name or a value is wrong, or nothing reads the key in this combination.
     """
-    for name, schema in COMMANDS.items():
-        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
-    OmegaConf.clear_resolver("oc.env")  # what the environment holds must not end up in a run's files
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # have errors raised, not printed
-    _check_overrides(command, arguments)
+    groups, known, values = groups_of(RunConfig), {key.name for key in keys(RunConfig)}, flatten(overrides)
+    chosen = {"model": name} | {key: values.pop(key) for key in list(values) if key in groups}
+    for group, choice in chosen.items():
+        if choice not in groups[group]:
+            raise ConfigError(unknown(group, choice, groups[group]))
+    for key in values:
+        if key not in known:
+            raise ConfigError(unknown("key", key, known | groups.keys()))
+    with _initialized("train"), _readable_errors():
+        composed = hydra_compose("train", [f"{group}={choice}" for group, choice in chosen.items()])
+    return cast(RunConfig, _typed("train", composed, values))
 
-    failures: list[Exception] = []
 
-    def run_typed(composed: DictConfig) -> None:
+def compose(command: str, arguments: Sequence[str]) -> Any:
+    """Return the typed settings of ``command`` for overrides as typed on a command line.
+
+    Raises
+    ------
+    ConfigError
+        An override cannot be read, a key, a name or a value is wrong, or nothing reads the key in this combination.
+    """
+    overrides = _read(command, arguments, multirun=False)
+    with _initialized(command), _readable_errors():
+        composed = hydra_compose(command, [_for_hydra(command, override) for override in overrides])
+    return typed(command, composed, overrides)
+
+
+def multirun(command: str, arguments: Sequence[str]) -> None:
+    """Hand overrides with several values to Hydra's sweeper and launcher; see `hydra_plugins.deepbloom_launcher`.
+
+    Raises
+    ------
+    DeepBloomError
+        As for `compose`, or not every job was done.
+    """
+    overrides = [str(override.input_line) for override in _read(command, arguments, multirun=True)]
+    with _initialized(command), _readable_errors():
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        hydra.multirun(command, lambda _: None, overrides, with_log_configuration=False)
+
+
+def typed(command: str, composed: DictConfig, overrides: Sequence[Override]) -> Any:
+    """Return a composed config as the command's dataclass, checked; ``overrides`` are those that a person gave."""
+    given = [override.key_or_group for override in overrides if not override.is_delete()]
+    return _typed(command, composed, {}, given)
+
+
+def _typed(command: str, composed: DictConfig, values: dict[str, object], given: Iterable[str] = ()) -> Any:
+    schema = COMMANDS[command].settings
+    with _readable_errors():
+        content = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    for key, value in flatten(content).items():
+        if key in text_keys(schema, "path"):
+            update_nested(content, key, expand_home(value))
+    for key, value in values.items():
+        update_nested(content, key, value)
+    settings: Any = from_dict(schema, content)
+    check_read(settings, [*given, *values])
+    return settings
+
+
+@contextmanager
+def _initialized(command: str) -> Iterator[None]:
+    """Let Hydra find the YAML files and the settings of ``command``."""
+    schema, store = COMMANDS[command].settings, ConfigStore.instance()
+    store.store(name=f"{command}_schema", node=schema)
+    if not (conf_dir() / f"{command}.yaml").exists():
+        store.store(name=command, node={"defaults": [f"{command}_schema", *defaults_list(schema), "_self_"]})
+    with initialize_config_dir(str(conf_dir().absolute()), job_name=command, version_base="1.3"):
+        OmegaConf.clear_resolver("oc.env")  # values from the environment must not end up in a run's files
+        yield
+
+
+def _read(command: str, arguments: Sequence[str], multirun: bool) -> list[Override]:
+    """Parse overrides, and refuse unknown keys and names with a suggestion, before Hydra does."""
+    parser, schema = OverridesParser.create(), COMMANDS[command].settings
+    groups, known, texts = groups_of(schema), {key.name for key in keys(schema)}, text_keys(schema)
+    overrides = []
+    for argument in arguments:
         try:
-            task(OmegaConf.to_object(composed))
-        except Exception as error:  # raised below: Hydra would print lines of its own around it
-            failures.append(error)
+            override = parser.parse_override(quote_text(argument, texts, multirun))
+        except HydraException as error:
+            raise ConfigError(
+                f"Cannot read {argument!r}: expected key=value. Quote a value that holds special characters: "
+                """'key="value (1)"'."""
+            ) from error
+        overrides.append(override)
+        key = override.key_or_group
+        if multirun and (key.startswith(("hydra.", "hydra/"))):
+            continue
+        if key not in known and key not in groups:
+            raise ConfigError(unknown(f"key for deepbloom {command}", key, known | groups.keys()))
+        if override.is_sweep_override():
+            if not multirun:
+                more = "add -m to run each of them" if COMMANDS[command].multirun else "give one"
+                raise ConfigError(f"{argument} names several values: {more}.")
+        elif key in groups and not override.is_delete():
+            value = override.value()
+            name = "null" if value is None else value.text if isinstance(value, QuotedString) else str(value)
+            if name not in groups[key]:
+                raise ConfigError(unknown(key, name, groups[key]))
+    return overrides
 
-    if command in ("eval", "explain"):  # their data settings start empty: what is given is added to them
-        arguments = [f"++{argument}" if argument.startswith("data.") else argument for argument in arguments]
-    sys.argv = [f"deepbloom {command}", *arguments]
+
+def _for_hydra(command: str, override: Override) -> str:
+    """Return the override; in a dict of changes, which starts empty, a key is added rather than changed."""
+    changes = {key.name for key in keys(COMMANDS[command].settings) if key.field.metadata.get("changes")}
+    adds = override.key_or_group.partition(".")[0] in changes and "." in override.key_or_group
+    return f"{'++' if adds and not override.is_add() else ''}{override.input_line}"
+
+
+def quote_text(argument: str, texts: Iterable[str], multirun: bool) -> str:
+    """Return an override with the value of a text key quoted, so that Hydra takes it exactly as typed.
+
+    Quoted values stay as they are, ``${...}`` remains an interpolation, and the elements of a list ``[a,b]`` are quoted
+    one by one, unless a file or folder has exactly that name. In a multirun, commas separate values.
+    """
+    key, sign, value = argument.partition("=")
+    if not sign or key.lstrip("+") not in texts:
+        return argument
+    values = _ELEMENT.findall(value) if multirun else [value]
+    return f"{key}={','.join(map(_quote, values))}"
+
+
+def _quote(value: str) -> str:
+    if re.fullmatch(_QUOTED, value, re.DOTALL):
+        return value
+    if value.startswith("[") and value.endswith("]") and not os.path.lexists(value):
+        return f"[{','.join(map(_quote, _ELEMENT.findall(value[1:-1]))) if value[1:-1].strip() else ''}]"
+    literal = re.sub(r"\$\{(?![^{}]*\})", r"\\${", value)  # what is not closed is no interpolation
+    return QuotedString(literal, Quote.single).with_quotes()
+
+
+@contextmanager
+def _readable_errors() -> Iterator[None]:
+    """Raise what Hydra and OmegaConf find wrong as a `ConfigError` of one line."""
     try:
-        hydra.main(version_base="1.3", config_path=str(help_text.conf_dir()), config_name=command)(run_typed)()
-    except DeepBloomError:
-        raise
+        yield
     except (HydraException, OmegaConfBaseException) as error:
         raise _readable(error) from error
-    if failures:
-        failure = failures[0]
-        raise _readable(failure) if isinstance(failure, OmegaConfBaseException) else failure
 
 
 def _readable(error: Exception) -> DeepBloomError:
@@ -83,52 +198,3 @@ def _readable(error: Exception) -> DeepBloomError:
             return ConfigError(f"{cause.full_key}: {str(cause.msg).splitlines()[0]}.")
         cause = cause.__cause__
     return ConfigError(str(error).splitlines()[0])
-
-
-def _known_keys(schema: type, prefix: str = "") -> set[str]:
-    keys: set[str] = set()
-    for name, kind in get_type_hints(schema).items():
-        if name == "data" and not is_dataclass(kind):
-            kind = DataConfig  # eval's data: any of these may differ from the run's
-        keys.add(f"{prefix}{name}")
-        if is_dataclass(kind):
-            keys |= _known_keys(kind, f"{prefix}{name}.")  # type: ignore[arg-type]
-    return keys
-
-
-def _check_overrides(command: str, arguments: list[str]) -> None:
-    """Refuse an override that cannot be read, an unknown key or an unknown name, before Hydra does."""
-    parser, groups, keys = OverridesParser.create(), help_text.groups_of(command), _known_keys(COMMANDS[command])
-    sweep = "-m" in arguments or "--multirun" in arguments
-    if sweep and command != "train":
-        raise ConfigError(f"-m is for deepbloom train; deepbloom {command} takes one value for each key.")
-    modes = {argument.partition("=")[0] for argument in arguments} & {"-m", "--multirun", *EXCLUSIVE}
-    if len(modes) > 1:
-        raise ConfigError(f"{' and '.join(sorted(modes))} exclude each other: give one of them.")
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        if before in FLAGS_WITH_VALUE:
-            continue
-        if argument.startswith("-"):
-            flag = argument.partition("=")[0]
-            if flag not in FLAGS_WITH_VALUE + FLAGS:
-                raise ConfigError(unknown(f"option for deepbloom {command}", flag, FLAGS_WITH_VALUE + FLAGS))
-            continue
-        try:
-            override = parser.parse_override(argument)
-        except (OverrideParseException, HydraException) as error:
-            raise ConfigError(
-                f"Cannot read {argument!r}: expected key=value. Quote a value that holds special signs: "
-                """'key="value (1)"'."""
-            ) from error
-        key = override.key_or_group
-        if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
-            continue
-        if key not in keys and key not in groups:
-            raise ConfigError(unknown(f"key for deepbloom {command}", key, keys | groups.keys()))
-        if override.is_sweep_override():
-            if not sweep:
-                raise ConfigError(f"{argument} names several values: add -m to train with each of them.")
-            continue
-        value = getattr(override.value(), "text", override.value())  # a quoted text holds it there
-        if key in groups and value is not None and str(value) not in groups[key]:
-            raise ConfigError(unknown(key, value, groups[key]))

@@ -3,29 +3,16 @@
 import errno
 import io
 import logging
-import os
-import re
 import sys
 import traceback
 from collections.abc import Callable
-from importlib import import_module
+from dataclasses import asdict, dataclass, field
 
 from deepbloom import __version__
+from deepbloom.config.commands import COMMANDS, load
 from deepbloom.errors import ConfigError, DeepBloomError, unknown
 from deepbloom.signals import StopRequest
 
-COMMANDS = {
-    "train": "Train a network, or several with -m, and test it once.",
-    "eval": "Measure a trained network on its test part again.",
-    "predict": "Name the flowers in images.",
-    "gradcam": "Show where a network looks, as a heatmap over the image.",
-    "explain": "Measure on the test part how far heatmaps can be believed.",
-    "runs": "List runs and their state: complete, running, partial, failed or damaged.",
-    "demo": "Open a page on this machine: drop an image, see answers and heatmaps.",
-    "report": "Compare runs: a table, curves and figures.",
-    "data": "Show what images there are, how they are split, and whether they can be read.",
-    "doctor": "Show versions, device, where data and weights are, and what is missing.",
-}
 DISK_FAULTS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -37,9 +24,8 @@ DISK_FAULTS = (
     errno.ENAMETOOLONG,
     errno.ELOOP,
 )
-"""Nobody's bug: errors of the system that a person can do something about."""
-PATH_KEYS = ("ckpt", "image", "output_dir", "runs", "masks", "data.root", "data.pixel_cache", "model.weights")
-NAME_KEYS = ("target", "contrast")
+"""OS errors the user can fix."""
+FLAGS = ("-m", "--multirun", "-h", "--help", "--cfg job", "--version")
 
 
 def main() -> None:
@@ -77,46 +63,80 @@ def guarded(work: Callable[[], object]) -> int:
     return 0
 
 
-def dispatch(arguments: list[str]) -> None:
-    """Find the command and run it."""
-    from deepbloom.cli import help as help_text
+@dataclass
+class Line:
+    """A command line without its command: the flags that were given, and the overrides."""
 
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(help_text.overview(COMMANDS))
-        return
-    if arguments[0] == "--version":
-        print(f"deepbloom {__version__}")
-        return
-    command, rest = arguments[0], arguments[1:]
-    if command not in COMMANDS:
-        raise ConfigError(unknown("command", command, COMMANDS))
-    if "--help" in rest or "-h" in rest:
-        print(help_text.command(command, COMMANDS[command]))
-        return
-    if any(argument.startswith("--experimental-rerun") for argument in rest):
-        raise ConfigError("--experimental-rerun reads a pickle, which could run anything; it is not offered here.")
-
-    from deepbloom.cli import compose as hydra_app
-
-    sweep = "-m" in rest or "--multirun" in rest
-    rest = [argument if sweep and "," in argument else quote_path(argument) for argument in rest]
-    hydra_app.run(command, rest, lambda config: _task(command)(config))
+    overrides: list[str] = field(default_factory=list)
+    help: bool = False
+    multirun: bool = False
+    show_settings: bool = False
+    version: bool = False
 
 
-def _task(command: str) -> Callable[[object], object]:
-    return import_module(f"deepbloom.commands.{command}").run
+def parse(arguments: list[str]) -> Line:
+    """Separate flags from overrides.
 
-
-def quote_path(argument: str) -> str:
-    """Quote the value of a key of paths or class names: blanks, brackets, commas and accents need no quoting by hand.
-
-    Lists, quoted values and interpolations are left as they are.
+    Raises
+    ------
+    ConfigError
+        A flag is unknown, or ``--cfg`` comes without ``job`` or together with ``-m``.
     """
-    key, sign, value = argument.partition("=")
-    if not sign or key not in PATH_KEYS + NAME_KEYS or not value or value[0] in "'\"[" or "${" in value:
-        return argument
-    value = os.path.expanduser(value)
-    if re.fullmatch(r"[\w./:-]+", value, flags=re.ASCII):
-        return f"{key}={value}"
-    escaped = value.replace("'", "\\'")
-    return f"{key}='{escaped}'"
+    line, words = Line(), iter(arguments)
+    for word in words:
+        if word in ("-h", "--help"):
+            line.help = True
+        elif word == "--version":
+            line.version = True
+        elif word in ("-m", "--multirun"):
+            line.multirun = True
+        elif word == "--cfg":
+            line.show_settings = True
+            if next(words, "") != "job":
+                raise ConfigError("--cfg job shows the settings without running: add job.")
+        elif word.startswith("-"):
+            raise ConfigError(unknown("option", word.partition("=")[0], FLAGS))
+        else:
+            line.overrides.append(word)
+    if line.multirun and line.show_settings:
+        raise ConfigError("-m and --cfg exclude each other: give one of them.")
+    return line
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Find the command, and run it or print what its flags ask for."""
+    command, *rest = arguments or ["help"]
+    if command.startswith("-"):
+        command, rest = "help", arguments
+    line = parse(rest)
+    if line.version:
+        print(f"deepbloom {__version__}")
+    elif command == "help":
+        from deepbloom.cli.help import overview
+
+        print(overview())
+    elif command not in COMMANDS:
+        raise ConfigError(unknown("command", command, COMMANDS))
+    elif line.help:
+        from deepbloom.cli import help as help_text
+
+        print(help_text.command(command))
+    else:
+        _run(command, line)
+
+
+def _run(command: str, line: Line) -> None:
+    from deepbloom.cli.compose import compose, multirun
+
+    if line.multirun:
+        if not COMMANDS[command].multirun:
+            raise ConfigError(f"-m is for deepbloom train; deepbloom {command} takes one value for each key.")
+        multirun(command, line.overrides)
+        return
+    settings = compose(command, line.overrides)
+    if line.show_settings:
+        import yaml
+
+        print(yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True), end="")
+    else:
+        load(COMMANDS[command].function)(settings)

@@ -65,7 +65,7 @@ def train(config: RunConfig) -> Path:
     device = choose_device(config.train.device)
     with join(device) as group, StopRequest() as stop:
         folder, state = group.agree(partial(run_dir.open_run, config))
-        tracking = Tracking(config.logger if group.leader else LoggerConfig(), folder)
+        tracking = Tracking(config.logger if group.leader else LoggerConfig("none"), folder)
         if state == "complete":
             group.agree(lambda: check_images(folder, load_source(config.data).fingerprint))
             log.info("%s is complete already. For another run, change a setting or add train.resume=never.", folder)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from deepbloom.config.settings import DataConfig, from_dict
+from deepbloom.config.schema import check_read, flatten, from_dict
+from deepbloom.config.settings import DataConfig
 from deepbloom.data.dataset import PreparedData, prepare
 from deepbloom.data.sources import flowers102
 from deepbloom.device import available_cores
@@ -36,7 +37,8 @@ def prepare_trained_data(ckpt: str, trained: Trained, changes: dict[str, Any]) -
         merged["split"] = dict(merged["split"]) | given.pop("split", {})
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{ckpt} does not say with which data it was trained.") from error
-    config = from_dict(DataConfig, merged | given)
+    config = from_dict(DataConfig, merged | given, "data.")
+    check_read(config, flatten(changes, "data."), "data.")
     if config.name == "flowers102" and config.root and "root" not in given and not flowers102.is_in(config.root):
         raise CheckpointError(
             f"{ckpt} was trained with Flowers102 in {config.root!r}, and it is not there. Say where it is or shall be: "

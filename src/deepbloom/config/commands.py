@@ -1,8 +1,11 @@
-"""Settings of the commands beside ``train``, and which settings belong to which command."""
+"""The commands: one table, and the settings of those other than ``train``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
+from deepbloom.config.schema import setting
 from deepbloom.config.settings import DEVICES, DataConfig, RunConfig, check_choice, check_range
 from deepbloom.errors import ConfigError
 
@@ -14,14 +17,14 @@ def _check_given(command: str, name: str, value: object, example: str) -> None:
 
 @dataclass
 class EvalConfig:
-    """``deepbloom eval``: measure a checkpoint on the test part again."""
+    """Settings of ``deepbloom eval``."""
 
-    ckpt: str = ""
+    ckpt: str = setting("", path=True)
     """A run directory or its ``model.safetensors``."""
-    output_dir: str | None = None
+    output_dir: str | None = setting(None, path=True)
     """Where metrics.json and predictions.csv go. None: ``outputs/eval-NAME``."""
-    data: dict[str, Any] = field(default_factory=dict)
-    """Settings of the data that differ from those of the run, e.g. ``data.root=PATH``."""
+    data: dict[str, Any] = setting(changes=DataConfig)
+    """Data settings that differ from the run's, e.g. ``data.root=PATH``."""
     batch_size: int = 64
     """Images per forward pass; results do not depend on it beyond rounding."""
     device: str = "auto"
@@ -35,13 +38,13 @@ class EvalConfig:
 
 @dataclass
 class PredictConfig:
-    """``deepbloom predict``: name the flowers in images."""
+    """Settings of ``deepbloom predict``."""
 
-    ckpt: str = ""
+    ckpt: str = setting("", path=True)
     """A run directory or its ``model.safetensors``."""
-    image: Any = ""
+    image: Any = setting("", path=True)
     """An image, a folder, a pattern such as ``'photos/*.jpg'``, or a list ``[a.jpg,b.jpg]``."""
-    output_dir: str | None = None
+    output_dir: str | None = setting(None, path=True)
     """Where predictions.csv and predictions.json go. None: only print."""
     batch_size: int = 32
     """Images per forward pass."""
@@ -57,28 +60,28 @@ class PredictConfig:
 
 @dataclass
 class GradcamConfig:
-    """``deepbloom gradcam``: show where the network looks."""
+    """Settings of ``deepbloom gradcam``."""
 
-    ckpt: Any = ""
+    ckpt: Any = setting("", path=True)
     """A run directory or its ``model.safetensors``; several, ``[a,b]``, are shown side by side."""
-    image: Any = ""
+    image: Any = setting("", path=True)
     """An image, a folder, a pattern such as ``'photos/*.jpg'``, or a list ``[a.jpg,b.jpg]``."""
-    output_dir: str = "outputs/gradcam"
-    """Where ``IMAGE_METHOD.png`` goes; of several methods also ``IMAGE_comparison.png``, with all side by side."""
+    output_dir: str = setting("outputs/gradcam", path=True)
+    """Where ``IMAGE_METHOD.png`` goes; for several methods also ``IMAGE_comparison.png``, with all side by side."""
     method: Any = "gradcam"
-    """How activations and gradients become a map: see the choices below; ``[gradcam,layercam]`` or ``all``."""
-    target: str = "predicted"
-    """The class to explain: ``predicted``, ``top3`` (each of the three best), a class name, or its index."""
-    contrast: str | None = None
-    """A class name or index: explain why the target and not this one, by the difference of their logits."""
-    layer: Any = "default"
-    """The layer to look at: ``default`` (the last convolutional one) or a module path such as ``layer3``; of several,
-    ``[layer3,layer4]``, the mean of the maps is shown."""
+    """One of the methods listed above, several such as ``[gradcam,layercam]``, or ``all``."""
+    target: str = setting("predicted", text=True)
+    """The class to explain: ``predicted``, ``top3`` (each of the top three), a class name, or its index."""
+    contrast: str | None = setting(None, text=True)
+    """A class name or index: explain the difference between the logits of the target and of this class."""
+    layer: Any = setting("default", text=True)
+    """The layer to explain: ``default`` (the last convolutional one) or a module path such as ``layer3``; for several,
+    ``[layer3,layer4]``, the mean of their maps."""
     save_raw: bool = False
-    """Also write ``.npy``: float32 in [0, 1], of the size of the network's input; of several checkpoints or classes one
-    array, a map for each in the order of the figure."""
+    """Also write ``.npy``: float32 in [0, 1], the size of the network's input; for several checkpoints or classes one
+    array, with a map for each in the order of the figure."""
     page: bool = False
-    """Also write ``heatmaps.html``: all figures in one page that needs no other file."""
+    """Also write ``heatmaps.html``: one self-contained page with all figures."""
     batch_size: int = 16
     """Images per pass."""
     device: str = "auto"
@@ -93,26 +96,26 @@ class GradcamConfig:
 
 @dataclass
 class ExplainConfig:
-    """``deepbloom explain``: measure on the test part how far heatmaps can be believed."""
+    """Settings of ``deepbloom explain``."""
 
-    ckpt: str = ""
+    ckpt: str = setting("", path=True)
     """A run directory or its ``model.safetensors``."""
-    output_dir: str | None = None
+    output_dir: str | None = setting(None, path=True)
     """Where explain.json, explain.csv, explain.html, figures/ and heatmaps/ go. None: ``explain/`` in the run
     directory; for a model file ``outputs/explain-NAME``."""
-    data: dict[str, Any] = field(default_factory=dict)
-    """Settings of the data that differ from those of the run, e.g. ``data.root=PATH``."""
+    data: dict[str, Any] = setting(changes=DataConfig)
+    """Data settings that differ from the run's, e.g. ``data.root=PATH``."""
     images: int = 25
-    """Test images that are measured; 0 takes all. The same for every run of a split."""
+    """Number of test images; 0 takes all. Every run of a split gets the same ones."""
     method: Any = "gradcam"
-    """How maps are made: see the choices below; several, ``[gradcam,layercam]``, or ``all``."""
-    layer: Any = "default"
-    """The layer to look at, as in ``deepbloom gradcam``."""
-    masks: str = "auto"
-    """Where the flower is: ``auto`` (if the images come with masks), ``download`` (Oxford's for Flowers102, 194 MB,
-    made by a program), ``off``, or a folder with a white-on-black image named like each image."""
+    """One of the methods listed above, several such as ``[gradcam,layercam]``, or ``all``."""
+    layer: Any = setting("default", text=True)
+    """The layer to explain, as in ``deepbloom gradcam``."""
+    masks: str = setting("auto", path=True)
+    """Segmentation masks of the object: ``auto`` (if the images come with masks), ``download`` (Oxford's automatic ones
+    for Flowers102, 194 MB), ``off``, or a folder with a white-on-black image named like each image."""
     seed: int = 0
-    """Chooses the images, the random maps and the random weights."""
+    """Seed of the choice of images, the random maps and the random weights."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple)."""
 
@@ -125,12 +128,12 @@ class ExplainConfig:
 
 @dataclass
 class DemoConfig:
-    """``deepbloom demo``: a page on this machine to try networks with images of one's own."""
+    """Settings of ``deepbloom demo``."""
 
-    ckpt: Any = ""
+    ckpt: Any = setting("", path=True)
     """A run directory or its ``model.safetensors``, or two to compare: ``[A,B]``."""
     port: int = 7860
-    """Of the address 127.0.0.1, which only this machine can reach; 0 takes any free one."""
+    """Port on 127.0.0.1, which only this machine can reach; 0 takes any free one."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple)."""
 
@@ -149,46 +152,151 @@ class DemoConfig:
 
 @dataclass
 class InspectConfig:
-    """``deepbloom data``: what is there, how it is split, and whether it can be read."""
+    """Settings of ``deepbloom data``."""
 
-    data: DataConfig = field(default_factory=DataConfig)
-    output_dir: str = "outputs/data"
+    data: DataConfig
+    output_dir: str = setting("outputs/data", path=True)
     """Where counts.csv and contact_sheet.png go."""
 
 
 @dataclass
 class ReportConfig:
-    """``deepbloom report``: compare the runs in a folder."""
+    """Settings of ``deepbloom report``."""
 
-    runs: str = "outputs"
+    runs: str = setting("outputs", path=True)
     """A folder with run directories, at any depth."""
-    output_dir: str = "outputs/report"
+    output_dir: str = setting("outputs/report", path=True)
     """Where report.md, report.csv, report.html and figures/ go."""
 
 
 @dataclass
 class RunsConfig:
-    """``deepbloom runs``: list the runs in a folder and their state."""
+    """Settings of ``deepbloom runs``."""
 
-    runs: str = "outputs"
+    runs: str = setting("outputs", path=True)
     """A folder with run directories, at any depth."""
 
 
 @dataclass
 class DoctorConfig:
-    """``deepbloom doctor``: versions, device, where data and weights are, and what is missing."""
+    """Settings of ``deepbloom doctor``: none."""
 
 
-COMMANDS = {
-    "train": RunConfig,
-    "eval": EvalConfig,
-    "predict": PredictConfig,
-    "gradcam": GradcamConfig,
-    "explain": ExplainConfig,
-    "runs": RunsConfig,
-    "demo": DemoConfig,
-    "report": ReportConfig,
-    "data": InspectConfig,
-    "doctor": DoctorConfig,
+@dataclass(frozen=True)
+class Command:
+    """A row of the table of commands.
+
+    Attributes
+    ----------
+    summary : str
+    settings : type
+        A dataclass whose fields are the command's keys.
+    examples : tuple of str
+        Lines for the help.
+    function : str
+        ``module:name`` of the function that takes the settings, imported when the command runs.
+    multirun : bool
+        ``-m`` runs it several times.
+    names : dict of str to str
+        Keys with a fixed list of names: ``module:name`` of the collection that holds them, imported for the help.
+    """
+
+    summary: str
+    settings: type
+    examples: tuple[str, ...]
+    function: str
+    multirun: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+def load(place: str) -> Any:
+    """Import what ``module:name`` says."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+METHODS = {"method": "deepbloom.explain.methods:METHODS"}
+
+COMMANDS: dict[str, Command] = {
+    "train": Command(
+        "Train a network, or several with -m, and test it once.",
+        RunConfig,
+        (
+            "deepbloom train model=mini_resnet train.epochs=10",
+            "deepbloom train model=resnet18_partial data=flowers102",
+            "deepbloom train model=efficientnet_lite0_partial data=imagefolder data.root=photos",
+            "deepbloom train -m model=scratch_cnn,mini_resnet seed=0,1,2",
+            "deepbloom train -m model=mini_resnet data.split.folds=5 data.split.fold=0,1,2,3,4",
+            "deepbloom train model=resnet18_partial data=flowers102 experiment=as_published",
+        ),
+        "deepbloom.commands.train:run",
+        multirun=True,
+    ),
+    "eval": Command(
+        "Evaluate a trained network on its test split again.",
+        EvalConfig,
+        ("deepbloom eval ckpt=outputs/RUN",),
+        "deepbloom.commands.eval:run",
+    ),
+    "predict": Command(
+        "Classify images.",
+        PredictConfig,
+        (
+            "deepbloom predict ckpt=outputs/RUN image=flower.jpg",
+            "deepbloom predict ckpt=outputs/RUN image=photos output_dir=outputs/predictions",
+        ),
+        "deepbloom.commands.predict:run",
+    ),
+    "gradcam": Command(
+        "Show where a network looks, as a heatmap over the image.",
+        GradcamConfig,
+        (
+            "deepbloom gradcam ckpt=outputs/RUN image=flower.jpg",
+            "deepbloom gradcam ckpt=outputs/RUN image=photos target=rose method=hirescam",
+            "deepbloom gradcam ckpt=outputs/RUN image=flower.jpg target=rose contrast=tulip",
+            "deepbloom gradcam ckpt=[outputs/RUN,outputs/OTHER] image=photos method=[gradcam,layercam] page=true",
+        ),
+        "deepbloom.commands.gradcam:run",
+        names=METHODS,
+    ),
+    "explain": Command(
+        "Measure on the test split how faithful heatmaps are.",
+        ExplainConfig,
+        (
+            "deepbloom explain ckpt=outputs/RUN",
+            "deepbloom explain ckpt=outputs/RUN masks=download images=100 method=[gradcam,layercam]",
+        ),
+        "deepbloom.commands.explain:run",
+        names=METHODS,
+    ),
+    "runs": Command(
+        "List runs and their state: complete, running, partial, failed or damaged.",
+        RunsConfig,
+        ("deepbloom runs", "deepbloom runs runs=outputs/sweep"),
+        "deepbloom.commands.runs:run",
+    ),
+    "demo": Command(
+        "Open a page on this machine: drop an image, see predictions and heatmaps.",
+        DemoConfig,
+        ("deepbloom demo ckpt=outputs/RUN", "deepbloom demo 'ckpt=[outputs/RUN,outputs/OTHER]'"),
+        "deepbloom.commands.demo:run",
+    ),
+    "report": Command(
+        "Compare runs: a table, curves and figures.",
+        ReportConfig,
+        ("deepbloom report runs=outputs output_dir=outputs/report",),
+        "deepbloom.commands.report:run",
+    ),
+    "data": Command(
+        "Show which images there are, how they are split, and whether they can be read.",
+        InspectConfig,
+        ("deepbloom data", "deepbloom data data=imagefolder data.root=photos"),
+        "deepbloom.commands.data:run",
+    ),
+    "doctor": Command(
+        "Show versions, device, where data and weights are, and what is missing.",
+        DoctorConfig,
+        ("deepbloom doctor",),
+        "deepbloom.commands.doctor:run",
+    ),
 }
-"""Settings of every command."""

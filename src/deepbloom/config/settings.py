@@ -1,15 +1,13 @@
-"""Every setting, typed and checked. Plain dataclasses: usable from a notebook without Hydra.
+"""The settings of a training run, typed and checked. Each field's docstring stands below it.
 
-The YAML files in ``conf/`` fill the same fields; a field's docstring stands below it.
+A default stands once: here, or, for a field without one, in ``conf/``. `deepbloom.recipe` composes both.
 """
 
 import re
-from dataclasses import dataclass, field, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from dataclasses import dataclass, field
 
+from deepbloom.config.schema import setting
 from deepbloom.errors import ConfigError, unknown
-
-T = TypeVar("T")
 
 SPLIT_KINDS = ("auto", "stratified", "official")
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -40,7 +38,13 @@ class SplitConfig:
     kind: str = "auto"
     """``stratified``: all images merged and split by class. ``official``: the parts that the data comes with.
     ``auto``: the ready-made parts of a folder of one's own that has train and test; otherwise stratified."""
-    test_fraction: float = 0.2
+    test_fraction: float = setting(
+        0.2,
+        only=(
+            "data.split.folds=0 data.split.kind=stratified",
+            lambda split: not split.folds and split.kind != "official",
+        ),
+    )
     """Share of every class that is tested, in (0, 1)."""
     val_fraction: float = 0.1
     """Share of the rest that chooses the best epoch, in (0, 1)."""
@@ -49,7 +53,7 @@ class SplitConfig:
     folds: int = 0
     """Parts of equal size that are tested in turn, at least 2, instead of ``test_fraction``; 0 makes a single split.
     ``data.split.folds=5 data.split.fold=0,1,2,3,4`` with -m tests every image exactly once."""
-    fold: int = 0
+    fold: int = setting(0, only=("data.split.folds=K", lambda split: split.folds > 0))
     """Which of the ``folds`` is tested, from 0."""
 
     def __post_init__(self) -> None:
@@ -60,32 +64,34 @@ class SplitConfig:
             raise ConfigError(f"data.split.folds={self.folds} is out of range: give at least 2, or 0 for one split.")
         if self.folds and self.kind == "official":
             raise ConfigError("data.split.folds divides the images anew: add data.split.kind=stratified.")
-        if self.fold and not self.folds:
-            raise ConfigError(f"data.split.fold={self.fold} needs data.split.folds=K, the number of folds.")
         check_range("data.split.fold", self.fold, 0, max(0, self.folds - 1))
+
+
+SYNTHETIC = ("data=synthetic", lambda data: data.name == "synthetic")
+FILES = ("data=imagefolder or data=flowers102", lambda data: data.name != "synthetic")
 
 
 @dataclass
 class DataConfig:
     """Where the images come from."""
 
-    name: str = "synthetic"
+    name: str
     """``flowers102``, ``imagefolder`` or ``synthetic``."""
-    root: str | None = None
+    root: str | None = setting(None, path=True, only=FILES)
     """Folder of the images. None: a per-user cache folder (flowers102); required for imagefolder."""
-    allow_missing: bool = False
+    allow_missing: bool = setting(False, only=FILES)
     """Go on without absent or unreadable images and say which were left out, instead of stopping."""
-    num_classes: int = 10
+    num_classes: int = setting(10, only=SYNTHETIC)
     """Species drawn, 2 to 102 (synthetic)."""
-    images_per_class: int = 100
+    images_per_class: int = setting(100, only=SYNTHETIC)
     """Images drawn per species (synthetic)."""
-    imbalance: float = 1.0
+    imbalance: float = setting(1.0, only=SYNTHETIC)
     """Images of the largest class over those of the smallest, at least 1 (synthetic). Flowers102 has 6.5."""
-    shortcut_rate: float = 0.0
+    shortcut_rate: float = setting(0.0, only=SYNTHETIC)
     """Share of training-like images whose background carries a mark that betrays the class, in [0, 1] (synthetic)."""
-    seed: int = 0
+    seed: int = setting(0, only=SYNTHETIC)
     """Which images are drawn; the species are always the same (synthetic)."""
-    pixel_cache: str = "auto"
+    pixel_cache: str = setting("auto", path=True)
     """``auto``: decode once into the per-user cache folder; ``off``: decode in every epoch; else the folder to use."""
     split: SplitConfig = field(default_factory=SplitConfig)
 
@@ -100,21 +106,21 @@ class DataConfig:
 class ModelConfig:
     """Which network, and the weights that it starts from."""
 
-    name: str = "mini_resnet"
+    name: str
     """A name of the registry: ``deepbloom.models.registry.model_names()``."""
-    weights: str = "none"
+    weights: str = setting(path=True)
     """``imagenet``, ``none`` (random), or the path of a .safetensors or .pth state dict."""
 
 
 @dataclass
 class OptimizerConfig:
-    """How weights follow gradients."""
+    """Optimizer settings."""
 
-    name: str = "adamw"
+    name: str
     """``adam``, ``adamw`` or ``sgd`` (Nesterov momentum 0.9)."""
-    lr: float = 1e-3
+    lr: float
     """Peak learning rate."""
-    weight_decay: float = 0.05
+    weight_decay: float
     """Weight decay of matrices and kernels; biases and normalization are never decayed."""
 
     def __post_init__(self) -> None:
@@ -123,17 +129,22 @@ class OptimizerConfig:
         check_range("optimizer.weight_decay", self.weight_decay, 0)
 
 
+STEP = ("scheduler=step", lambda scheduler: scheduler.name == "step")
+
+
 @dataclass
 class SchedulerConfig:
     """Learning rate as a function of the step, as a multiple of the peak."""
 
-    name: str = "one_cycle"
+    name: str
     """``step``, ``one_cycle``, ``cosine`` or ``constant``."""
-    gamma: float = 0.5
+    gamma: float = setting(0.5, only=STEP)
     """Factor at each drop (step)."""
-    every_epochs: int = 5
+    every_epochs: int = setting(5, only=STEP)
     """Epochs between drops (step)."""
-    warmup_fraction: float = 0.15
+    warmup_fraction: float = setting(
+        0.15, only=("scheduler=one_cycle", lambda scheduler: scheduler.name == "one_cycle")
+    )
     """Share of all steps in which the rate rises linearly from zero (one_cycle)."""
 
     def __post_init__(self) -> None:
@@ -225,9 +236,9 @@ class TrainConfig:
 class LoggerConfig:
     """Where results are sent besides the run directory."""
 
-    name: str = "none"
+    name: str
     """``none``, ``tensorboard`` (into the run directory) or ``mlflow``."""
-    tracking_uri: str | None = None
+    tracking_uri: str | None = setting(None, text=True, only=("logger=mlflow", lambda logger: logger.name == "mlflow"))
     """Server or database (mlflow). None: what ``MLFLOW_TRACKING_URI`` says, else ``mlflow/runs.db`` beside the run."""
 
     def __post_init__(self) -> None:
@@ -239,50 +250,21 @@ class LoggerConfig:
             )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RunConfig:
-    """One training run."""
+    """Settings of one training run."""
 
     seed: int = 0
     """Initial weights, order of images, augmentation and dropout follow from it."""
-    output_dir: str | None = None
+    output_dir: str | None = setting(None, path=True)
     """The run directory. None: ``outputs/`` and a name made of the settings."""
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    scheduler: SchedulerConfig
+    augment: AugmentConfig
     train: TrainConfig = field(default_factory=TrainConfig)
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    logger: LoggerConfig
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0, 2**32 - 1)
-
-
-def from_dict(cls: type[T], content: dict[str, Any]) -> T:
-    """Build a settings dataclass from nested plain values, as ``dataclasses.asdict`` gives them.
-
-    Raises
-    ------
-    ConfigError
-        A key is unknown or a value is of another type than its field.
-    """
-    known = get_type_hints(cls)
-    values: dict[str, Any] = {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{str(content)[:60]!r} is no group of settings.")
-    for key, value in content.items():
-        if key not in known:
-            raise ConfigError(unknown("setting", key, known))
-        kind = known[key]
-        if is_dataclass(kind):
-            values[key] = from_dict(kind, value)  # type: ignore[arg-type]
-        elif kind is float and isinstance(value, int) and not isinstance(value, bool):
-            values[key] = float(value)
-        elif kind in (bool, int, float, str) and type(value) is not kind:
-            raise ConfigError(f"{key}={value!r} must be of type {kind.__name__}.")
-        elif kind == (str | None) and not isinstance(value, str | None):
-            raise ConfigError(f"{key}={value!r} must be a text.")
-        else:
-            values[key] = value
-    return cls(**values)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepbloom.config.settings import RunConfig, from_dict
+from deepbloom.config.schema import from_dict
+from deepbloom.config.settings import RunConfig
 from deepbloom.engine.checkpoint import FORMAT, STATE_KIND, read_tensors, write_tensors
 from deepbloom.engine.job import Job
 from deepbloom.engine.optim import make_optimizer, optimizer_tensors, restore_optimizer

@@ -12,7 +12,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from deepbloom.config.settings import RunConfig, from_dict
+from deepbloom.config.schema import from_dict
+from deepbloom.config.settings import RunConfig
 from deepbloom.errors import RunError
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.provenance import code_version

@@ -1,0 +1,227 @@
+"""Settings are what was typed, or what was given from Python, and nothing else."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import deepbloom
+from deepbloom.cli.compose import compose, multirun, recipe
+from deepbloom.config.groups import choices
+from deepbloom.config.schema import from_dict
+from deepbloom.config.settings import DataConfig, RunConfig
+from deepbloom.errors import ConfigError
+from hydra_plugins.deepbloom_launcher import GridSweeper
+
+Run = Callable[..., tuple[int, str, str]]
+ODD = ("2024_06", "1e3", "null", "12:30", "true", "a b", " a ", "a=b", "{a:1}", "a,b", "it's", "'it's'", '"', "a\\", "")
+ODD += (
+    "~nobody-of-that-name/x",
+    "grüße (1)",
+    "$x",
+    "${x",
+    "a'b\"c\\'",
+    "[a",
+    "a]",
+    "@a|b?*",
+    "-1",
+    "0x1F",
+    "a\n#b",
+    "%",
+)
+
+
+@pytest.mark.parametrize("value", ODD)
+@pytest.mark.parametrize("key", ["output_dir", "model.weights"])
+def test_a_path_is_text_exactly_as_typed(key: str, value: str) -> None:
+    composed = compose("train", [f"{key}={value}"])
+    assert composed.output_dir == value if key == "output_dir" else composed.model.weights == value
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+@example("a\\${b")
+@example("\\'")
+def test_any_text_is_a_path(text: str) -> None:
+    if "${" in text or text in ("???", "~") or text[0] in "~'\"[":
+        return
+    assert compose("report", [f"runs={text}"]).runs == text
+
+
+@pytest.mark.parametrize("value", ["2024_06", "1e3", "null", "12:30", "a,b", "~rose"])
+@pytest.mark.parametrize("key", ["target", "contrast"])
+def test_a_class_name_is_text_exactly_as_typed(key: str, value: str) -> None:
+    assert getattr(compose("gradcam", ["ckpt=x", "image=y", f"{key}={value}"]), key) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("'a, b'", "a, b"),
+        ('"null"', "null"),
+        (r"'it\'s'", "it's"),
+        ("${output_dir}/x", "out/x"),
+        ("a (1)/${output_dir}", "a (1)/out"),
+        ("[a.jpg,b.jpg]", ["a.jpg", "b.jpg"]),
+        ("[2024_06, 1e3,null, 'c, d',it's]", ["2024_06", "1e3", "null", "c, d", "it's"]),
+        ("[${output_dir}/a,b]", ["out/a", "b"]),
+        ("[]", None),
+    ],
+)
+def test_three_forms_of_hydra_stay(value: str, expected: object) -> None:
+    arguments = ["ckpt=x", "output_dir=out", f"image={value}"]
+    if expected is None:
+        with pytest.raises(ConfigError, match="needs image="):
+            compose("gradcam", arguments)
+    else:
+        assert compose("gradcam", arguments).image == expected
+
+
+def test_a_list_in_brackets_is_a_file_if_one_has_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["ckpt=x", "image=[a,b]"]
+    assert compose("predict", arguments).image == ["a", "b"]
+    (tmp_path / "[a,b]").mkdir()
+    assert compose("predict", arguments).image == "[a,b]"
+
+
+def test_a_tilde_is_the_home_folder_in_paths_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/rose")
+    composed = compose("gradcam", ["ckpt=[~/a,~/b]", "image=~/c", "target=~/d"])
+    assert (composed.ckpt, composed.image, composed.target) == (["/home/rose/a", "/home/rose/b"], "/home/rose/c", "~/d")
+    assert compose("eval", ["ckpt=x", "data.root=~/d"]).data == {"root": "/home/rose/d"}
+
+
+class Noting(GridSweeper):
+    """Composes the jobs and runs none."""
+
+    seen: list[RunConfig]
+
+    def sweep(self, arguments: list[str]) -> None:
+        Noting.seen = [self.compose(job) for job in BasicSweeper.split_arguments(self.parse(arguments), None)[0]]
+
+
+@pytest.fixture
+def jobs_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[RunConfig]]:
+    """Return a function that composes the jobs of a multirun."""
+    Noting.__module__ = "hydra_plugins.noting"  # Hydra takes plugins from there only
+    monkeypatch.setitem(sys.modules, Noting.__module__, sys.modules[__name__])
+    Plugins.instance().register(Noting)
+    node = {"_target_": "hydra_plugins.noting.Noting"}
+    ConfigStore.instance().store(group="hydra/sweeper", name="noting", node=node)
+
+    def jobs_of(*arguments: str) -> list[RunConfig]:
+        multirun("train", ["hydra/sweeper=noting", *arguments])
+        return Noting.seen
+
+    return jobs_of
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2024_06,null,1e3", ["2024_06", "null", "1e3"]),
+        ("12:30", ["12:30"]),
+        ("'a,b',c d", ["a,b", "c d"]),
+        ("a=1, {b} ,it's", ["a=1", "{b}", "it's"]),
+        ("w/${seed},x", ["w/7", "x"]),
+        ("~/a,b", ["/home/rose/a", "b"]),
+    ],
+)
+def test_commas_separate_values_in_a_multirun(
+    value: str, expected: list[str], jobs_of: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/rose")
+    assert [job.model.weights for job in jobs_of("seed=7", f"model.weights={value}")] == expected
+
+
+def test_a_multirun_combines_values_and_each_job_is_checked(jobs_of: Callable) -> None:
+    jobs = jobs_of("model=scratch_cnn,mini_resnet", "seed=0,1")
+    assert [(job.model.name, job.seed) for job in jobs] == [
+        ("scratch_cnn", 0),
+        ("scratch_cnn", 1),
+        ("mini_resnet", 0),
+        ("mini_resnet", 1),
+    ]
+    with pytest.raises(ConfigError, match=r"Nothing reads scheduler\.gamma"):
+        jobs_of("scheduler=step,cosine", "scheduler.gamma=0.1")
+    with pytest.raises(ConfigError, match="Unknown model 'nothing'"):
+        jobs_of("model=mini_resnet,nothing")
+
+
+@pytest.mark.parametrize("name", choices()["model"])
+def test_a_recipe_is_what_the_command_line_composes(name: str, deepbloom: Run) -> None:
+    _, shown, _ = deepbloom("train", f"model={name}", "--cfg", "job")
+    assert asdict(recipe(name)) == yaml.safe_load(shown)
+
+
+def test_a_recipe_takes_groups_keys_and_nested_settings() -> None:
+    config = deepbloom.recipe(
+        "mini_resnet", seed=1, data="imagefolder", train={"epochs": 3}, **{"data.root": Path("photos")}
+    )
+    same = compose("train", ["model=mini_resnet", "seed=1", "data=imagefolder", "data.root=photos", "train.epochs=3"])
+    assert config == same
+    assert recipe("scratch_cnn", optimizer="sgd", **{"optimizer.lr": 1}).optimizer.lr == 1.0
+
+
+@pytest.mark.parametrize("root", ["null", "a,b", "${seed}", "~", "'q'", "[a,b]", "???"])
+def test_values_of_a_recipe_are_never_parsed(root: str) -> None:
+    assert recipe("mini_resnet", data="imagefolder", **{"data.root": root}).data.root == root
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("resnet19", {}, "Unknown model 'resnet19'"),
+        ("mini_resnet", {"data": "flowers"}, "Did you mean 'flowers102'"),
+        ("mini_resnet", {"train": {"epoch": 3}}, r"Did you mean 'train\.epochs'"),
+        ("mini_resnet", {"train": {"epochs": "3"}}, r"train\.epochs='3' must be of type int"),
+        ("mini_resnet", {"train": {"epochs": 0}}, r"train\.epochs=0"),
+        ("mini_resnet", {"train": 3}, "is not a group"),
+        ("mini_resnet", {"data.num_classes": 3, "data": "flowers102"}, r"Nothing reads data\.num_classes"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_a_config_error(name: str, overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe(name, **overrides)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (["data=flowers102", "data.num_classes=10"], "data.num_classes"),
+        (["data.allow_missing=true"], "data.allow_missing"),
+        (["data.root=x"], "data.root"),
+        (["scheduler=one_cycle", "scheduler.gamma=0.5"], "scheduler.gamma"),
+        (["scheduler=step", "scheduler.warmup_fraction=0.1"], "scheduler.warmup_fraction"),
+        (["logger=none", "logger.tracking_uri=x"], "logger.tracking_uri"),
+        (["data.split.fold=0"], "data.split.fold"),
+        (["data.split.folds=5", "data.split.test_fraction=0.2"], "data.split.test_fraction"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_an_error_even_with_its_default(arguments: list[str], key: str) -> None:
+    with pytest.raises(ConfigError, match=f"Nothing reads {key} here"):
+        compose("train", arguments)
+
+
+def test_a_key_is_read_where_its_choice_is_made() -> None:
+    """The control: each of the keys above is accepted with the choice that reads it."""
+    compose("train", ["data.num_classes=10", "scheduler=step", "scheduler.gamma=0.5"])
+    compose("train", ["logger=mlflow", "logger.tracking_uri=x", "data.split.folds=5", "data.split.fold=0"])
+    compose("train", ["data=imagefolder", "data.root=x", "data.allow_missing=true", "data.split.test_fraction=0.3"])
+
+
+def test_settings_are_read_back_from_what_they_are_written_as() -> None:
+    config = recipe("scratch_cnn", train={"epochs": 2})
+    assert from_dict(RunConfig, asdict(config)) == config
+    with pytest.raises(ConfigError, match=r"data\.name has no value"):
+        from_dict(DataConfig, {}, "data.")
