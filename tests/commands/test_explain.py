@@ -19,14 +19,14 @@ from deepbloom.data.pixel_cache import DecodedPixels
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.sources.synthetic.source import SyntheticFlowers
 from deepbloom.data.split import make_split
-from deepbloom.explain.faithfulness import center_maps, random_maps
-from deepbloom.explain.gallery import choose_answers, quick_method, remove_old
-from deepbloom.explain.measures import MEASURES
-from deepbloom.explain.networks import Network
-from deepbloom.explain.summary import CONTROLS
+from deepbloom.explain import evaluate
+from deepbloom.explain.evaluate import choose_images
+from deepbloom.explain.gallery import choose_predictions, quick_method, remove_old
+from deepbloom.explain.localization import choose_threshold, resize_mask
+from deepbloom.explain.sanity import center_maps, random_maps
+from deepbloom.explain.summary import CONTROLS, MEASURES
+from deepbloom.explain.targets import Network
 from deepbloom.models.registry import create_model
-from deepbloom.sweeps import study
-from deepbloom.sweeps.study import choose_images
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -102,13 +102,13 @@ SIDE = 32
 
 
 @pytest.fixture(scope="module")
-def untrained() -> tuple[Network, PreparedData, study.Sample]:
+def untrained() -> tuple[Network, PreparedData, evaluate.Sample]:
     """A network with random weights, drawn flowers, and maps of four test images."""
     source, preprocessing = SyntheticFlowers.create(2, 20), Preprocessing(size=SIDE)
     torch.manual_seed(0)
     network = Network("small", create_model("scratch_cnn", 2), source.class_names, preprocessing, ("block3",))
     data = PreparedData(source, make_split(source, SplitConfig()), DecodedPixels(source, preprocessing, 0))
-    return network, data, study.draw_sample(network, data, data.split.test[:4], ["layercam"], 0, 0)
+    return network, data, evaluate.draw_sample(network, data, data.split.test[:4], ["layercam"], 0, 0)
 
 
 def blob(threshold: float) -> np.ndarray:
@@ -119,51 +119,42 @@ def test_the_threshold_of_the_iou_is_chosen_on_validation_images(untrained) -> N
     network, data, sample = untrained
     small, large = blob(0.7), blob(0.3)
     masks = Masks(lambda index: small if index in data.split.val else large, "drawn")
-    values: dict[str, study.Columns] = {kind: {} for kind in sample.maps}
-    located = study.locate(network, data, masks, sample, ["layercam"], 0, values)
+    located, values = evaluate.locate(network, data, masks, sample, ["layercam"], 0)
     assert located.thresholds["center"] == pytest.approx(0.7)  # 0.3 would fit the test images, and give 1
     assert values["center"]["iou"] == pytest.approx(small.sum() / large.sum())
-    assert located.remark == ""
+    assert located.note == ""
 
 
 def test_without_masks_for_validation_only_the_iou_is_left_out(untrained) -> None:
     network, data, sample = untrained
     masks = Masks(lambda index: blob(0.5) if index in data.split.test else None, "drawn")
-    values: dict[str, study.Columns] = {kind: {} for kind in sample.maps}
-    located = study.locate(network, data, masks, sample, ["layercam"], 0, values)
+    located, values = evaluate.locate(network, data, masks, sample, ["layercam"], 0)
     assert (located.count, located.validation_count, located.thresholds) == (4, 0, {})
     assert values["center"].keys() == {"energy_inside", "pointing_hit", "area_share"}
     assert values["center"]["pointing_hit"].tolist() == [1, 1, 1, 1]
-    assert "validation images, and none of these has a mask" in located.remark
+    assert "validation images, and none of them has a mask" in located.note
 
 
 def test_without_any_mask_nothing_is_located(untrained) -> None:
     network, data, sample = untrained
-    values: dict[str, study.Columns] = {kind: {} for kind in sample.maps}
-    located = study.locate(network, data, Masks(lambda index: None, ""), sample, ["layercam"], 0, values)
-    assert (located.origin, located.count, located.remark) == ("", 0, "")
-    assert not any(values.values())
+    located, values = evaluate.locate(network, data, Masks(lambda index: None, ""), sample, ["layercam"], 0)
+    assert (located.origin, located.count, located.note) == ("", 0, "")
+    assert values == {}
 
 
-def test_thresholds_are_chosen_with_the_same_random_weights_and_other_random_maps(
-    untrained, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_thresholds_are_chosen_with_the_same_random_weights_and_other_random_maps(untrained) -> None:
     network, data, sample = untrained
-    drawn = []
+    validation = data.split.val
+    masks = {int(index): blob(0.3 + 0.1 * (number % 4)) for number, index in enumerate([*validation, *sample.indices])}
+    located, _ = evaluate.locate(network, data, Masks(masks.get, "drawn"), sample, ["layercam"], 0)
+    tuned = evaluate.draw_sample(network, data, validation, ["layercam"], 0, 1)
+    flowers = torch.stack([resize_mask(masks[int(index)], (SIDE, SIDE)) for index in validation])
+    assert located.thresholds == {kind: choose_threshold(maps, flowers) for kind, maps in tuned.maps.items()}
 
-    def spy(*arguments) -> study.Sample:
-        drawn.append(original(*arguments))
-        return drawn[-1]
-
-    original = study.draw_sample
-    monkeypatch.setattr(study, "draw_sample", spy)
-    monkeypatch.setattr(study, "choose_images", lambda *arguments: sample.indices)
-    values: dict[str, study.Columns] = {kind: {} for kind in sample.maps}
-    study.locate(network, data, Masks(lambda index: blob(0.5), "drawn"), sample, ["layercam"], 0, values)
-    (tuned,) = drawn
     assert sample.maps["random_weights"].any()
-    assert torch.equal(tuned.maps["random_weights"], sample.maps["random_weights"])
-    assert not torch.equal(tuned.maps["random_maps"], sample.maps["random_maps"])
+    again = evaluate.draw_sample(network, data, sample.indices, ["layercam"], 0, 1)
+    assert torch.equal(again.maps["random_weights"], sample.maps["random_weights"])
+    assert not torch.equal(again.maps["random_maps"], sample.maps["random_maps"])
 
 
 def test_random_maps_are_as_smooth_as_the_layer(untrained) -> None:
@@ -176,8 +167,8 @@ def test_the_surest_right_answers_come_first_and_then_the_surest_wrong_ones() ->
     wrong = [0.55, 0.8]  # places 4 and 5
     probabilities = np.array([[p, 1 - p, 0] for p in right] + [[0.95, 0.05, 0]] + [[0, p, 1 - p] for p in wrong])
     targets = np.array([0, 0, 0, 1, 0, 0])
-    assert choose_answers(probabilities, targets, 0) == [1, 2, 5, 4]
-    assert choose_answers(probabilities, targets, 1) == [None, None, 3, None]
+    assert choose_predictions(probabilities, targets, 0) == [1, 2, 5, 4]
+    assert choose_predictions(probabilities, targets, 1) == [None, None, 3, None]
 
 
 def test_galleries_are_drawn_by_a_method_of_few_passes() -> None:

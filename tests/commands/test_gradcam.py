@@ -14,8 +14,9 @@ from deepbloom.data.images import read_image
 from deepbloom.data.preprocessing import Preprocessing, preprocess
 from deepbloom.engine.checkpoint import model_header, write_tensors
 from deepbloom.errors import ConfigError
-from deepbloom.explain.cam import METHODS, class_activation_maps
-from deepbloom.explain.networks import Target, explain, read_methods, read_networks, read_targets
+from deepbloom.explain.cam import class_activation_maps
+from deepbloom.explain.methods import METHODS
+from deepbloom.explain.targets import Target, explain, read_methods, read_networks, read_targets
 from deepbloom.models.registry import create_model, get_spec, model_names
 
 Run = Callable[..., tuple[int, str, str]]

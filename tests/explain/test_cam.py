@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepbloom.errors import ConfigError
-from deepbloom.explain.cam import METHODS, class_activation_maps, last_convolutional
+from deepbloom.explain.cam import class_activation_maps
+from deepbloom.explain.layers import find_target_layer
+from deepbloom.explain.methods import METHODS
 from deepbloom.models.registry import create_model, get_spec, model_names
 
 RED_GREEN = torch.tensor([[2.0, -1.0], [-1.0, 3.0], [0.5, 0.5]])
@@ -316,7 +318,7 @@ def test_what_cannot_be_done_is_said(arguments: dict[str, Any], words: str) -> N
 def test_a_layer_that_takes_no_part_is_named() -> None:
     model = make_deep()
     model.spare = nn.Conv2d(3, 3, 1)
-    with pytest.raises(ConfigError, match="'spare' takes no part"):
+    with pytest.raises(ConfigError, match="'spare' does not run"):
         class_activation_maps(model, draw_inputs(), "spare")
 
 
@@ -325,7 +327,7 @@ def test_a_network_that_cuts_its_gradient_is_named() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.detach()
 
-    with pytest.raises(ConfigError, match="No gradient of the answer reaches layer 'features'"):
+    with pytest.raises(ConfigError, match="No gradient of the logits reaches layer 'features'"):
         class_activation_maps(Pooled(Cut()), draw_inputs(), "features")
     assert class_activation_maps(Pooled(Cut()), draw_inputs(), "features", method="eigencam").maps.any()
 
@@ -355,8 +357,8 @@ def test_the_grid_is_that_of_the_finest_layer() -> None:
 
 def test_the_last_map_of_a_foreign_network_is_found() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten())
-    assert last_convolutional(nn.Sequential(plain, nn.Linear(16, 2))) == "0.2"
+    assert find_target_layer(nn.Sequential(plain, nn.Linear(16, 2))) == "0.2"
     staged = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 2, 1))
-    assert last_convolutional(nn.Sequential(staged, nn.Flatten()), draw_inputs(1)) == "0.0"
+    assert find_target_layer(nn.Sequential(staged, nn.Flatten()), draw_inputs(1)) == "0.0"
     with pytest.raises(ConfigError, match="no map"):
-        last_convolutional(nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), draw_inputs(1))
+        find_target_layer(nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), draw_inputs(1))

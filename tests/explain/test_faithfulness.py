@@ -6,15 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from deepbloom.errors import ConfigError
-from deepbloom.explain.faithfulness import (
-    center_maps,
-    confidence_change,
-    impute,
-    impute_quickly,
-    random_maps,
-    removal_curves,
-    road_curves,
-)
+from deepbloom.explain.faithfulness import confidence_change, removal_curves, road_curves
+from deepbloom.explain.imputation import impute, impute_quickly
+from deepbloom.explain.sanity import center_maps, random_maps
 
 SIZE = 32
 PATCHES = ((4, 6), (18, 20), (3, 22))

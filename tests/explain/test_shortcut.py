@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from deepbloom.cli import main as cli
 from deepbloom.data.sources.synthetic.source import SyntheticFlowers, shortcut_mark
 from deepbloom.explain.cam import class_activation_maps
-from deepbloom.explain.localization import area_share, energy_inside, resize_mask
-from deepbloom.explain.measuring import measure_localization
+from deepbloom.explain.localization import area_share, energy_inside, measure_localization, resize_mask
 
 SIDE = 56
 CELL = SIDE // 14

@@ -6,9 +6,9 @@ import json
 import pytest
 from PIL import Image
 
-from deepbloom.explain.heatmaps import find_heatmaps
 from deepbloom.report.audits import describe_audits, list_without_twins
 from deepbloom.report.compare import make_tables
+from deepbloom.report.heatmaps import find_heatmaps
 from deepbloom.report.report import write_report
 from deepbloom.runs.reading import find_runs
 

@@ -1,6 +1,5 @@
-"""``deepbloom explain``: measure on the test part how far heatmaps can be believed."""
+"""``deepbloom explain``: measure on the test split how far heatmaps can be trusted."""
 
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,21 +17,18 @@ from deepbloom.data.masks import find_masks
 from deepbloom.device import choose_device, device_name, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model
 from deepbloom.engine.evaluate import predict_logits
-from deepbloom.explain import gallery
-from deepbloom.explain import page as explanation_page
-from deepbloom.explain import summary as explanations
-from deepbloom.explain.cam import METHODS
-from deepbloom.explain.measures import MEASURES
-from deepbloom.explain.networks import Network, place_network, read_methods
-from deepbloom.explain.summary import Interval
+from deepbloom.explain import evaluate, gallery, page, summary
+from deepbloom.explain.evaluate import Sample
+from deepbloom.explain.faithfulness import Columns
+from deepbloom.explain.methods import METHODS
+from deepbloom.explain.summary import MEASURES, Interval
+from deepbloom.explain.targets import Network, place_network, read_methods
 from deepbloom.runs import files as atomic_files
+from deepbloom.runs import folder as run_dir
 from deepbloom.runs.provenance import collect_versions
-from deepbloom.sweeps import study
 
-log = logging.getLogger("deepbloom")
-
+TABLE = "explain.csv"
 COLUMNS = ("image_id", "class_name", "explained", "confidence", "map", *MEASURES, "area_share")
-TITLES = {name: method.title for name, method in METHODS.items()}
 
 
 def run(config: ExplainConfig) -> None:
@@ -47,36 +43,38 @@ def run(config: ExplainConfig) -> None:
     methods, device = read_methods(config.method), choose_device(config.device)
     use_cores()
     trained = read_model(config.ckpt)
-    model_name = str(trained.header["model"])
-    network = place_network(trained, model_name, config.layer, device)
+    network = place_network(trained, str(trained.header["model"]), config.layer, device)
     data = prepare_trained_data(config.ckpt, trained, config.data)
     masks = find_masks(data.source, config.masks)
     folder = atomic_files.make_folder(_find_folder(config))
     figures = atomic_files.make_folder(folder / "figures")
     gallery.remove_old(folder)
 
-    indices = study.choose_images(data, data.split.test, config.images, config.seed)
-    sample = study.draw_sample(network, data, indices, methods, config.seed, config.seed)
-    values, curves = study.measure(network, data, sample, config.seed)
-    located = study.locate(network, data, masks, sample, methods, config.seed, values)
-    randomized = study.randomize(network, model_name, sample, methods[0], config.seed)
+    indices = evaluate.choose_images(data, data.split.test, config.images, config.seed)
+    sample = evaluate.draw_sample(network, data, indices, methods, config.seed, config.seed)
+    values, curves = evaluate.measure(network, data, sample, config.seed)
+    located, on_flower = evaluate.locate(network, data, masks, sample, methods, config.seed)
+    values = {kind: columns | on_flower.get(kind, {}) for kind, columns in values.items()}
+    randomized = evaluate.randomize(network, sample, methods[0], config.seed)
     batches = evaluation_batches(data.pixels, data.split.test, data.source.targets, network.preprocessing, 64)
     logits, _ = predict_logits(network.model, batches, device)
 
-    summary = explanations.summarize(values)
-    differences = explanations.compare_with_controls(values)
-    findings = explanations.state_findings(differences, TITLES)
+    titles = {name: METHODS[name].title for name in methods}
+    means = summary.summarize(values)
+    differences = summary.compare_with_controls(values)
+    findings = summary.state_findings(differences, titles)
     content: dict[str, Any] = {
-        "model": model_name,
+        "model": network.label,
         "checkpoint": str(find_model_file(config.ckpt).resolve()),
         "methods": methods,
         "layers": list(network.layers),
         "target": "predicted",
         "images": len(indices),
         "seed": config.seed,
-        "measures": _plain(summary),
+        "measures": _plain(means),
+        "described": {name: asdict(measure) for name, measure in MEASURES.items()},
         "differences": {method: _plain(controls) for method, controls in differences.items()},
-        "findings": findings + [located.remark] * bool(located.remark),
+        "findings": findings + [located.note] * bool(located.note),
         "curves": {
             kind: {name: part.mean(0).tolist() for name, part in found.items()} for kind, found in curves.items()
         },
@@ -86,7 +84,7 @@ def run(config: ExplainConfig) -> None:
             "layers": list(randomized.layers),
             "rank_correlation": randomized.rank_correlation.tolist(),
         },
-        "heatmaps": gallery.write_heatmaps(folder / "heatmaps", network, data, logits, methods[0]),
+        "heatmaps": gallery.write_heatmaps(folder / run_dir.HEATMAPS, network, data, logits, methods[0]),
         "dataset_fingerprint": data.source.fingerprint,
         "split_fingerprint": data.split_fingerprint,
         "device_name": device_name(device),
@@ -95,28 +93,28 @@ def run(config: ExplainConfig) -> None:
     }
     galleries = gallery.write_galleries(figures, network, data, logits, gallery.quick_method(methods))
     content["seconds"] = round(time.perf_counter() - started, 1)
-    _write_rows(folder / explanations.TABLE, data, network, sample, values)
-    atomic_files.write_json(folder / explanations.RESULTS, content)
-    page = explanation_page.write(folder, content, summary, TITLES, galleries)
-    _print(summary, content)
-    print(page)
+    _write_rows(folder / TABLE, data, network, sample, values)
+    atomic_files.write_json(folder / run_dir.EXPLANATION, content)
+    path = page.write(folder, content, means, titles, galleries)
+    _print(means, content)
+    print(path)
 
 
 def _find_folder(config: ExplainConfig) -> Path:
     if config.output_dir:
         return Path(config.output_dir)
     given = Path(config.ckpt)
-    return given / explanations.FOLDER if given.is_dir() else Path(f"outputs/explain-{given.resolve().parent.name}")
+    return given / run_dir.EXPLAIN if given.is_dir() else Path(f"outputs/explain-{given.resolve().parent.name}")
 
 
-def _plain(summary: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, dict[str, float]]]:
-    return {kind: {name: asdict(found) for name, found in columns.items()} for kind, columns in summary.items()}
+def _plain(means: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, dict[str, float]]]:
+    return {kind: {name: asdict(found) for name, found in columns.items()} for kind, columns in means.items()}
 
 
 def _write_rows(
-    path: Path, data: PreparedData, network: Network, sample: study.Sample, values: dict[str, study.Columns]
+    path: Path, data: PreparedData, network: Network, sample: Sample, values: Mapping[str, Columns]
 ) -> None:
-    """Write a row for every image and kind of map."""
+    """Write a row for each image and kind of map."""
     rows = []
     for kind, columns in values.items():
         for number, index in enumerate(sample.indices):
@@ -132,11 +130,11 @@ def _write_rows(
     atomic_files.write_csv(path, COLUMNS, rows)
 
 
-def _print(summary: Mapping[str, Mapping[str, Interval]], content: Mapping[str, Any]) -> None:
+def _print(means: Mapping[str, Mapping[str, Interval]], content: Mapping[str, Any]) -> None:
     width = max(len(measure.title) for measure in MEASURES.values())
-    print(f"{'':<{width}}  " + "  ".join(f"{kind:>14}" for kind in summary))
+    print(f"{'':<{width}}  " + "  ".join(f"{kind:>14}" for kind in means))
     for name, measure in MEASURES.items():
-        cells = [f"{found.mean:14.3f}" if (found := summary[kind].get(name)) else " " * 14 for kind in summary]
+        cells = [f"{found.mean:14.3f}" if (found := means[kind].get(name)) else " " * 14 for kind in means]
         if any(cell.strip() for cell in cells):
             print(f"{measure.title:<{width}}  " + "  ".join(cells))
     print(f"\n{content['images']} test images, {content['seconds']:.0f} s")

@@ -4,22 +4,19 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 
 from deepbloom.config.commands import GradcamConfig
 from deepbloom.data.images import Readable, find_images, read_batches, stack_inputs
 from deepbloom.data.preprocessing import preprocess
 from deepbloom.device import choose_device, use_cores
 from deepbloom.errors import ConfigError
-from deepbloom.explain.cam import METHODS
-from deepbloom.explain.figures import Tile, draw_gallery, draw_heatmap
-from deepbloom.explain.networks import Network, Target, explain, read_methods, read_networks, read_targets
+from deepbloom.explain.figures import Panel, draw_panels
+from deepbloom.explain.targets import Network, Target, explain, read_methods, read_networks, read_targets
 from deepbloom.report.illustrations import Illustration
 from deepbloom.report.page import Section, write_page
 from deepbloom.runs import files as atomic_files
@@ -29,35 +26,11 @@ log = logging.getLogger("deepbloom")
 PAGE = "heatmaps.html"
 PAGE_IMAGES = 50
 """A page of more would be too large for a browser."""
-COLUMNS = 5
 READING = (
     "Bright places hold the evidence for the class that is named. Each map has its own scale, from its least evidence "
     "(0) to its most (1), so that brightness cannot be compared between maps. A heatmap shows where a network looks, "
     "not whether it is right to look there; deepbloom explain measures how far it can be believed."
 )
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One map of one image.
-
-    Attributes
-    ----------
-    heatmap : ndarray of float32, shape (S, S), in [0, 1]
-    network : str
-        The network's label.
-    method : str
-    explained : str
-        The class, and the one that it is compared with.
-    confidence : float
-        The class's probability.
-    """
-
-    heatmap: np.ndarray
-    network: str
-    method: str
-    explained: str
-    confidence: float
 
 
 def run(config: GradcamConfig) -> None:
@@ -138,7 +111,7 @@ def _write_figures(
     for method in methods:
         chosen = [panel for panel in panels if panel.method == method]
         path = folder / f"{image.path.stem}_{method}{repeat}.png"
-        figures.append(_write_figure(_draw(image.image, chosen), path, image, chosen))
+        figures.append(_write_figure(draw_panels(image.image, chosen), path, image, chosen))
         if save_raw:
             maps = np.stack([panel.heatmap for panel in chosen]).astype(np.float32)
             raw = io.BytesIO()
@@ -149,24 +122,7 @@ def _write_figures(
         return figures
     path = folder / f"{image.path.stem}_comparison{repeat}.png"
     print(path)
-    return [_write_figure(_draw(image.image, panels), path, image, panels)]
-
-
-def _draw(image: Image.Image, panels: Sequence[Panel]) -> Figure:
-    if len(panels) == 1:
-        return draw_heatmap(image, panels[0].heatmap, panels[0].explained, panels[0].confidence)
-    methods = list(dict.fromkeys(panel.method for panel in panels))
-    several_networks = len({panel.network for panel in panels}) > 1
-    per_method = len(panels) // len(methods)
-    by_rows = len(methods) > 1 < per_method < COLUMNS  # a row for each method
-    tiles: list[Tile | None] = [Tile(image, None, "image")]
-    for number, panel in enumerate(panels):
-        if by_rows and number and number % per_method == 0:
-            tiles.append(None)
-        names = [METHODS[panel.method].title] * (len(methods) > 1) + [panel.network] * several_networks
-        answer = f"{panel.explained} · {100 * panel.confidence:.1f} %"
-        tiles.append(Tile(image, panel.heatmap, " · ".join(names) or answer, answer if names else ""))
-    return draw_gallery(tiles, columns=1 + per_method if by_rows else COLUMNS)
+    return [_write_figure(draw_panels(image.image, panels), path, image, panels)]
 
 
 def _write_figure(figure: Figure, path: Path, image: Readable, panels: Sequence[Panel]) -> Illustration:

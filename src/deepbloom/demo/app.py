@@ -19,7 +19,7 @@ from deepbloom.demo.guard import Guard
 from deepbloom.demo.predictions import PREDICTED, Network, class_names, predict_image
 from deepbloom.demo.uploads import MAX_BYTES, UploadQueue, UploadRefused
 from deepbloom.errors import ConfigError, DeepBloomError
-from deepbloom.explain.cam import METHODS
+from deepbloom.explain.methods import METHODS
 
 ADDRESS = "127.0.0.1"
 DEFAULT_METHOD = "gradcam"
@@ -69,7 +69,7 @@ def build_app(networks: Sequence[Network], port: int, queue: UploadQueue | None 
 
 def build_page(networks: Sequence[Network]) -> str:
     """Return the HTML of the page with the choices of method and class."""
-    methods = ((name, f"{m.title} (slow)" if m.needs == "probe" else m.title) for name, m in METHODS.items())
+    methods = ((name, f"{m.title} (slow)" if m.is_slow else m.title) for name, m in METHODS.items())
     targets = [(PREDICTED, "predicted class"), *((name, name) for name in class_names(networks))]
     return Template(_read("page.html")).substitute(
         max_bytes=MAX_BYTES,

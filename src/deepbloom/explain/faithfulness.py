@@ -1,31 +1,40 @@
-"""Does a map show what the network uses? Parts of the image are taken away by the map, and the answer is watched.
+"""Faithfulness: do maps mark what the network uses? The probability is watched while the image is removed by the map.
 
-Every measure is reported per image, so that intervals can be made, and means little without the same measure of
-`random_maps` and `center_maps`, which know nothing of the network.
+Each measure is reported per image, so that intervals can be made. It means little without the same measure of control
+maps, which ignore the network: see `deepbloom.explain.sanity`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.sparse import coo_matrix
-from scipy.sparse.linalg import splu
 from torch import Tensor, nn
 
 from deepbloom.errors import ConfigError
-from deepbloom.explain.cam import CPU_BATCH, GPU_BATCH, left_as_found, scale_maps
+from deepbloom.explain.cam import CPU_BATCH, GPU_BATCH
+from deepbloom.explain.imputation import impute_quickly
+from deepbloom.explain.layers import left_as_found
 
-ROAD_FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-SWEEPS = 10
+STEPS = 10
+ROAD_FRACTIONS = (0.2, 0.4, 0.6)
+CURVE_FRACTIONS = {
+    "deletion": tuple(step / STEPS for step in range(STEPS + 1)),
+    "insertion": tuple(step / STEPS for step in range(STEPS + 1)),
+    "most_relevant_first": ROAD_FRACTIONS,
+    "least_relevant_first": ROAD_FRACTIONS,
+}
+"""Shares of the pixels at the points of the curves of `measure_faithfulness`."""
 BLUR_RADIUS, BLUR_SIGMA = 5, 5.0  # pixels; as published for images of 224 pixels
-NEIGHBOURS = (((0, 1), 1 / 6), ((1, 0), 1 / 6), ((1, 1), 1 / 12), ((1, -1), 1 / 12))  # and their opposites
+
+Columns = dict[str, np.ndarray]
+"""By name: float64, shape (B, ...), one row per image."""
 
 
 @dataclass(frozen=True)
 class RemovalCurves:
-    """Probability of the explained class while an image is deleted, and while it is inserted, by its map.
+    """Probability of the explained class during deletion and insertion.
 
     Attributes
     ----------
@@ -33,7 +42,7 @@ class RemovalCurves:
         Share of the pixels that is deleted or inserted, from 0 to 1.
     deletion, insertion : Tensor of float32, shape (B, S + 1)
     deletion_area, insertion_area : Tensor of float32, shape (B,)
-        Area under the curve, in [0, 1]. Good maps have a small first and a large second one.
+        Area under the curve, in [0, 1]. Good maps have a small deletion area and a large insertion area.
     """
 
     fractions: Tensor
@@ -45,7 +54,7 @@ class RemovalCurves:
 
 @dataclass(frozen=True)
 class RoadCurves:
-    """Probability of the explained class after parts of an image were replaced by what surrounds them.
+    """Probability of the explained class after parts of an image are interpolated from their surroundings.
 
     Attributes
     ----------
@@ -53,7 +62,7 @@ class RoadCurves:
         Share of the pixels that is replaced.
     most_relevant_first, least_relevant_first : Tensor of float32, shape (B, F)
     road_score : Tensor of float32, shape (B,)
-        Mean of the second minus mean of the first, in [-1, 1]; higher is better, and 0 is what random maps get.
+        Mean of the second minus mean of the first, in [-1, 1]; higher is better, and random maps get 0.
     """
 
     fractions: Tensor
@@ -64,28 +73,51 @@ class RoadCurves:
 
 @dataclass(frozen=True)
 class ConfidenceChange:
-    """What remains of the probability of the explained class when an image is dimmed by its map.
+    """Change of the probability of the explained class when an image is dimmed by its map.
 
     Attributes
     ----------
     drop : Tensor of float32, shape (B,)
         Lost share, in [0, 1]; lower is better. Its mean is the published average drop.
     increase : Tensor of bool, shape (B,)
-        Whether the probability grew. Its mean is the published increase in confidence.
+        Whether the probability grows. Its mean is the published increase in confidence.
     """
 
     drop: Tensor
     increase: Tensor
 
 
-def removal_curves(
-    model: nn.Module, inputs: Tensor, maps: Tensor, targets: Tensor, steps: int = 20, seed: int = 0
-) -> RemovalCurves:
-    """Return deletion and insertion curves with the areas under them.
+def measure_faithfulness(
+    model: nn.Module, inputs: Tensor, maps: Tensor, targets: Tensor, seed: int
+) -> tuple[Columns, Columns]:
+    """Return all measures, shape (B,), and the curves of `CURVE_FRACTIONS`; parameters as in `removal_curves`."""
+    removal = removal_curves(model, inputs, maps, targets, STEPS, seed)
+    road = road_curves(model, inputs, maps, targets, ROAD_FRACTIONS, seed)
+    change = confidence_change(model, inputs, maps, targets)
+    values = {
+        "deletion_area": removal.deletion_area,
+        "insertion_area": removal.insertion_area,
+        "road_score": road.road_score,
+        "average_drop": change.drop,
+        "increase": change.increase,
+    }
+    curves = {name: getattr(road if "relevant" in name else removal, name) for name in CURVE_FRACTIONS}
+    return to_columns(values), to_columns(curves)
 
-    Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421: deletion puts the mean color (0 in normalized images) in
-    the place of the pixels with most evidence first; insertion begins with the blurred image and sharpens these.
-    Departure: ``steps`` steps instead of one per row of pixels.
+
+def to_columns(values: Mapping[str, Tensor]) -> Columns:
+    """Return tensors as float64 arrays."""
+    return {name: value.cpu().double().numpy() for name, value in values.items()}
+
+
+def removal_curves(
+    model: nn.Module, inputs: Tensor, maps: Tensor, targets: Tensor, steps: int = STEPS, seed: int = 0
+) -> RemovalCurves:
+    """Return deletion and insertion curves and the areas under them.
+
+    Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421: deletion replaces pixels by the mean color (0 in normalized
+    images), most evidence first; insertion sharpens pixels of the blurred image in the same order. Departure: ``steps``
+    steps instead of one per row of pixels.
 
     Parameters
     ----------
@@ -94,13 +126,13 @@ def removal_curves(
     inputs : Tensor of float, shape (B, C, H, W)
         Normalized images.
     maps : Tensor of float, shape (B, H, W)
-        Only the order of their values matters; equal values are taken in random order.
+        Only the order of their values matters; ties are ordered at random.
     targets : Tensor of int64, shape (B,)
-        The classes that the maps explain.
+        The explained classes.
     steps : int
-        Each takes away or brings in the same number of pixels.
+        Each replaces the same number of pixels.
     seed : int
-        Of the order of equal values.
+        Of the order of ties.
 
     Raises
     ------
@@ -129,11 +161,11 @@ def road_curves(
     fractions: Sequence[float] = ROAD_FRACTIONS,
     seed: int = 0,
 ) -> RoadCurves:
-    """Return ROAD's two curves: the answer after the most, or the least, relevant pixels were replaced.
+    """Return ROAD's two curves: the probability after the most, or the least, relevant pixels are replaced.
 
     Rong et al. 2022, https://arxiv.org/abs/2202.00449. Replaced pixels are interpolated from their surroundings, so
-    that neither a hole's shape nor its color gives the class away. Departure: `impute_quickly` in the place of
-    `impute`.
+    that neither a hole's shape nor its color reveals the class. Departures: `impute_quickly` instead of `impute`, and
+    the probability instead of the accuracy.
 
     Parameters
     ----------
@@ -142,7 +174,7 @@ def road_curves(
     fractions : sequence of float, each in (0, 1)
         Shares of the pixels to replace.
     seed : int
-        Of the order of equal values and of the noise in replaced pixels.
+        Of the order of ties and of the noise in replaced pixels.
 
     Raises
     ------
@@ -165,11 +197,11 @@ def road_curves(
 
 
 def confidence_change(model: nn.Module, inputs: Tensor, maps: Tensor, targets: Tensor) -> ConfidenceChange:
-    """Return how the answer changes when every image is multiplied by its map.
+    """Return the change of the probability when each image is multiplied by its map.
 
-    Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063: with the probabilities Y of the image
-    and O of the dimmed one, the drop is max(0, Y - O) / Y. Departure: normalized images are dimmed toward the mean
-    color, not toward black.
+    Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063: with the probabilities Y of the image and O of the
+    dimmed one, the drop is max(0, Y - O) / Y. Departure: normalized images are dimmed toward the mean color, not
+    toward black.
 
     Parameters
     ----------
@@ -188,86 +220,6 @@ def confidence_change(model: nn.Module, inputs: Tensor, maps: Tensor, targets: T
     return ConfidenceChange((whole - dimmed).clamp(min=0) / whole.clamp(min=torch.finfo().tiny), dimmed > whole)
 
 
-def impute(image: Tensor, missing: Tensor, generator: torch.Generator, noise: float = 0.01) -> Tensor:
-    """Return an image whose missing pixels are weighted means of their eight neighbors, with a little noise.
-
-    Rong et al. 2022, https://arxiv.org/abs/2202.00449: a neighbor weighs 1/6, a diagonal one 1/12; missing
-    neighbors enter with the value that they get themselves, which makes it a linear system.
-
-    Parameters
-    ----------
-    image : Tensor of float, shape (C, H, W)
-    missing : Tensor of bool, shape (H, W)
-        At least one pixel is not missing.
-    generator : torch.Generator
-        Draws the noise.
-    noise : float
-        Standard deviation, in units of the normalized image.
-    """
-    known = image.double().numpy()
-    hole = missing.numpy()
-    count = int(hole.sum())
-    if not count:
-        return image.clone()
-    numbers = np.full(hole.shape, -1)
-    numbers[hole] = np.arange(count)
-    weights, values = np.zeros(count), np.zeros((count, len(known)))
-    rows, columns, entries = [np.arange(count)], [np.arange(count)], [weights]
-    for here, there, weight in _neighbors(hole.shape):
-        inside = numbers[here] >= 0
-        weights[numbers[here][inside]] += weight
-        bordering = inside & (numbers[there] < 0)
-        values[numbers[here][bordering]] += weight * known[(slice(None), *there)][:, bordering].T
-        linked = inside & (numbers[there] >= 0)
-        rows.append(numbers[here][linked])
-        columns.append(numbers[there][linked])
-        entries.append(np.full(int(linked.sum()), -weight))
-    places = np.concatenate(rows), np.concatenate(columns)
-    system = coo_matrix((np.concatenate(entries), places), shape=(count, count)).tocsc()
-    # Symmetric and positive definite: no pivoting, and an ordering that keeps the factors sparse.
-    solution = splu(system, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}).solve(values)
-    filled = image.clone()
-    drawn = noise * torch.randn(len(known), count, generator=generator)
-    filled[:, missing] = (torch.from_numpy(solution.T) + drawn).to(image.dtype)
-    return filled
-
-
-def impute_quickly(image: Tensor, missing: Tensor, generator: torch.Generator, noise: float = 0.01) -> Tensor:
-    """Return nearly what `impute` returns, several times faster; parameters as there.
-
-    The system is solved at half the resolution, where a block counts as missing if all of its pixels are; the error,
-    which is largest at the rim of the hole, is smoothed away by `SWEEPS` steps of Jacobi's method at full resolution.
-    """
-    known = (~missing).to(image.dtype)[None]  # (1, H, W)
-    shares = F.avg_pool2d(known, 2, ceil_mode=True)
-    coarse = F.avg_pool2d(image * known, 2, ceil_mode=True) / shares.clamp(min=0.25)
-    solved = impute(coarse, shares[0] == 0, generator, noise=0)
-    filled = F.interpolate(solved[None], missing.shape, mode="bilinear", align_corners=False)[0]
-    filled = torch.where(missing, filled, image)
-    kernel = image.new_tensor([[1 / 12, 1 / 6, 1 / 12], [1 / 6, 0, 1 / 6], [1 / 12, 1 / 6, 1 / 12]])[None, None]
-    inside = F.conv2d(torch.ones_like(known), kernel, padding=1)  # below 1 at the border of the image
-    for _ in range(SWEEPS):
-        means = F.conv2d(filled[:, None], kernel, padding=1)[:, 0] / inside
-        filled = torch.where(missing, means, image)
-    return torch.where(missing, filled + noise * torch.randn(image.shape, generator=generator), image)
-
-
-def random_maps(count: int, size: tuple[int, int], seed: int = 0, grid: tuple[int, int] = (7, 7)) -> Tensor:
-    """Return maps of noise, shape (count, H, W), in [0, 1], as smooth as those of a layer of ``grid`` positions."""
-    noise = torch.rand(count, 1, *grid, generator=torch.Generator().manual_seed(seed))
-    return scale_maps(F.interpolate(noise, size, mode="bilinear", align_corners=False)[:, 0])
-
-
-def center_maps(count: int, size: tuple[int, int], spread: float = 0.25) -> Tensor:
-    """Return the same blob for every image, shape (count, H, W), in [0, 1]: photographers put things in the middle.
-
-    ``spread`` is the Gaussian's standard deviation as a share of the height and of the width.
-    """
-    down, across = (torch.linspace(-0.5, 0.5, length) / spread for length in size)
-    blob = torch.exp(-(down[:, None] ** 2 + across[None] ** 2) / 2)
-    return scale_maps(blob[None]).repeat(count, 1, 1)
-
-
 def _check(inputs: Tensor, maps: Tensor, targets: Tensor) -> None:
     if inputs.ndim != 4 or maps.shape != (len(inputs), *inputs.shape[2:]) or targets.shape != (len(inputs),):
         raise ConfigError(
@@ -277,7 +229,7 @@ def _check(inputs: Tensor, maps: Tensor, targets: Tensor) -> None:
 
 
 def _rank(maps: Tensor, seed: int) -> Tensor:
-    """Return the place of every pixel among those with more evidence, as a share in (0, 1); ties in random order."""
+    """Return each pixel's rank by decreasing evidence, as a share in (0, 1); ties are ordered at random."""
     flat = maps.flatten(1)
     pixels = flat.shape[1]
     mixed = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed)).to(maps.device)
@@ -287,9 +239,9 @@ def _rank(maps: Tensor, seed: int) -> Tensor:
 
 
 def _probabilities(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the softmax of the targets, one or one per image, float32 on the CPU, shape (N,)."""
+    """Return the probability of the targets, one or one per image, float32 on the CPU, shape (N,)."""
     step = CPU_BATCH if inputs.device.type == "cpu" else GPU_BATCH
-    parts = [model(part.contiguous(memory_format=torch.channels_last)) for part in inputs.split(step)]
+    parts = [model(part.contiguous(memory_format=torch.channels_last)) for part in torch.split(inputs, step)]
     softmax = torch.cat(parts).float().softmax(1)
     return softmax.gather(1, targets.expand(len(softmax))[:, None])[:, 0].cpu()
 
@@ -301,13 +253,3 @@ def _blur(inputs: Tensor) -> Tensor:
     padded = F.pad(inputs, (radius,) * 4, mode="reflect")
     across = F.conv2d(padded, kernel, groups=inputs.shape[1])
     return F.conv2d(across, kernel.transpose(2, 3), groups=inputs.shape[1])
-
-
-def _neighbors(shape: tuple[int, ...]) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], float]]:
-    """Yield, for each of eight directions, the pixels that have a neighbor there, these neighbors, and a weight."""
-    height, width = shape
-    for (down, across), weight in NEIGHBOURS:
-        first = slice(0, height - down), slice(max(0, -across), width - max(0, across))
-        second = slice(down, height), slice(max(0, across), width + min(0, across))
-        yield first, second, weight
-        yield second, first, weight

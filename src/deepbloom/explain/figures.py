@@ -1,6 +1,6 @@
-"""Heatmaps over images, for people. Figures carry no global state: ``figure.savefig(path)`` writes them.
+"""Figures of heatmaps over images, without global state: ``figure.savefig(path)`` writes them.
 
-Texts are drawn as they are: no character in a class name is markup.
+Text is drawn literally: no character in a class name is markup.
 """
 
 import math
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from deepbloom.errors import ConfigError
+from deepbloom.explain.methods import METHODS
 
 COLORMAP = "inferno"  # perceptually uniform, and readable without color vision
 OPACITY = 0.45
@@ -29,6 +30,8 @@ BAR_GAP, BAR_WIDTH, BAR_LABELS, LONGEST_BAR = 0.18, 0.16, 0.62, IMAGE_SIDE
 SMALLEST_PIXELS, LARGEST_PIXELS = 520, 4096  # of a panel's longer side
 SMALLEST_TILE, LARGEST_TILE = 351, 512
 NAME_LENGTH = 90
+COLUMNS = 5
+"""Panels side by side in a comparison."""
 EXIF_ORIENTATION = 0x0112
 
 
@@ -40,13 +43,13 @@ class Tile:
     ----------
     image : PIL.Image
     heatmap : ndarray of float, shape (h, w), in [0, 1], or None
-        Laid over the image, which it covers whole; None shows the image alone.
+        Covers the whole image; None shows the image alone.
     title : str
         Above the panel: a class, a model, a method.
     caption : str
         Below the title, in gray: a confidence, the true class.
     wrong : bool
-        Marked by a frame and the title's color.
+        Draws a frame and colors the title.
     """
 
     image: Image.Image
@@ -56,15 +59,38 @@ class Tile:
     wrong: bool = False
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One map of an image.
+
+    Attributes
+    ----------
+    heatmap : ndarray of float32, shape (S, S), in [0, 1]
+    network : str
+        The network's label.
+    method : str
+    explained : str
+        The class, and the one it is compared with.
+    confidence : float
+        The probability of the class.
+    """
+
+    heatmap: np.ndarray
+    network: str
+    method: str
+    explained: str
+    confidence: float
+
+
 def overlay(image: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY) -> Image.Image:
-    """Return the image with its heatmap laid over it, upright, RGB, in the image's own size.
+    """Return the image under its heatmap, upright, RGB, at the image's size.
 
     Parameters
     ----------
     image : PIL.Image
-        Turned upright first if its EXIF entry says so.
+        Rotated by its EXIF entry first.
     heatmap : ndarray of float, shape (h, w), in [0, 1]
-        Of any size: it is stretched over the whole image.
+        Of any size; resized to the image.
     opacity : float
         Share of the heatmap in the result, in [0, 1].
 
@@ -87,14 +113,14 @@ def overlay(image: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY) -
 def draw_heatmap(
     image: Image.Image, heatmap: np.ndarray, class_name: str, confidence: float, opacity: float = OPACITY
 ) -> Figure:
-    """Return a figure of the image, the same under its heatmap, and the color scale.
+    """Return a figure of the image alone, the image under its heatmap, and the color scale.
 
     Parameters
     ----------
     image : PIL.Image
     heatmap : ndarray of float, shape (h, w), in [0, 1]
     class_name : str
-        The class that the heatmap explains.
+        The explained class.
     confidence : float
         Its probability, in [0, 1].
     opacity : float
@@ -103,6 +129,31 @@ def draw_heatmap(
     dpi = min(max(*image.size, SMALLEST_PIXELS), LARGEST_PIXELS) / IMAGE_SIDE
     title = f"{textwrap.shorten(class_name, NAME_LENGTH, placeholder=' …')} · {100 * confidence:.1f} %"
     return _lay_out([Tile(image, None), Tile(image, heatmap)], 2, IMAGE_SIDE, dpi, title, opacity)
+
+
+def draw_panels(image: Image.Image, panels: Sequence[Panel]) -> Figure:
+    """Return a figure of an image's maps by methods and networks side by side: methods in rows if they fit.
+
+    Parameters
+    ----------
+    image : PIL.Image
+    panels : sequence of Panel
+        At least one, ordered by method; each method has equally many.
+    """
+    if len(panels) == 1:
+        return draw_heatmap(image, panels[0].heatmap, panels[0].explained, panels[0].confidence)
+    methods = len({panel.method for panel in panels})
+    several_networks = len({panel.network for panel in panels}) > 1
+    per_method = len(panels) // methods
+    in_rows = methods > 1 < per_method < COLUMNS
+    tiles: list[Tile | None] = [Tile(image, None, "image")]
+    for number, panel in enumerate(panels):
+        if in_rows and number and number % per_method == 0:
+            tiles.append(None)
+        names = [METHODS[panel.method].title] * (methods > 1) + [panel.network] * several_networks
+        explained = f"{panel.explained} · {100 * panel.confidence:.1f} %"
+        tiles.append(Tile(image, panel.heatmap, " · ".join(names) or explained, explained if names else ""))
+    return draw_gallery(tiles, columns=1 + per_method if in_rows else COLUMNS)
 
 
 def draw_gallery(tiles: Sequence[Tile | None], title: str = "", columns: int = 4, opacity: float = OPACITY) -> Figure:
@@ -132,7 +183,7 @@ def draw_gallery(tiles: Sequence[Tile | None], title: str = "", columns: int = 4
 
 
 def _lay_out(tiles: Sequence[Tile | None], columns: int, side: float, dpi: float, title: str, opacity: float) -> Figure:
-    """Place tiles in rows, each image's longer side at most ``side``, with a color scale at the right; in inches."""
+    """Place tiles in rows with a color scale at the right; each image's longer side has at most ``side`` inches."""
     columns = min(columns, len(tiles))
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     cell = max(_fit(tile.image, side)[0] for tile in tiles if tile)
@@ -165,7 +216,7 @@ def _lay_out(tiles: Sequence[Tile | None], columns: int, side: float, dpi: float
 
 
 class _Page:
-    """A figure in which places are given in inches from the left and from the top."""
+    """A figure with positions in inches from the left and from the top."""
 
     def __init__(self, width: float, height: float, dpi: float) -> None:
         self.size = width, height
@@ -214,6 +265,6 @@ def _fit(image: Image.Image, side: float) -> tuple[float, float]:
 
 
 def _wrap(text: str, width: float, points: float, lines: int = 2) -> list[str]:
-    """Return ``text`` in at most ``lines`` lines that fit ``width`` inches; what is left over becomes an ellipsis."""
+    """Return ``text`` in at most ``lines`` lines that fit ``width`` inches, cut off with an ellipsis."""
     characters = max(int(72 * width / (0.58 * points)), 4)
     return textwrap.wrap(text, characters, max_lines=lines, placeholder=" …")

@@ -1,4 +1,4 @@
-"""Heatmaps of test images for people: a fixed small sample, and the most confident answers of every class."""
+"""Heatmaps of test images: a small fixed sample, and the most confident predictions of each class."""
 
 import io
 from collections.abc import Sequence
@@ -8,38 +8,39 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from deepbloom.commands.outputs import softmax
 from deepbloom.data.dataset import PreparedData
 from deepbloom.errors import RunError
-from deepbloom.explain.cam import METHODS, class_activation_maps
+from deepbloom.explain.cam import class_activation_maps
+from deepbloom.explain.evaluate import choose_images, read_inputs
 from deepbloom.explain.figures import Tile, draw_gallery, overlay
-from deepbloom.explain.networks import Network
-from deepbloom.explain.summary import RESULTS
+from deepbloom.explain.methods import METHODS
+from deepbloom.explain.targets import Network
+from deepbloom.metrics import softmax
 from deepbloom.report.illustrations import Illustration
 from deepbloom.runs import files as atomic_files
+from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import load_json
-from deepbloom.sweeps.study import choose_images, read_inputs
 
 SAMPLE = 8
 SAMPLE_SIDE = 320
-"""Longest side in pixels of a heatmap of the sample."""
-ANSWERS = 2
-"""Right and wrong answers of each class, the most confident ones."""
+"""Longer side in pixels of a heatmap of the sample."""
+SHOWN = 2
+"""Correct and wrong predictions per class."""
 CLASSES_PER_FIGURE = 8
 
 
 def quick_method(methods: Sequence[str]) -> str:
-    """Return the first of the methods that needs few passes, or Grad-CAM: galleries hold images of every class."""
-    return next((name for name in methods if METHODS[name].needs != "probe"), "gradcam")
+    """Return the first of the methods that is not slow, or Grad-CAM: galleries hold images of all classes."""
+    return next((name for name in methods if not METHODS[name].is_slow), "gradcam")
 
 
 def remove_old(folder: Path) -> None:
     """Remove the galleries of an earlier explanation in ``folder``, and the heatmaps that its explain.json names."""
     for path in (folder / "figures").glob("gallery_*.png"):
         path.unlink()
-    heatmaps = folder / "heatmaps"
+    heatmaps = folder / run_dir.HEATMAPS
     try:
-        names = [str(entry["file"]) for entry in load_json(folder / RESULTS)["heatmaps"]]
+        names = [str(entry["file"]) for entry in load_json(folder / run_dir.EXPLANATION)["heatmaps"]]
     except (RunError, KeyError, TypeError):
         return
     for path in (heatmaps / name for name in names):
@@ -50,9 +51,9 @@ def remove_old(folder: Path) -> None:
 def write_heatmaps(
     folder: Path, network: Network, data: PreparedData, logits: np.ndarray, method: str
 ) -> list[dict[str, object]]:
-    """Write ``IMAGE_ID.png``, an image under its heatmap, for test images that the split alone chooses.
+    """Write ``IMAGE_ID.png``, an image under its heatmap, for test images that depend on the split alone.
 
-    Runs of one split therefore have the same images, and can be shown side by side.
+    Runs with the same split show the same images, so that a report can show them side by side.
 
     Returns
     -------
@@ -83,35 +84,34 @@ def write_heatmaps(
 def write_galleries(
     folder: Path, network: Network, data: PreparedData, logits: np.ndarray, method: str
 ) -> list[Illustration]:
-    """Write ``gallery_N.png``: for every class the most confident right answers, and the most confident wrong ones."""
+    """Write ``gallery_N.png``: the most confident correct and wrong predictions of each class."""
     probabilities = softmax(logits)
     targets = data.source.targets[data.split.test]
-    present = [number for number in range(len(network.classes)) if (targets == number).any()]
+    present = np.unique(targets).tolist()
     figures = []
     for number, start in enumerate(range(0, len(present), CLASSES_PER_FIGURE), 1):
         shown = present[start : start + CLASSES_PER_FIGURE]
-        rows = [row for target in shown for row in choose_answers(probabilities, targets, target)]
-        tiles = _draw_tiles(network, data, probabilities, rows, method)
-        figure = draw_gallery(tiles, columns=2 * ANSWERS)
+        rows = [row for target in shown for row in choose_predictions(probabilities, targets, target)]
+        figure = draw_gallery(_draw_tiles(network, data, probabilities, rows, method), columns=2 * SHOWN)
         path = folder / f"gallery_{number}.png"
         atomic_files.write_bytes(path, _encode(figure))
         names = f"{network.classes[shown[0]]} to {network.classes[shown[-1]]}"
         figures.append(
             Illustration(
                 path,
-                f"Heatmaps of the most confident right and wrong answers, classes {names}.",
-                f"{names}, a row each, by {METHODS[method].title}. Left, the right answers that the network is surest "
-                "of; right, framed, the wrong ones. Above each: the answer and its probability, and where it is wrong "
-                "the true class.",
+                f"Heatmaps of the most confident correct and wrong predictions, classes {names}.",
+                f"{names}, a row each, by {METHODS[method].title}. Left, the most confident correct predictions; right "
+                "and framed, the most confident wrong ones. Each shows the prediction with its probability, a wrong "
+                "one the true class as well.",
             )
         )
     return figures
 
 
-def choose_answers(probabilities: np.ndarray, targets: np.ndarray, target: int) -> list[int | None]:
-    """Return places in the test part of the surest answers to a class's images.
+def choose_predictions(probabilities: np.ndarray, targets: np.ndarray, target: int) -> list[int | None]:
+    """Return positions in the test split of a class's most confident predictions.
 
-    First the right ones, then the wrong ones, the surest first, each side filled up with None to `ANSWERS`.
+    First `SHOWN` correct ones, then as many wrong ones, by decreasing confidence; None stands for a missing one.
 
     Parameters
     ----------
@@ -120,11 +120,11 @@ def choose_answers(probabilities: np.ndarray, targets: np.ndarray, target: int) 
     target : int
     """
     own = np.flatnonzero(targets == target)
-    answers, confidences = probabilities[own].argmax(1), probabilities[own].max(1)
+    predictions, confidences = probabilities[own].argmax(1), probabilities[own].max(1)
     row: list[int | None] = []
-    for wanted in (answers == target, answers != target):
-        best = [int(place) for place in own[wanted][np.argsort(-confidences[wanted], kind="stable")][:ANSWERS]]
-        row += [*best, *[None] * (ANSWERS - len(best))]
+    for wanted in (predictions == target, predictions != target):
+        best = [int(place) for place in own[wanted][np.argsort(-confidences[wanted], kind="stable")][:SHOWN]]
+        row += [*best, *[None] * (SHOWN - len(best))]
     return row
 
 
@@ -134,17 +134,17 @@ def _draw_tiles(
     known = [place for place in places if place is not None]
     indices = data.split.test[known]
     maps = class_activation_maps(network.model, read_inputs(network, data, indices), network.layers, None, method).maps
-    drawn = {}
+    tiles = {}
     for place, index, heatmap in zip(known, indices, maps.cpu().numpy(), strict=True):
-        answer, target = int(probabilities[place].argmax()), int(data.source.targets[index])
-        drawn[place] = Tile(
+        prediction, target = int(probabilities[place].argmax()), int(data.source.targets[index])
+        tiles[place] = Tile(
             _shrink(data.source.read(int(index))),
             heatmap,
-            f"{network.classes[answer]} · {100 * probabilities[place, answer]:.0f} %",
-            "" if answer == target else f"is {network.classes[target]}",
-            wrong=answer != target,
+            f"{network.classes[prediction]} · {100 * probabilities[place, prediction]:.0f} %",
+            "" if prediction == target else f"is {network.classes[target]}",
+            wrong=prediction != target,
         )
-    return [None if place is None else drawn[place] for place in places]
+    return [None if place is None else tiles[place] for place in places]
 
 
 def _shrink(image: Image.Image) -> Image.Image:

@@ -1,6 +1,6 @@
-"""Does the evidence lie on the object? Maps against segmentations, one value per image.
+"""Localization: does the evidence lie on the object? Maps against segmentations, one value per image.
 
-None of these measures is one of faithfulness: a network may rightly look beside the object.
+These measures do not tell whether a map is faithful: a network may rightly look beside the object.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepbloom.errors import ConfigError
+from deepbloom.explain.faithfulness import Columns, to_columns
 
 THRESHOLDS = tuple(number / 20 for number in range(1, 20))
+POINTING_TOLERANCE = 15 / 224
+"""As a share of the image's side; 15 pixels of 224 as published."""
+
+
+def measure_localization(maps: Tensor, masks: Tensor, threshold: float | None) -> Columns:
+    """Return all measures and the object's share of the image; parameters as in `intersection_over_union`.
+
+    Without a threshold there is no IoU.
+    """
+    values = {
+        "energy_inside": energy_inside(maps, masks),
+        "pointing_hit": pointing_hits(maps, masks, round(POINTING_TOLERANCE * maps.shape[-1])),
+        "area_share": area_share(masks),
+    }
+    if threshold is not None:
+        values["iou"] = intersection_over_union(maps, masks, threshold)
+    return to_columns(values)
 
 
 def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
     """Return the share of each map's sum that lies on the object, in [0, 1]; 0 for a map of zeros.
 
-    The energy-based pointing game of Wang et al. 2020, https://arxiv.org/abs/1910.01279, with
-    segmentations in the place of boxes. A map that is the same everywhere gets `area_share`.
+    The energy-based pointing game of Wang et al. 2020, https://arxiv.org/abs/1910.01279, with segmentations instead of
+    boxes. A constant map gets `area_share`.
 
     Parameters
     ----------
@@ -33,22 +51,22 @@ def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def area_share(masks: Tensor) -> Tensor:
-    """Return the share of the image that the object covers, shape (B,): what blind maps get on average."""
+    """Return the share of the image that the object covers, shape (B,); random maps get as much on average."""
     return masks.float().mean((1, 2))
 
 
 def pointing_hits(maps: Tensor, masks: Tensor, tolerance: int = 15) -> Tensor:
     """Return whether the strongest point of each map lies on the object or near it, bool of shape (B,).
 
-    The pointing game of Zhang et al. 2016, https://arxiv.org/abs/1608.00507. Where several points are
-    strongest, their share on the object must exceed a half; a map of zeros never hits.
+    The pointing game of Zhang et al. 2016, https://arxiv.org/abs/1608.00507. If several points are strongest, more than
+    half of them must hit; a map of zeros never hits.
 
     Parameters
     ----------
     maps, masks
         As in `energy_inside`.
     tolerance : int
-        Distance in pixels that still counts, 15 as published.
+        Largest distance in pixels that counts as a hit, 15 as published.
     """
     _check(maps, masks)
     window = 2 * tolerance + 1
@@ -59,7 +77,7 @@ def pointing_hits(maps: Tensor, masks: Tensor, tolerance: int = 15) -> Tensor:
 
 
 def intersection_over_union(maps: Tensor, masks: Tensor, threshold: float) -> Tensor:
-    """Return how well the pixels of each map at or above ``threshold`` cover the object and nothing else, in [0, 1].
+    """Return the overlap of the object with the pixels at or above ``threshold``, over their union, in [0, 1].
 
     Parameters
     ----------
@@ -81,9 +99,9 @@ def choose_threshold(maps: Tensor, masks: Tensor, thresholds: Sequence[float] = 
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Return a segmentation, bool of shape (h, w), at the size (H, W) of the network's input: True where most of it is.
+    """Return a segmentation, bool of shape (h, w), resized by majority to the size (H, W) of the network's input.
 
-    The aspect is not kept, as `deepbloom.data.preprocessing.resize` does not keep that of the image.
+    The aspect ratio is not kept, as in `deepbloom.data.preprocessing.resize`.
     """
     shares = F.interpolate(torch.from_numpy(np.ascontiguousarray(mask)).float()[None, None], size, mode="area")
     return shares[0, 0] >= 0.5

@@ -1,57 +1,91 @@
-"""Eight ways to turn the activations of a layer into a map of evidence. Each is one function; `METHODS` names them.
+"""Class activation mapping methods. Each is one function; its decorator registers it in `METHODS`.
 
-A method returns the map before its ReLU and at the layer's own size, float32 of shape (B, h, w).
-`deepbloom.explain.cam` does what all of them share: the ReLU, the scaling to [0, 1] and the enlargement.
+A method returns the map before the ReLU at the layer's own size, float32 of shape (B, h, w). The shared steps (ReLU,
+scaling to [0, 1], upsampling) are in `deepbloom.explain.cam`.
 
-Notation: A is the activation, shape (B, K, h, w); g = dy/dA its gradient for the score y that is explained.
+Notation: A is the activation, shape (B, K, h, w); g = dy/dA is the gradient of the score y that the map explains.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IMAGES_AT_A_TIME = 16
-ACTIVATIONS_AT_A_TIME = 128
+INPUTS_PER_PASS = 16
+ACTIVATIONS_PER_PASS = 128
 
 
 class Probe(Protocol):
-    """Asks the network what the score would be if something else came in. ``image`` is an index into the batch."""
+    """Scores changed inputs or changed activations; ``image`` is an index into the batch."""
 
     inputs: Tensor
     """The images, shape (B, C, H, W)."""
     scores: Tensor
-    """What is explained, shape (B,)."""
+    """The scores of the unchanged images, shape (B,)."""
 
     def score_inputs(self, image: int, inputs: Tensor) -> Tensor:
-        """Return the scores, shape (N,), if the images were ``inputs``, shape (N, C, H, W)."""
+        """Return the scores, shape (N,), of ``inputs``, shape (N, C, H, W), which replace the image."""
 
     def score_activations(self, image: int, activations: Tensor) -> Tensor:
-        """Return the scores, shape (N,), if the layer gave ``activations``, shape (N, K, h, w)."""
+        """Return the scores, shape (N,), if the layer's output were ``activations``, shape (N, K, h, w)."""
+
+
+Needs = Literal["activations", "gradients", "forward_passes"]
+Draw = TypeVar("Draw", bound=Callable[..., Tensor])
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method and what it has to be given.
+    """A registered method.
 
     Attributes
     ----------
     draw : callable
-        Called with (activations, gradients), (activations, probe) or (activations), in this order of ``needs``.
+        Called with (activations), (activations, gradients) or (activations, `Probe`), in this order of ``needs``.
     needs : str
-        ``gradients``, ``probe`` (many forward passes per image) or ``activations`` (no class enters the map).
+        ``activations`` (the map is the same for all classes), ``gradients``, or ``forward_passes`` (many per image).
     title : str
         The name as its authors write it.
+    summary : str
+        A line for the help.
     """
 
     draw: Callable[..., Tensor]
-    needs: str
+    needs: Needs
     title: str
+    summary: str
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a map costs many forward passes."""
+        return self.needs == "forward_passes"
 
 
+METHODS: dict[str, Method] = {}
+
+
+def cam_method(name: str, *, title: str, summary: str, needs: Needs = "gradients") -> Callable[[Draw], Draw]:
+    """Register a function as the method ``name``; the parameters are those of `Method`.
+
+    Raises
+    ------
+    ValueError
+        The name is taken.
+    """
+
+    def register(draw: Draw) -> Draw:
+        if name in METHODS:
+            raise ValueError(f"There is a CAM method {name!r} already.")
+        METHODS[name] = Method(draw, needs, title, summary)
+        return draw
+
+    return register
+
+
+@cam_method("gradcam", title="Grad-CAM", summary="channels weighted by their mean gradient")
 def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return sum_k a_k A_k, where a_k is the mean of g_k over positions.
 
@@ -60,27 +94,30 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     return _weigh(activations, gradients.mean((2, 3)))
 
 
+@cam_method("gradcam++", title="Grad-CAM++", summary="channels weighted by their positive gradients, by position")
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return sum_k w_k A_k, w_k = sum over positions of alpha relu(g), alpha = g^2 / (2 g^2 + g^3 sum A).
 
     Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063, equation 19 for alpha (the score is the exponential
-    of the logit, a factor per image that scaling removes). Departure: 1e-6 is added to the denominator, as in the
-    grad-cam package; where gradients are below 1e-3 it outweighs the rest.
+    of the logit; this factor per image cancels in the scaling). Departure: the denominator has 1e-6 added, as in the
+    grad-cam package; it outweighs the rest where gradients are below 1e-3.
     """
     squared = gradients**2
     alpha = squared / (2 * squared + activations.sum((2, 3), keepdim=True) * squared * gradients + 1e-6)
     return _weigh(activations, (alpha * gradients.relu()).sum((2, 3)))
 
 
+@cam_method("hirescam", title="HiResCAM", summary="gradient times activation, position by position")
 def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return sum_k g_k A_k, multiplied position by position.
 
-    Draelos and Carin 2020, https://arxiv.org/abs/2011.08891. Behind the last convolution of a network that ends in
-    one linear layer, its sum over positions is the logit without the bias.
+    Draelos and Carin 2020, https://arxiv.org/abs/2011.08891. At the last convolution of a network that ends in one
+    linear layer, the map sums to the logit without the bias.
     """
     return (activations * gradients).sum(1)
 
 
+@cam_method("layercam", title="LayerCAM", summary="positive gradient times activation, position by position")
 def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return sum_k relu(g_k) A_k, multiplied position by position.
 
@@ -89,23 +126,26 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
     return (activations * gradients.relu()).sum(1)
 
 
+@cam_method("xgradcam", title="XGrad-CAM", summary="channels weighted by gradients, in proportion to the activation")
 def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return sum_k w_k A_k, where w_k is the sum of g_k A_k over positions divided by the sum of A_k.
 
-    Fu et al. 2020, https://arxiv.org/abs/2008.02312. Departure: 1e-7 is added to the divisor, as in the grad-cam
+    Fu et al. 2020, https://arxiv.org/abs/2008.02312. Departure: the divisor has 1e-7 added, as in the grad-cam
     package, so that a silent channel has weight zero.
     """
     weights = (activations * gradients).sum((2, 3)) / (activations.sum((2, 3)) + 1e-7)
     return _weigh(activations, weights)
 
 
+@cam_method(
+    "eigencam", title="Eigen-CAM", summary="first principal component; the same for all classes", needs="activations"
+)
 def eigencam(activations: Tensor) -> Tensor:
-    """Return the projection of every position's K activations on their first principal component.
+    """Return the projection of each position's K activations on their first principal component.
 
-    Muhammad and Yeasin 2020, https://arxiv.org/abs/2008.00299. No class enters it. Departures: positions are centerd
-    before the decomposition, as in the grad-cam package; and the component's sign, which the decomposition leaves
-    open, is the one with which the map grows where the layer is more active. The package keeps whichever sign its
-    linear algebra happens to give, so that its map may be the opposite of this one.
+    Muhammad and Yeasin 2020, https://arxiv.org/abs/2008.00299. Departures: positions are centered before the
+    decomposition, as in the grad-cam package. The decomposition leaves the component's sign open; here the map grows
+    with the layer's activity. The package keeps the sign its linear algebra returns, so its map may be the opposite.
     """
     positions = activations.flatten(2).transpose(1, 2)  # (B, hw, K)
     left, strengths, _ = torch.linalg.svd(positions - positions.mean(1, keepdim=True), full_matrices=False)
@@ -116,17 +156,23 @@ def eigencam(activations: Tensor) -> Tensor:
     return projection.view(len(activations), *activations.shape[2:])
 
 
+@cam_method(
+    "scorecam",
+    title="Score-CAM",
+    summary="channels weighted by the score of the image that they mask; slow",
+    needs="forward_passes",
+)
 def scorecam(activations: Tensor, probe: Probe) -> Tensor:
     """Return sum_k s_k A_k, where s is the softmax over k of the scores of the image masked by each A_k.
 
-    Wang et al. 2020, https://arxiv.org/abs/1910.01279, algorithm 1 (the baseline's score drops out of the softmax).
-    A mask is the channel enlarged to the image and scaled to [0, 1]; K forward passes per image.
+    Wang et al. 2020, https://arxiv.org/abs/1910.01279, algorithm 1 (the baseline's score cancels in the softmax).
+    A mask is the channel upsampled to the image and scaled to [0, 1]; K forward passes per image.
     """
     size = probe.inputs.shape[2:]
     weights = []
     for image, channels in enumerate(activations):
         scores = []
-        for some in channels.split(IMAGES_AT_A_TIME):
+        for some in torch.split(channels, INPUTS_PER_PASS):
             masks = F.interpolate(some[:, None], size, mode="bilinear", align_corners=True)  # (N, 1, H, W)
             low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
             masks = (masks - low) / (high - low + 1e-8)
@@ -135,17 +181,23 @@ def scorecam(activations: Tensor, probe: Probe) -> Tensor:
     return _weigh(activations, torch.stack(weights))
 
 
+@cam_method(
+    "ablationcam",
+    title="Ablation-CAM",
+    summary="channels weighted by the score lost without them; slow",
+    needs="forward_passes",
+)
 def ablationcam(activations: Tensor, probe: Probe) -> Tensor:
     """Return sum_k (y - y_k) A_k, where y_k is the score with channel k set to zero.
 
     Desai and Ramaswamy 2020, https://doi.org/10.1109/WACV45572.2020.9093360. Departures: the paper divides the drop
-    by y, which changes nothing after scaling unless y is negative, and then turns the map around; here it does not.
-    The grad-cam package sets a channel of a layer with negative activations not to zero but far below all others.
+    by y; that cancels in the scaling, except that a negative y inverts the map, which it does not do here. The
+    grad-cam package sets a channel of a layer with negative activations far below all others instead of to zero.
     """
     weights = []
     for image, channels in enumerate(activations):
         scores = []
-        for silenced in torch.arange(len(channels), device=channels.device).split(ACTIVATIONS_AT_A_TIME):
+        for silenced in torch.split(torch.arange(len(channels), device=channels.device), ACTIVATIONS_PER_PASS):
             copies = channels.repeat(len(silenced), 1, 1, 1)
             copies[torch.arange(len(silenced)), silenced] = 0
             scores.append(probe.score_activations(image, copies))
@@ -156,15 +208,3 @@ def ablationcam(activations: Tensor, probe: Probe) -> Tensor:
 def _weigh(activations: Tensor, weights: Tensor) -> Tensor:
     """Return the sum over channels of (B, K, h, w) weighted by (B, K)."""
     return torch.einsum("bkhw,bk->bhw", activations, weights)
-
-
-METHODS = {
-    "gradcam": Method(gradcam, "gradients", "Grad-CAM"),
-    "gradcam++": Method(gradcam_plus_plus, "gradients", "Grad-CAM++"),
-    "hirescam": Method(hirescam, "gradients", "HiResCAM"),
-    "layercam": Method(layercam, "gradients", "LayerCAM"),
-    "xgradcam": Method(xgradcam, "gradients", "XGrad-CAM"),
-    "eigencam": Method(eigencam, "activations", "Eigen-CAM"),
-    "scorecam": Method(scorecam, "probe", "Score-CAM"),
-    "ablationcam": Method(ablationcam, "probe", "Ablation-CAM"),
-}

@@ -1,29 +1,56 @@
-"""Does a map depend on what the network has learned? It must change when the weights are drawn anew."""
+"""Sanity checks: maps that ignore the network, and whether a map changes when the weights are randomized."""
 
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from deepbloom.errors import ConfigError, unknown
+from deepbloom.explain.cam import scale_maps
 
 Explain = Callable[[nn.Module, Tensor], Tensor]
 
 
+def random_maps(count: int, size: tuple[int, int], seed: int = 0, grid: tuple[int, int] = (7, 7)) -> Tensor:
+    """Return noise, shape (count, H, W), in [0, 1], as smooth as maps of a layer with ``grid`` positions."""
+    noise = torch.rand(count, 1, *grid, generator=torch.Generator().manual_seed(seed))
+    return scale_maps(F.interpolate(noise, size, mode="bilinear", align_corners=False)[:, 0])
+
+
+def center_maps(count: int, size: tuple[int, int], spread: float = 0.25) -> Tensor:
+    """Return the same centered blob for each image, shape (count, H, W), in [0, 1]: photographers center their subject.
+
+    ``spread`` is the Gaussian's standard deviation as a share of the height and of the width.
+    """
+    down, across = (torch.linspace(-0.5, 0.5, length) / spread for length in size)
+    blob = torch.exp(-(down[:, None] ** 2 + across[None] ** 2) / 2)
+    return scale_maps(blob[None]).repeat(count, 1, 1)
+
+
+def randomized_copy(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Return a copy of a network with random weights: its maps show the architecture, not what was learned."""
+    randomized = copy.deepcopy(model)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        _reset(randomized, "")
+    return randomized
+
+
 @dataclass(frozen=True)
 class RandomizationTest:
-    """How similar maps stay to the trained network's while it is randomized from the top.
+    """Similarity to the trained network's maps while the network is randomized from the top.
 
     Attributes
     ----------
     layers : tuple of str
-        In the order in which they were randomized; each row holds with all before it.
+        In the order of randomization; each row has all layers up to its own randomized.
     rank_correlation : Tensor of float32, shape (L, B)
-        Spearman's, of each image's map with that of the trained network: 1 is no change. 0 where one of the two is
-        the same everywhere.
+        Spearman's, of each image's map with that of the trained network: 1 is no change. 0 where one of the two maps
+        is constant.
     """
 
     layers: tuple[str, ...]
@@ -33,10 +60,10 @@ class RandomizationTest:
 def randomization_test(
     model: nn.Module, inputs: Tensor, explain: Explain, layers: Sequence[str], seed: int = 0
 ) -> RandomizationTest:
-    """Draw the weights of ever more layers anew, beginning with the first of ``layers``, and compare the maps.
+    """Randomize more and more layers, in the order of ``layers``, and compare the maps.
 
-    The cascading randomization of model parameters of Adebayo et al. 2018, https://arxiv.org/abs/1810.03292. A method
-    whose maps stay alike shows edges or the middle of the image, not the network.
+    The cascading randomization of Adebayo et al. 2018, https://arxiv.org/abs/1810.03292. A method whose maps stay
+    alike shows edges or the middle of the image, not the network.
 
     Parameters
     ----------
@@ -44,40 +71,48 @@ def randomization_test(
         Copied; the original stays as it is.
     inputs : Tensor of float, shape (B, C, H, W)
     explain : callable
-        From (model, inputs) to maps, shape (B, H, W). It must explain a fixed class: with the predicted one, maps would
-        change for the answer's sake.
+        From (model, inputs) to maps, shape (B, H, W). It must explain a fixed class: maps of the predicted class would
+        change because the prediction does.
     layers : sequence of str
-        Module paths, the network's top first.
+        Module paths, the network's top first: see `find_stages`.
     seed : int
-        Of the new weights.
+        Of the random weights.
 
     Raises
     ------
     ConfigError
-        The network has no such layer, or there is nothing in it to draw.
+        The network has no such layer, or the layer has no weights.
     """
     modules = dict(model.named_modules())
     for layer in layers:
         if layer not in modules:
             raise ConfigError(unknown("layer", layer, [path for path, _ in model.named_children()]))
     trained = explain(model, inputs)
-    broken = copy.deepcopy(model)
+    randomized = copy.deepcopy(model)
     rows = []
     with torch.random.fork_rng([inputs.device] if inputs.device.type == "cuda" else []):
         torch.manual_seed(seed)
         for layer in layers:
-            _draw_anew(broken.get_submodule(layer), layer)
-            rows.append(rank_correlation(trained, explain(broken, inputs)))
+            _reset(randomized.get_submodule(layer), layer)
+            rows.append(rank_correlation(trained, explain(randomized, inputs)))
     return RandomizationTest(tuple(layers), torch.stack(rows))
 
 
-def randomized_copy(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Return a copy of a network with all weights drawn anew: what its maps show, it has not learned."""
-    broken = copy.deepcopy(model)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        _draw_anew(broken, "")
-    return broken
+def find_stages(model: nn.Module) -> list[str]:
+    """Return the paths of the parts with weights, the network's top first.
+
+    These are its children; a container of blocks (``layer4`` of a ResNet, ``features`` of an EfficientNet) is replaced
+    by the blocks.
+    """
+    stages = []
+    for name, child in model.named_children():
+        blocks = {path: block for path, block in child.named_children() if _resets(block)}
+        is_container = isinstance(child, nn.Sequential | nn.ModuleList)
+        if is_container and blocks and all(any(block.children()) for block in blocks.values()):
+            stages += [f"{name}.{path}" for path in blocks]
+        elif _resets(child):
+            stages.append(name)
+    return stages[::-1]
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
@@ -89,10 +124,14 @@ def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
     return (products / torch.where(norms > 0, norms, 1)).float()
 
 
-def _draw_anew(layer: nn.Module, path: str) -> None:
-    """Initialize every part of a layer, BatchNorm's statistics included, as its constructor does."""
-    resets = [reset for part in layer.modules() if callable(reset := getattr(part, "reset_parameters", None))]
+def _resets(layer: nn.Module) -> list[Callable[[], None]]:
+    return [reset for part in layer.modules() if callable(reset := getattr(part, "reset_parameters", None))]
+
+
+def _reset(layer: nn.Module, path: str) -> None:
+    """Initialize all parts of a layer as their constructors do, including BatchNorm's statistics."""
+    resets = _resets(layer)
     if not resets:
-        raise ConfigError(f"Layer {path!r} holds no weights that could be drawn anew.")
+        raise ConfigError(f"Layer {path!r} has no weights to randomize.")
     for reset in resets:
         reset()

@@ -1,30 +1,90 @@
-"""What ``deepbloom explain`` found: means with intervals, and what they say, from values per image."""
+"""Summary of measured maps: what each measure means, means with intervals, paired differences, findings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from deepbloom.errors import RunError
-from deepbloom.explain.measures import MEASURES
 from deepbloom.report.statistics import bootstrap_mean
-from deepbloom.runs.parsing import load_json
-from deepbloom.runs.reading import CompleteRun
 
-FOLDER, RESULTS, TABLE = "explain", "explain.json", "explain.csv"
-RANDOM_WEIGHTS, RANDOM_MAPS, CENTRE = "random_weights", "random_maps", "center"
+RANDOM_WEIGHTS, RANDOM_MAPS, CENTER = "random_weights", "random_maps", "center"
 CONTROLS = {
     RANDOM_MAPS: "random maps",
-    CENTRE: "a blob in the center",
+    CENTER: "a blob in the center",
     RANDOM_WEIGHTS: "the same network with random weights",
 }
 """Maps that know nothing of what the network has learned."""
 
 BOOTSTRAP = 2_000
-"""Draws for each interval."""
+"""Resamples for each interval."""
 Values = Mapping[str, Mapping[str, np.ndarray]]
-"""By kind of map (a method or a control) and name of a measure: one value per image, NaN where it cannot be."""
+"""By kind of map (a method or a control) and measure: one value per image, NaN where there is none."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure of maps and how to read it."""
+
+    title: str
+    meaning: str
+    higher_is_better: bool
+
+    @property
+    def arrow(self) -> str:
+        """The direction that is better."""
+        return "↑" if self.higher_is_better else "↓"
+
+
+MEASURES = {
+    "deletion_area": Measure(
+        "deletion",
+        "Mean probability of the class while the marked pixels are replaced by the mean color, most evidence first; "
+        "lower is better (Petsiuk et al. 2018).",
+        higher_is_better=False,
+    ),
+    "insertion_area": Measure(
+        "insertion",
+        "Mean probability of the class while the blurred image becomes sharp, most evidence first; higher is better "
+        "(Petsiuk et al. 2018).",
+        higher_is_better=True,
+    ),
+    "road_score": Measure(
+        "ROAD",
+        "Probability after the least relevant pixels are interpolated from their surroundings, minus the probability "
+        "after the most relevant ones are; random maps get 0, higher is better (Rong et al. 2022).",
+        higher_is_better=True,
+    ),
+    "average_drop": Measure(
+        "average drop",
+        "Share of the probability that is lost when the image is dimmed by its map; lower is better, and a map that "
+        "is bright everywhere is best (Chattopadhay et al. 2018).",
+        higher_is_better=False,
+    ),
+    "increase": Measure(
+        "increase",
+        "Share of the images whose probability grows when they are dimmed by their maps; higher is better "
+        "(Chattopadhay et al. 2018).",
+        higher_is_better=True,
+    ),
+    "energy_inside": Measure(
+        "energy inside",
+        "Share of the map's sum that lies on the flower; a uniform map gets the flower's share of the image "
+        "(Wang et al. 2020).",
+        higher_is_better=True,
+    ),
+    "pointing_hit": Measure(
+        "pointing game",
+        "Share of the images in which the strongest point lies on the flower or within 15 of 224 pixels of it "
+        "(Zhang et al. 2016).",
+        higher_is_better=True,
+    ),
+    "iou": Measure(
+        "IoU",
+        "Overlap of the flower with the part of the map above a threshold, over their union. Each kind of map has its "
+        "own threshold, the best on validation images.",
+        higher_is_better=True,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +98,7 @@ class Interval:
 
 
 def summarize(values: Values) -> dict[str, dict[str, Interval]]:
-    """Return the mean of every measure of every kind of map; measures without a single value are left out."""
+    """Return the mean of each measure of each kind of map; measures without a value are left out."""
     return {
         kind: {name: found for name in MEASURES if name in columns and (found := _mean(columns[name]))}
         for kind, columns in values.items()
@@ -46,7 +106,7 @@ def summarize(values: Values) -> dict[str, dict[str, Interval]]:
 
 
 def compare_with_controls(values: Values) -> dict[str, dict[str, dict[str, Interval]]]:
-    """Return, for every method, control and measure, the mean of the method's value minus the control's, paired."""
+    """Return, by method, control and measure, the mean paired difference: the method's value minus the control's."""
     return {
         method: {
             control: {
@@ -62,7 +122,7 @@ def compare_with_controls(values: Values) -> dict[str, dict[str, dict[str, Inter
 
 
 def judge(name: str, difference: Interval) -> str:
-    """Return ``better``, ``worse`` or ``unclear``: whether the interval of a difference leaves out zero, and where."""
+    """Return ``better`` or ``worse`` if the interval of a difference excludes zero, ``unclear`` otherwise."""
     if difference.low <= 0 <= difference.high:
         return "unclear"
     return "better" if (difference.mean > 0) == MEASURES[name].higher_is_better else "worse"
@@ -71,18 +131,15 @@ def judge(name: str, difference: Interval) -> str:
 def state_findings(
     differences: Mapping[str, Mapping[str, Mapping[str, Interval]]], titles: Mapping[str, str]
 ) -> list[str]:
-    """Return a sentence for every method, called by its title, and control."""
+    """Return a sentence for each method, called by its title, and control."""
+    words = {"better": "better", "worse": "worse", "unclear": "no clear difference"}
     sentences = []
     for method, controls in differences.items():
         for control, measured in controls.items():
-            verdicts: dict[str, list[str]] = {"better": [], "worse": [], "unclear": []}
+            verdicts: dict[str, list[str]] = {verdict: [] for verdict in words}
             for name, difference in measured.items():
                 verdicts[judge(name, difference)].append(MEASURES[name].title)
-            parts = [
-                f"{words} in {', '.join(verdicts[verdict])}"
-                for verdict, words in (("better", "better"), ("worse", "worse"), ("unclear", "not told apart"))
-                if verdicts[verdict]
-            ]
+            parts = [f"{words[verdict]} in {', '.join(found)}" for verdict, found in verdicts.items() if found]
             sentences.append(f"{titles.get(method, method)} against {CONTROLS[control]}: {'; '.join(parts)}.")
     return sentences
 
@@ -93,29 +150,3 @@ def _mean(values: np.ndarray) -> Interval | None:
         return None
     low, high = bootstrap_mean(known, BOOTSTRAP)
     return Interval(float(known.mean()), low, high, len(known))
-
-
-def read_explanation(run: Path) -> dict | None:
-    """Return what ``deepbloom explain`` wrote into a run directory; None where it did not.
-
-    Raises
-    ------
-    RunError
-        The file is damaged.
-    """
-    path = run / FOLDER / RESULTS
-    return load_json(path) if path.exists() else None
-
-
-def raw_explanation(run: CompleteRun) -> dict[str, object]:
-    """Return the columns of report.csv that ``deepbloom explain`` adds to a run's row."""
-    return {f"explain_{name}": found["mean"] for name, found in read_means(run).items()}
-
-
-def read_means(run: CompleteRun) -> dict[str, dict[str, float]]:
-    """Return ``mean``, ``low`` and ``high`` of every measure of a run's heatmaps; none where they were not measured."""
-    try:
-        content = read_explanation(run.path) or {}
-        return content["measures"][content["methods"][0]]
-    except (RunError, KeyError, IndexError, TypeError):
-        return {}

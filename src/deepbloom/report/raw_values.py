@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from deepbloom.explain.summary import raw_explanation
 from deepbloom.metrics import expected_calibration_error
 from deepbloom.report.compare import Table
+from deepbloom.report.explanation_columns import raw_explanation
 from deepbloom.report.model import Model
 from deepbloom.report.statistics import wilson_interval
 from deepbloom.runs.reading import Audit, CompleteRun, Run

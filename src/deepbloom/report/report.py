@@ -9,7 +9,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup, escape
 
 from deepbloom.errors import RunError
-from deepbloom.explain.heatmaps import MAX_IMAGES, MAX_MODELS, find_heatmaps
 from deepbloom.report import illustrations, notes, raw_values
 from deepbloom.report.audits import describe_audits, list_without_twins
 from deepbloom.report.benchmark import COLUMNS
@@ -17,6 +16,7 @@ from deepbloom.report.compare import MAX_COMPARED, Comparison, Table, explain_se
 from deepbloom.report.difficulty import find_hard_classes, find_hard_images
 from deepbloom.report.explanation_columns import explanation_columns
 from deepbloom.report.formatting import format_p_value, format_percent, format_points, shorten
+from deepbloom.report.heatmaps import MAX_IMAGES, MAX_MODELS, find_heatmaps
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs.reading import CompleteRun, find_runs
 

@@ -29,6 +29,7 @@ PLOTS = "plots"
 LOG = "train.log"
 FAILED = "failed.txt"
 PROVENANCE = "provenance.json"
+EXPLAIN, EXPLANATION, HEATMAPS = "explain", "explain.json", "heatmaps"
 
 MAX_TEXT_BYTES = 200_000_000
 """Larger files are not read: the predictions for a million test images take half of it."""

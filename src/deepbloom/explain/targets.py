@@ -1,10 +1,9 @@
-"""Trained networks as the commands that explain them need them: with their layers and the classes to explain."""
+"""What to explain: networks with their layers, methods, and classes, as named on the command line."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,8 @@ from deepbloom.config.settings import check_choice
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
 from deepbloom.errors import ConfigError, unknown
-from deepbloom.explain.cam import METHODS, Targets, class_activation_maps
+from deepbloom.explain.cam import Targets, class_activation_maps
+from deepbloom.explain.methods import METHODS
 from deepbloom.models.registry import get_spec
 
 DEFAULT_LAYER = "default"
@@ -30,7 +30,7 @@ class Network:
     label : str
         The name of its run directory or file; its path where another one has the same name.
     layers : tuple of str
-        Module paths that its maps look at.
+        Module paths of the layers that its maps explain.
     """
 
     label: str
@@ -42,16 +42,16 @@ class Network:
 
 @dataclass(frozen=True)
 class Target:
-    """Which class of an image is explained, and against which.
+    """The class to explain, and the class to compare it with.
 
     Attributes
     ----------
     index : int or None
-        A class; None is the one at ``rank`` of the answer.
+        A class; None is the one at ``rank``.
     rank : int
-        From 0, the predicted class.
+        Place among the classes by probability, from 0, the prediction.
     against : int or None
-        The class that it is compared with, if any.
+        The class it is compared with, if any.
     """
 
     index: int | None = None
@@ -78,7 +78,7 @@ class Explained:
 
 
 def read_methods(method: Any) -> list[str]:
-    """Return the methods that are named: one, a list, or ``all``.
+    """Return the named methods: one, a list, or ``all``.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def read_networks(ckpt: Any, layer: Any, device: torch.device) -> list[Network]:
         One cannot be used.
     """
     files = [find_model_file(str(path)) for path in _as_list(ckpt)]
-    names = [_name(file) for file in files]
+    names = [file.resolve().parent.name if file.name == "model.safetensors" else file.stem for file in files]
     repeated = Counter(names)
     return [
         place_network(read_model(file), str(file.parent) if repeated[name] > 1 else name, layer, device)
@@ -109,7 +109,7 @@ def read_networks(ckpt: Any, layer: Any, device: torch.device) -> list[Network]:
 
 
 def place_network(trained: Trained, label: str, layer: Any, device: torch.device) -> Network:
-    """Return a trained network on a device; ``default`` among the layers is the last convolutional one."""
+    """Return a trained network on a device; the layer ``default`` is its architecture's target layer."""
     default = get_spec(trained.header["model"]).target_layer
     layers = tuple(default if name == DEFAULT_LAYER else str(name) for name in _as_list(layer))
     model = trained.network.to(device).to(memory_format=torch.channels_last)
@@ -136,7 +136,7 @@ def read_targets(target: str, contrast: str | None, classes: tuple[str, ...]) ->
 
 
 def explain(network: Network, inputs: Tensor, method: str, targets: Sequence[Target]) -> list[Explained]:
-    """Return the maps of a batch, shape (B, 3, S, S), for every target."""
+    """Return the maps of a batch, shape (B, 3, S, S), for each target."""
     explained: list[Explained] = []
     order = inputs.new_empty(0)
     for target in targets:
@@ -161,11 +161,7 @@ def _find_class(key: str, name: str, classes: tuple[str, ...], words: tuple[str,
     raise ConfigError(unknown(key, name, [*classes, *words]))
 
 
-def _name(file: Path) -> str:
-    return file.resolve().parent.name if file.name == "model.safetensors" else file.stem
-
-
-def _as_list(value: Any) -> list:
+def _as_list(value: Any) -> list[Any]:
     values = list(value) if isinstance(value, list | tuple) else [value]
     if not values:
         raise ConfigError("A list is empty: give at least one checkpoint, method and layer.")

@@ -1,4 +1,4 @@
-"""The maps of a sample of images, beside maps that know nothing, and all that is measured of them."""
+"""Measure maps of test images beside control maps."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,25 +13,28 @@ from deepbloom.data.dataset import PreparedData
 from deepbloom.data.masks import Masks
 from deepbloom.data.preprocessing import normalize
 from deepbloom.explain.cam import class_activation_maps
-from deepbloom.explain.faithfulness import center_maps, random_maps
-from deepbloom.explain.localization import choose_threshold, resize_mask
-from deepbloom.explain.measuring import measure_faithfulness, measure_localization
-from deepbloom.explain.networks import Network
-from deepbloom.explain.sanity import RandomizationTest, randomization_test, randomized_copy
-from deepbloom.explain.summary import CENTRE, RANDOM_MAPS, RANDOM_WEIGHTS
-from deepbloom.models.registry import get_spec
+from deepbloom.explain.faithfulness import Columns, measure_faithfulness
+from deepbloom.explain.localization import choose_threshold, measure_localization, resize_mask
+from deepbloom.explain.sanity import (
+    RandomizationTest,
+    center_maps,
+    find_stages,
+    random_maps,
+    randomization_test,
+    randomized_copy,
+)
+from deepbloom.explain.summary import CENTER, RANDOM_MAPS, RANDOM_WEIGHTS
+from deepbloom.explain.targets import Network
 from deepbloom.rng import derive_seed
 
 RANDOMIZED_IMAGES = 8
 MAX_VALIDATION = 50
 """Validation images that choose the threshold of the IoU."""
 
-Columns = dict[str, np.ndarray]
-
 
 @dataclass(frozen=True)
 class Sample:
-    """Images, what the network answers, and the maps that are measured.
+    """Images, their predictions, and the maps to measure.
 
     Attributes
     ----------
@@ -53,7 +56,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Located:
-    """How the flower was found.
+    """Masks of a sample and the thresholds chosen on others.
 
     Attributes
     ----------
@@ -62,7 +65,7 @@ class Located:
     count, validation_count : int
         Images with a mask.
     thresholds : dict of str to float
-        Of the IoU, by kind of map; none where no validation image has a mask, and then there is no IoU.
+        Of the IoU, by kind of map; empty where no validation image has a mask, and then there is no IoU.
     flower_share : float or None
         Mean share of the image that the flower covers.
     """
@@ -74,18 +77,18 @@ class Located:
     flower_share: float | None
 
     @property
-    def remark(self) -> str:
-        """Why a measure is missing; empty where none is, or all are."""
+    def note(self) -> str:
+        """Why IoU is missing although other measures of localization are there; otherwise empty."""
         if self.thresholds or not self.count:
             return ""
         return (
-            "IoU is not measured: its threshold is chosen on validation images, and none of these has a mask. Energy "
+            "IoU is not measured: its threshold is chosen on validation images, and none of them has a mask. Energy "
             "inside and pointing game need no threshold."
         )
 
 
 def choose_images(data: PreparedData, part: np.ndarray, count: int, seed: int | str) -> np.ndarray:
-    """Return ``count`` of a part's images (0: all), chosen by name and seed alone."""
+    """Return ``count`` images of a split (0: all), chosen by name and seed alone."""
 
     def key(index: int) -> bytes:
         return hashlib.sha256(f"{seed}:{data.source.image_ids[index]}".encode("utf-8", "surrogateescape")).digest()
@@ -95,7 +98,7 @@ def choose_images(data: PreparedData, part: np.ndarray, count: int, seed: int | 
 
 
 def read_inputs(network: Network, data: PreparedData, indices: np.ndarray) -> Tensor:
-    """Return images as the network takes them, float32 of shape (N, 3, S, S), on its device."""
+    """Return images as inputs of the network, float32 of shape (N, 3, S, S), on its device."""
     pixels = torch.from_numpy(data.pixels.read(indices))
     return normalize(pixels, network.preprocessing).to(next(network.model.parameters()).device)
 
@@ -103,19 +106,19 @@ def read_inputs(network: Network, data: PreparedData, indices: np.ndarray) -> Te
 def draw_sample(
     network: Network, data: PreparedData, indices: np.ndarray, methods: Sequence[str], seed: int, noise_seed: int
 ) -> Sample:
-    """Explain the predicted class of images by each of the methods and by the controls.
+    """Explain the predicted class of images by each method and by the controls.
 
     ``seed`` draws the random weights, ``noise_seed`` the random maps, which are as smooth as those of the network.
     """
     inputs = read_inputs(network, data, indices)
     explained = {name: class_activation_maps(network.model, inputs, network.layers, None, name) for name in methods}
     first = explained[methods[0]]
-    broken = randomized_copy(network.model, seed)
+    randomized = randomized_copy(network.model, seed)
     size = (inputs.shape[2], inputs.shape[3])
     maps = {name: found.maps for name, found in explained.items()} | {
-        RANDOM_WEIGHTS: class_activation_maps(broken, inputs, network.layers, first.targets, methods[0]).maps,
+        RANDOM_WEIGHTS: class_activation_maps(randomized, inputs, network.layers, first.targets, methods[0]).maps,
         RANDOM_MAPS: random_maps(len(inputs), size, noise_seed, first.grid).to(inputs.device),
-        CENTRE: center_maps(len(inputs), size).to(inputs.device),
+        CENTER: center_maps(len(inputs), size).to(inputs.device),
     }
     probabilities = first.logits.double().softmax(1)
     confidences = probabilities.gather(1, first.targets[:, None])[:, 0].cpu().numpy()
@@ -125,9 +128,11 @@ def draw_sample(
 def measure(
     network: Network, data: PreparedData, sample: Sample, seed: int
 ) -> tuple[dict[str, Columns], dict[str, Columns]]:
-    """Return the measures of faithfulness, shape (N,), and the curves, shape (N, S), of every kind of map."""
-    measured = {
-        kind: [
+    """Return the measures of faithfulness, shape (N,), and the curves, shape (N, S), of each kind of map."""
+    values: dict[str, Columns] = {}
+    curves: dict[str, Columns] = {}
+    for kind, maps in sample.maps.items():
+        measured = [
             measure_faithfulness(
                 network.model,
                 sample.inputs[number, None],
@@ -137,69 +142,52 @@ def measure(
             )
             for number, index in enumerate(tqdm(sample.indices, desc=kind, disable=None))
         ]
-        for kind, maps in sample.maps.items()
-    }
-    values, curves = (
-        {
-            kind: {
-                name: np.concatenate([getattr(one, field)[name] for one in found]) for name in getattr(found[0], field)
-            }
-            for kind, found in measured.items()
-        }
-        for field in ("values", "curves")
-    )
+        values[kind], curves[kind] = (
+            {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+            for found in zip(*measured, strict=True)
+        )
     return values, curves
 
 
 def locate(
-    network: Network,
-    data: PreparedData,
-    masks: Masks,
-    sample: Sample,
-    methods: Sequence[str],
-    seed: int,
-    values: dict[str, Columns],
-) -> Located:
-    """Add the measures of localization to ``values``, NaN for images without a mask.
+    network: Network, data: PreparedData, masks: Masks, sample: Sample, methods: Sequence[str], seed: int
+) -> tuple[Located, dict[str, Columns]]:
+    """Return what is known of the flower, and the measures of localization, NaN for images without a mask.
 
-    The threshold of the IoU is chosen on validation images, with the same random weights as in ``sample``, which has
-    ``seed`` too, and other random maps.
+    The threshold of the IoU is chosen on validation images, with the same random weights as in ``sample``, which was
+    drawn with the same ``seed``, and other random maps.
     """
     side = network.preprocessing.size
     numbers, flowers = _read_masks(masks, sample.indices, side)
     validation = choose_images(data, data.split.val, MAX_VALIDATION, seed)
     positions, validation_flowers = _read_masks(masks, validation, side)
     if not numbers:
-        return Located("", 0, len(positions), {}, None)
+        return Located("", 0, len(positions), {}, None), {}
     tuned = draw_sample(network, data, validation[positions], methods, seed, seed + 1).maps if positions else {}
     thresholds = {kind: choose_threshold(maps.cpu(), validation_flowers) for kind, maps in tuned.items()}
-    shares = np.empty(0)
+    values: dict[str, Columns] = {}
     for kind, maps in sample.maps.items():
-        found = measure_localization(maps[numbers].cpu(), flowers, thresholds.get(kind))
-        shares = found["area_share"]
-        for name, column in found.items():
+        values[kind] = {}
+        for name, column in measure_localization(maps[numbers].cpu(), flowers, thresholds.get(kind)).items():
             values[kind][name] = np.full(len(sample.indices), np.nan)
             values[kind][name][numbers] = column
-    return Located(masks.origin, len(numbers), len(positions), thresholds, float(shares.mean()))
+    share = float(flowers.double().mean())
+    return Located(masks.origin, len(numbers), len(positions), thresholds, share), values
 
 
-def randomize(network: Network, model_name: str, sample: Sample, method: str, seed: int) -> RandomizationTest:
+def randomize(network: Network, sample: Sample, method: str, seed: int) -> RandomizationTest:
     """Randomize the network's stages from the top and compare the maps of the first images."""
-    stages = [path for path, stage in get_spec(model_name).stages(network.model) if _has_weights(stage)]
     targets = sample.targets[:RANDOMIZED_IMAGES]
 
     def explain(model: nn.Module, inputs: Tensor) -> Tensor:
         return class_activation_maps(model, inputs, network.layers, targets, method).maps
 
-    return randomization_test(network.model, sample.inputs[:RANDOMIZED_IMAGES], explain, stages[::-1], seed)
-
-
-def _has_weights(stage: nn.Module) -> bool:
-    return any(callable(getattr(part, "reset_parameters", None)) for part in stage.modules())
+    stages = find_stages(network.model)
+    return randomization_test(network.model, sample.inputs[:RANDOMIZED_IMAGES], explain, stages, seed)
 
 
 def _read_masks(masks: Masks, indices: np.ndarray, side: int) -> tuple[list[int], Tensor]:
-    """Return which of the images have a mask, and these, bool of shape (M, side, side)."""
+    """Return which of the images have a mask, and these masks, bool of shape (M, side, side)."""
     found = {number: mask for number, index in enumerate(indices) if (mask := masks.read(int(index))) is not None}
     resized = [resize_mask(mask, (side, side)) for mask in found.values()]
     return list(found), torch.stack(resized) if resized else torch.empty(0, side, side, dtype=torch.bool)

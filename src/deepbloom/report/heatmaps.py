@@ -5,9 +5,10 @@ from pathlib import Path
 
 from deepbloom.report.compare import Table
 from deepbloom.report.model import Model
+from deepbloom.runs import folder as run_dir
 from deepbloom.runs.reading import CompleteRun
 
-FOLDER = Path("explain", "heatmaps")
+FOLDER = Path(run_dir.EXPLAIN, run_dir.HEATMAPS)
 MAX_IMAGES = 6
 MAX_MODELS = 6
 MAX_BYTES = 2_000_000
