@@ -144,7 +144,7 @@ def test_without_any_mask_nothing_is_located(untrained) -> None:
 
 def test_thresholds_are_chosen_with_the_same_random_weights_and_other_random_maps(untrained) -> None:
     network, data, sample = untrained
-    validation = data.split.val
+    validation = choose_images(data, data.split.val, 0, 0)
     masks = {int(index): blob(0.3 + 0.1 * (number % 4)) for number, index in enumerate([*validation, *sample.indices])}
     located, _ = evaluate.locate(network, data, Masks(masks.get, "drawn"), sample, ["layercam"], 0)
     tuned = evaluate.draw_sample(network, data, validation, ["layercam"], 0, 1)

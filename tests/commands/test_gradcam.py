@@ -1,12 +1,13 @@
 """``deepbloom gradcam`` with several targets, layers, methods and checkpoints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from deepbloom.commands.gradcam import PAGE
@@ -15,7 +16,7 @@ from deepbloom.data.preprocessing import Preprocessing, preprocess
 from deepbloom.engine.checkpoint import model_header, write_tensors
 from deepbloom.errors import ConfigError
 from deepbloom.explain.cam import class_activation_maps
-from deepbloom.explain.methods import METHODS
+from deepbloom.explain.methods import METHODS, cam_method
 from deepbloom.explain.targets import Target, explain, read_methods, read_networks, read_targets
 from deepbloom.models.registry import create_model, get_spec, model_names
 
@@ -125,7 +126,8 @@ def test_several_methods_and_checkpoints_are_shown_side_by_side(
     assert sizes[1][1] > sizes[0][1]
     page = (tmp_path / PAGE).read_text()
     assert page.count("<img ") == 1
-    assert "http" not in page.replace("http-equiv", "")
+    assert 'src="http' not in page
+    assert 'href="http' not in page
     assert "00_comparison.png" in out
 
 
@@ -161,6 +163,48 @@ def test_a_class_is_not_compared_with_itself(deepbloom: Run, trained_run: Path, 
     assert code == 2
     assert "cannot be compared with itself. Give another contrast or target." in err
     assert not (tmp_path / "00_gradcam.npy").exists()
+
+
+@pytest.fixture
+def registered() -> Iterator[str]:
+    """The name of a method that exists during one test."""
+
+    @cam_method("loudest", title="Loudest channel", summary="the channel with the largest mean", needs="activations")
+    def loudest(activations: torch.Tensor) -> torch.Tensor:
+        chosen = activations.mean((2, 3)).argmax(1)
+        return activations[torch.arange(len(activations)), chosen]
+
+    yield "loudest"
+    del METHODS["loudest"]
+
+
+def test_one_more_method_is_one_function(
+    deepbloom: Run, trained_run: Path, images: Path, tmp_path: Path, registered: str
+) -> None:
+    image = images / "lime" / "00.png"
+    code, _, err = deepbloom(
+        "gradcam",
+        f"ckpt={trained_run}",
+        f"image={image}",
+        "method=[gradcam,loudest]",
+        "save_raw=true",
+        f"output_dir={tmp_path}",
+    )
+    assert code == 0, err
+    (network,) = read_networks(trained_run, "default", torch.device("cpu"))
+    with torch.no_grad():
+        layers = network.model.get_submodule("block1"), network.model.get_submodule("block2")
+        activations = network.model.get_submodule("block3")(layers[1](layers[0](network_input(image))))[0]
+    small = activations[activations.mean((1, 2)).argmax()].relu()
+    expected = F.interpolate(small[None, None], (224, 224), mode="bilinear")[0, 0]
+    expected = (expected - expected.min()) / (expected.max() - expected.min())
+    assert np.allclose(np.load(tmp_path / "00_loudest.npy"), expected, atol=1e-4)
+    assert (tmp_path / "00_comparison.png").exists()
+
+    assert "loudest" in read_methods("all")
+    assert "  Loudest channel: the channel with the largest mean\n" in deepbloom("gradcam", "--help")[1]
+    assert "Choices: " in (message := deepbloom("gradcam", f"ckpt={trained_run}", f"image={image}", "method=no")[2])
+    assert "loudest" in message
 
 
 @pytest.mark.parametrize("name", model_names())

