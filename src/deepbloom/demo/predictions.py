@@ -15,8 +15,8 @@ from deepbloom.data.preprocessing import preprocess
 from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
 from deepbloom.errors import ConfigError, unknown
 from deepbloom.explain.cam import class_activation_maps
-from deepbloom.explain.methods import METHODS
 from deepbloom.explain.figures import COLORMAP
+from deepbloom.explain.methods import METHODS
 from deepbloom.metrics import softmax, top_classes
 from deepbloom.models.registry import get_spec
 
