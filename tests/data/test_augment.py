@@ -6,15 +6,34 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as oracle
 
 from deepbloom.config.settings import AugmentConfig
-from deepbloom.data import augment as transforms
-from deepbloom.data.augment import augment, training_inputs
+from deepbloom.data.augment import (
+    OPS,
+    augment,
+    augmentation,
+    changes_labels,
+    chosen_ops,
+    color_jitter,
+    crop,
+    flip,
+    is_random,
+    mix_batch,
+    rotate,
+    training_inputs,
+    uniform_numbers,
+    warp,
+)
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.resolution import AugmentedCopy
+from deepbloom.errors import ConfigError
+from deepbloom.rng import generator
 
-OFF = AugmentConfig(rotation_degrees=0, horizontal_flip=False, min_crop_area=1)
 SIDE = 16
-VIEW = AugmentedCopy(0, SIDE)
-EVERYTHING = AugmentConfig(rotation_degrees=20, min_crop_area=0.5, color_jitter=0.3)
+FIRST = AugmentedCopy(0, SIDE)
+OFF = AugmentConfig({})
+CROP = AugmentConfig({"rotate": {"degrees": 20}, "crop": {"min_area": 0.4}, "flip": {}})
+EVERYTHING = AugmentConfig(
+    {"rotate": {"degrees": 20}, "crop": {"min_area": 0.5}, "flip": {}, "color_jitter": {"strength": 0.3}}
+)
 
 
 @pytest.fixture
@@ -22,102 +41,144 @@ def pixels() -> torch.Tensor:
     return torch.randint(0, 256, (6, SIDE, SIDE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.fixture
+def registry():
+    """The registry, restored after the test."""
+    before = dict(OPS)
+    yield
+    OPS.clear()
+    OPS.update(before)
+
+
 def planes(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.permute(0, 3, 1, 2) / 255
 
 
-def draw_always(monkeypatch: pytest.MonkeyPatch, **columns: float) -> None:
-    """Have every image draw these numbers: mirror, angle, area, aspect, x, y, or the three of color."""
-    names = ("mirror", "angle", "area", "aspect", "x", "y", "brightness", "contrast", "saturation")
-    row = np.array([columns.get(name, 0.5) for name in names] + [0.5] * 3)
-    monkeypatch.setattr(transforms, "_draw", lambda indices, epoch, seed: np.tile(row, (len(indices), 1)))
+def apply(pixels: torch.Tensor, maps: np.ndarray, resolution: int = SIDE) -> torch.Tensor:
+    return warp(planes(pixels), torch.from_numpy(maps).float().expand(len(pixels), 2, 3), resolution)
 
 
-def test_no_change_asked_for_gives_exactly_the_pixels_over_255(pixels):
+# Operations
+
+
+def test_without_operations_images_are_exactly_the_pixels_over_255(pixels):
     assert torch.equal(augment(pixels, torch.arange(6), AugmentedCopy(3, SIDE), 1, OFF), planes(pixels))
-    assert not torch.equal(augment(pixels, torch.arange(6), AugmentedCopy(3, SIDE), 1, AugmentConfig()), planes(pixels))
+    assert not torch.equal(augment(pixels, torch.arange(6), AugmentedCopy(3, SIDE), 1, CROP), planes(pixels))
 
 
-def test_a_rotation_by_180_degrees_turns_both_axes(monkeypatch, pixels):
-    draw_always(monkeypatch, mirror=1, angle=1)
-    turned = augment(pixels, torch.arange(6), VIEW, 0, AugmentConfig(rotation_degrees=180, min_crop_area=1))
+def test_a_rotation_by_180_degrees_turns_both_axes(pixels):
+    turned = apply(pixels, rotate(np.array([[1.0]]), degrees=180))
     torch.testing.assert_close(turned, planes(pixels).flip((2, 3)), atol=1e-5, rtol=0)
 
 
-def test_a_positive_angle_turns_counter_clockwise(monkeypatch, pixels):
-    draw_always(monkeypatch, mirror=1, angle=1)
-    turned = augment(pixels, torch.arange(6), VIEW, 0, AugmentConfig(rotation_degrees=90, min_crop_area=1))
+def test_a_positive_angle_turns_counterclockwise(pixels):
+    turned = apply(pixels, rotate(np.array([[1.0]]), degrees=90))
     torch.testing.assert_close(turned, torch.rot90(planes(pixels), 1, (2, 3)), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("rotation_degrees", [0, 20])
-def test_a_mirrored_image_runs_from_right_to_left(monkeypatch, pixels, rotation_degrees):
-    draw_always(monkeypatch, mirror=0)
-    mirrored = augment(
-        pixels, torch.arange(6), VIEW, 0, AugmentConfig(rotation_degrees=rotation_degrees, min_crop_area=1)
-    )
+def test_half_of_the_images_are_mirrored_exactly(pixels):
+    changed = augment(pixels, torch.arange(6), FIRST, 0, AugmentConfig({"flip": {}}))
+    mirrored = flip(uniform_numbers(np.arange(6), 0, 0)[:, OPS["flip"].columns])[:, 0, 0] < 0
+    assert 0 < mirrored.sum() < 6
+    for image, original, mirror in zip(changed, planes(pixels), mirrored, strict=True):
+        assert torch.equal(image, original.flip(2) if mirror else original)
+
+
+def test_mirroring_agrees_with_sampling(pixels):
+    mirrored = apply(pixels, flip(np.array([[0.2]])))
     torch.testing.assert_close(mirrored, planes(pixels).flip(3), atol=1e-5, rtol=0)
 
 
-def test_half_the_side_shows_the_mean_of_each_four_pixels(pixels):
+def test_half_the_resolution_shows_the_mean_of_each_four_pixels(pixels):
     smaller = augment(pixels, torch.arange(6), AugmentedCopy(0, SIDE // 2), 0, OFF)
     torch.testing.assert_close(smaller, F.avg_pool2d(planes(pixels), 2), atol=1e-6, rtol=0)
 
 
-def test_a_smaller_side_shows_the_same_window(monkeypatch):
-    ramp = (torch.arange(12) * 10).view(1, 1, 12, 1).expand(1, 12, 12, 3).to(torch.uint8)  # value 10 x
-    draw_always(monkeypatch, mirror=1, area=0, x=0, y=0)  # the six pixels at the top left, on four
-    zoomed = augment(
-        ramp, torch.arange(1), AugmentedCopy(0, 4), 0, AugmentConfig(rotation_degrees=0, min_crop_area=0.25)
-    )
-    expected = torch.tensor([10 * ((i + 0.5) * 1.5 - 0.5) / 255 for i in range(4)])
-    torch.testing.assert_close(zoomed[0, 0, 2], expected, atol=1e-5, rtol=0)
+TOP_LEFT_QUARTER = np.array([[0.0, 0.5, 0.0, 0.0]])
+"""Random numbers with which `crop` takes the smallest area, square, at the top left."""
 
 
-def test_a_crop_zooms_into_its_window(monkeypatch):
-    ramp = (torch.arange(8) * 10).view(1, 1, 8, 1).expand(1, 8, 8, 3).to(torch.uint8)  # value 10 x
-    draw_always(monkeypatch, mirror=1, area=0, x=0, y=0)  # a quarter of the area, square, at the top left
-    zoomed = augment(
-        ramp, torch.arange(1), AugmentedCopy(0, 8), 0, AugmentConfig(rotation_degrees=0, min_crop_area=0.25)
-    )
-    # Output pixel i covers input (i + 0.5) / 2 pixels from the left edge, i.e. coordinate (i + 0.5) / 2 - 0.5.
-    expected = torch.tensor([10 * ((i + 0.5) / 2 - 0.5) / 255 for i in range(1, 8)])
-    torch.testing.assert_close(zoomed[0, 0, 4, 1:], expected, atol=1e-5, rtol=0)
+@pytest.mark.parametrize(("side", "resolution"), [(12, 4), (8, 8)])
+def test_a_crop_zooms_into_its_window(side, resolution):
+    ramp = (torch.arange(side) * 10).view(1, 1, side, 1).expand(1, side, side, 3).to(torch.uint8)  # value 10 x
+    zoomed = apply(ramp, crop(TOP_LEFT_QUARTER, min_area=0.25), resolution)
+    # Output pixel i covers side / 2 / resolution input pixels; its center lies at (i + 0.5) times that, less 0.5.
+    scale = side / 2 / resolution
+    expected = torch.tensor([10 * ((i + 0.5) * scale - 0.5) / 255 for i in range(1, resolution)])
+    torch.testing.assert_close(zoomed[0, 0, resolution // 2, 1:], expected, atol=1e-5, rtol=0)
 
 
-def test_a_crop_lies_inside_of_the_image_and_has_the_share_asked_for():
-    config = AugmentConfig(rotation_degrees=0, horizontal_flip=False, min_crop_area=0.3)
-    maps = transforms._affine_maps(transforms._draw(np.arange(2000), 0, 0), config).astype(np.float64)
+def test_a_crop_lies_inside_of_the_image_and_has_the_area_asked_for():
+    maps = crop(np.random.default_rng(0).random((2000, 4)), min_area=0.3)
     width, height, x, y = maps[:, 0, 0], maps[:, 1, 1], maps[:, 0, 2], maps[:, 1, 2]
-    assert np.all(np.abs(x) + width <= 1 + 1e-6)
-    assert np.all(np.abs(y) + height <= 1 + 1e-6)
+    assert np.all(np.abs(x) + width <= 1 + 1e-9)
+    assert np.all(np.abs(y) + height <= 1 + 1e-9)
     assert (width * height).min() == pytest.approx(0.3, abs=0.01)
     assert (width * height).mean() == pytest.approx(0.65, abs=0.02)
-    assert 3 / 4 - 1e-6 <= (width / height).min() < 0.85 < 1.2 < (width / height).max() <= 4 / 3 + 1e-6
+    assert 3 / 4 - 1e-9 <= (width / height).min() < 0.85 < 1.2 < (width / height).max() <= 4 / 3 + 1e-9
 
 
-def test_rotation_and_mirror_agree_with_torchvision(pixels):
-    config = AugmentConfig(rotation_degrees=180, min_crop_area=1)
-    draws = transforms._draw(np.arange(6), 4, 7)
-    all_changed = augment(pixels, torch.arange(6), AugmentedCopy(4, SIDE), 7, config)
-    for image, draw, changed in zip(planes(pixels), draws, all_changed, strict=True):
-        angle = 180 * (2 * draw[1] - 1)
-        expected = oracle.rotate(image, angle, InterpolationMode.BILINEAR)
-        expected = oracle.horizontal_flip(expected) if draw[0] < 0.5 else expected
-        torch.testing.assert_close(changed, expected, atol=2e-4, rtol=0)
+def test_operations_run_in_the_order_in_which_they_are_listed(pixels):
+    numbers = uniform_numbers(np.arange(6), 4, 7)
+    for names in (("rotate", "flip"), ("flip", "rotate")):
+        config = AugmentConfig({name: {"rotate": {"degrees": 180.0}, "flip": {}}[name] for name in names})
+        all_changed = augment(pixels, torch.arange(6), AugmentedCopy(4, SIDE), 7, config)
+        for image, row, changed in zip(planes(pixels), numbers, all_changed, strict=True):
+            for name in names:
+                number = row[OPS[name].columns][0]
+                if name == "rotate":
+                    image = oracle.rotate(image, 180 * (2 * number - 1), InterpolationMode.BILINEAR)
+                elif number < 0.5:
+                    image = oracle.horizontal_flip(image)
+            torch.testing.assert_close(changed, image, atol=2e-4, rtol=0)
 
 
-def test_color_jitter_agrees_with_torchvision(monkeypatch, pixels):
-    draw_always(monkeypatch, mirror=1, brightness=0.1, contrast=0.9, saturation=0.2)
-    config = AugmentConfig(rotation_degrees=0, horizontal_flip=False, min_crop_area=1, color_jitter=0.5)
-    changed = augment(pixels, torch.arange(6), VIEW, 0, config)
+def test_color_jitter_agrees_with_torchvision(pixels):
+    changed = color_jitter(planes(pixels), torch.tensor([[0.1, 0.9, 0.2]]).expand(6, 3), strength=0.5)
     expected = oracle.adjust_brightness(planes(pixels), 0.6)
     expected = oracle.adjust_contrast(expected, 1.4)
     expected = oracle.adjust_saturation(expected, 0.7)
     torch.testing.assert_close(changed, expected, atol=1e-3, rtol=0)
 
 
-def test_what_a_image_becomes_depends_on_seed_epoch_and_index_alone(pixels):
+# MixUp
+
+
+def test_mixup_blends_inputs_and_targets_with_one_share():
+    inputs, targets = torch.arange(5.0).view(5, 1).expand(5, 3).contiguous(), torch.arange(5)
+    config = AugmentConfig({"mixup": {"alpha": 0.8}})
+    mixed, soft = mix_batch(inputs, targets, 6, config, generator(0, "mix", 1, 0))
+    assert soft.shape == (5, 6)
+    torch.testing.assert_close(soft.sum(1), torch.ones(5))
+    torch.testing.assert_close(mixed[:, 0], soft @ torch.arange(6.0))  # image i has the value i, and so has class i
+    shares = soft.gather(1, targets[:, None]).flatten()
+    assert ((shares >= 0.5) & (shares <= 1)).all()
+    assert len(shares[shares < 1].unique()) == 1
+    again, _ = mix_batch(inputs, targets, 6, config, generator(0, "mix", 1, 0))
+    assert torch.equal(again, mixed)
+    other, _ = mix_batch(inputs, targets, 6, config, generator(0, "mix", 1, 1))
+    assert not torch.equal(other, mixed)
+
+
+def test_the_loss_of_mixed_targets_is_the_mean_of_both_losses():
+    logits, targets = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 1])
+    _, soft = mix_batch(torch.zeros(4, 1), targets, 3, AugmentConfig({"mixup": {"alpha": 1.0}}), generator(3, "mix"))
+    first, partner = soft.gather(1, targets[:, None]).flatten(), soft.clone()
+    partner[torch.arange(4), targets] = 0
+    losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=0.1) * first
+    losses += (1 - first) * F.cross_entropy(logits, partner.argmax(1), reduction="none", label_smoothing=0.1)
+    torch.testing.assert_close(F.cross_entropy(logits, soft, label_smoothing=0.1), losses.mean())
+
+
+def test_without_a_batch_operation_a_batch_stays_as_it_is():
+    inputs, targets = torch.zeros(2, 3), torch.tensor([0, 1])
+    assert mix_batch(inputs, targets, 2, EVERYTHING, generator(0, "mix")) == (inputs, targets)
+
+
+# Random numbers
+
+
+def test_the_result_depends_on_seed_copy_and_index_alone(pixels):
     indices = torch.tensor([3, 141, 59, 2, 6, 5358])
     whole = augment(pixels, indices, AugmentedCopy(2, SIDE), 9, EVERYTHING)
     order = torch.tensor([5, 0, 3, 1, 4, 2])
@@ -128,40 +189,51 @@ def test_what_a_image_becomes_depends_on_seed_epoch_and_index_alone(pixels):
     assert torch.equal(torch.cat(one_by_one), whole)
 
 
-@pytest.mark.parametrize(("index", "epoch", "seed"), [(4, 2, 9), (3, 1, 9), (3, 2, 8)])
-def test_another_index_epoch_or_seed_gives_another_change(pixels, index, epoch, seed):
+@pytest.mark.parametrize(("index", "copy", "seed"), [(4, 2, 9), (3, 1, 9), (3, 2, 8)])
+def test_another_index_copy_or_seed_gives_another_change(pixels, index, copy, seed):
     first = augment(pixels[:1], torch.tensor([3]), AugmentedCopy(2, SIDE), 9, EVERYTHING)
     assert not torch.allclose(
-        augment(pixels[:1], torch.tensor([index]), AugmentedCopy(epoch, SIDE), seed, EVERYTHING), first, atol=0.01
+        augment(pixels[:1], torch.tensor([index]), AugmentedCopy(copy, SIDE), seed, EVERYTHING), first, atol=0.01
     )
+
+
+def test_another_operation_leaves_the_random_numbers_of_the_others(pixels):
+    rotated = AugmentConfig({"rotate": {"degrees": 20}})
+    colored = AugmentConfig({"color_jitter": {"strength": 0.3}, "rotate": {"degrees": 20}})
+    first, second = (augment(pixels, torch.arange(6), FIRST, 0, config) for config in (rotated, colored))
+    numbers = torch.from_numpy(uniform_numbers(np.arange(6), 0, 0)[:, OPS["color_jitter"].columns]).float()
+    torch.testing.assert_close(second, color_jitter(first, numbers, 0.3).clamp(0, 1))
 
 
 def test_the_global_random_state_is_neither_read_nor_changed(pixels):
     before = torch.get_rng_state()
-    first = augment(pixels, torch.arange(6), VIEW, 0, EVERYTHING)
+    first = augment(pixels, torch.arange(6), FIRST, 0, EVERYTHING)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002 - the global state is what is tested
-    assert torch.equal(augment(pixels, torch.arange(6), VIEW, 0, EVERYTHING), first)
+    assert torch.equal(augment(pixels, torch.arange(6), FIRST, 0, EVERYTHING), first)
 
 
-def test_draws_are_uniform_and_neighbors_are_independent():
-    draws = transforms._draw(np.arange(5000), 0, 0)
-    assert draws.min() >= 0
-    assert draws.max() < 1
-    np.testing.assert_allclose(draws.mean(0), 0.5, atol=0.02)
-    np.testing.assert_allclose(draws.std(0), 12**-0.5, atol=0.01)
-    together = np.hstack([draws[:-1], draws[1:]])
+def test_numbers_are_uniform_and_neighbors_are_independent():
+    numbers = uniform_numbers(np.arange(5000), 0, 0)
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    np.testing.assert_allclose(numbers.mean(0), 0.5, atol=0.02)
+    np.testing.assert_allclose(numbers.std(0), 12**-0.5, atol=0.01)
+    together = np.hstack([numbers[:-1], numbers[1:]])
     correlations = np.corrcoef(together.T) - np.eye(together.shape[1])
     assert np.abs(correlations).max() < 0.07
+
+
+# Batches
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        AugmentConfig(),
-        AugmentConfig(rotation_degrees=180, min_crop_area=0.05, color_jitter=1),
-        AugmentConfig(rotation_degrees=0, color_jitter=1),
+        CROP,
+        AugmentConfig({"rotate": {"degrees": 180}, "crop": {"min_area": 0.05}, "color_jitter": {"strength": 1}}),
+        AugmentConfig({"color_jitter": {"strength": 1}}),
     ],
 )
 def test_values_stay_float32_in_unit_range(pixels, config):
@@ -172,20 +244,19 @@ def test_values_stay_float32_in_unit_range(pixels, config):
     assert images.max() <= 1
 
 
-@pytest.mark.parametrize("side", [SIDE, 11])
-@pytest.mark.parametrize("config", [AugmentConfig(), EVERYTHING, OFF])
-def test_training_inputs_are_the_normalized_changed_images_in_channels_last_memory(pixels, config, side):
-    preprocessing = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
-    inputs = training_inputs(pixels, torch.arange(6), AugmentedCopy(1, side), 0, config, preprocessing)
+@pytest.mark.parametrize("resolution", [SIDE, 11])
+@pytest.mark.parametrize("config", [CROP, EVERYTHING, OFF])
+def test_training_inputs_are_the_normalized_changed_images_in_channels_last_memory(pixels, config, resolution):
+    preprocessing, copy = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)), AugmentedCopy(1, resolution)
+    inputs = training_inputs(pixels, torch.arange(6), copy, 0, config, preprocessing)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
-    expected = (augment(pixels, torch.arange(6), AugmentedCopy(1, side), 0, config) - mean) / std
-    torch.testing.assert_close(inputs, expected)
+    torch.testing.assert_close(inputs, (augment(pixels, torch.arange(6), copy, 0, config) - mean) / std)
     assert inputs.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_an_empty_batch_stays_empty():
     none = torch.empty(0, 16, 16, 3, dtype=torch.uint8)
-    assert augment(none, torch.empty(0, dtype=torch.int64), VIEW, 0, EVERYTHING).shape == (0, 3, 16, 16)
+    assert augment(none, torch.empty(0, dtype=torch.int64), FIRST, 0, EVERYTHING).shape == (0, 3, 16, 16)
 
 
 @pytest.mark.gpu
@@ -195,3 +266,67 @@ def test_a_gpu_gives_what_a_cpu_gives(pixels):
     on_gpu = augment(pixels.cuda(), torch.arange(6).cuda(), AugmentedCopy(1, SIDE), 0, EVERYTHING)
     assert on_gpu.is_cuda
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=1e-4, rtol=0)
+
+
+# The registry
+
+
+@pytest.mark.parametrize(
+    ("ops", "random", "labels"),
+    [
+        ({}, False, False),
+        ({"flip": {}}, True, False),
+        ({"color_jitter": {"strength": 0.1}}, True, False),
+        ({"flip": {}, "mixup": {"alpha": 0.2}}, True, True),
+    ],
+)
+def test_the_operations_say_whether_they_are_random_and_change_labels(ops, random, labels):
+    assert (is_random(AugmentConfig(ops)), changes_labels(AugmentConfig(ops))) == (random, labels)
+
+
+@pytest.mark.parametrize(
+    ("ops", "message"),
+    [
+        ({"rotat": {"degrees": 10}}, "Did you mean 'rotate'.*Choices: .*color_jitter.*rotate"),
+        ({"rotate": {"angle": 10}}, r"augment\.ops\.rotate takes degrees"),
+        ({"rotate": {}}, r"augment\.ops\.rotate takes degrees"),
+        ({"flip": {"share": 1}}, r"augment\.ops\.flip takes no parameters"),
+        ({"crop": {"min_area": 0}}, r"augment\.ops\.crop\.min_area=0.* at least 0\.05 and at most 1"),
+        ({"crop": {"min_area": float("nan")}}, r"augment\.ops\.crop\.min_area=nan"),
+        ({"crop": {"min_area": "half"}}, r"augment\.ops\.crop\.min_area='half' must be a number"),
+    ],
+)
+def test_operations_that_cannot_be_used_are_refused_with_the_choices(ops, message):
+    with pytest.raises(ConfigError, match=message):
+        chosen_ops(AugmentConfig(ops))
+
+
+def test_parameters_that_are_not_a_mapping_are_refused():
+    with pytest.raises(ConfigError, match=r"augment\.ops\.rotate=10"):
+        AugmentConfig({"rotate": 10})
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_new_operation_needs_one_function_only(pixels):
+    @augmentation("posterize", kind="pixel", random=False, levels=(2, 256))
+    def posterize(images: torch.Tensor, uniform: torch.Tensor, levels: float) -> torch.Tensor:
+        return (images * (levels - 1)).round() / (levels - 1)
+
+    config = AugmentConfig({"posterize": {"levels": 2}})
+    assert not is_random(config)
+    assert torch.equal(augment(pixels, torch.arange(6), FIRST, 0, config), planes(pixels).round())
+    with pytest.raises(ConfigError, match="at most 256"):
+        chosen_ops(AugmentConfig({"posterize": {"levels": 257}}))
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_new_random_operation_leaves_the_random_numbers_of_the_others(pixels):
+    before = augment(pixels, torch.arange(6), FIRST, 0, EVERYTHING)
+
+    @augmentation("shift", kind="geometric", random=True, numbers=2)
+    def shift(uniform: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.tile(np.eye(2), (len(uniform), 1, 1)), uniform[:, :, None]], axis=2)
+
+    assert torch.equal(augment(pixels, torch.arange(6), FIRST, 0, EVERYTHING), before)
+    shifted = augment(pixels, torch.arange(6), FIRST, 0, AugmentConfig({"shift": {}}))
+    assert not torch.equal(shifted, planes(pixels))

@@ -22,7 +22,7 @@ TARGETS = np.arange(50) % 7
 
 
 def batches(augment: AugmentConfig | None = None, sides: tuple[int, ...] = (4,)) -> ImageBatches:
-    augment = augment or AugmentConfig(0, False, 1)
+    augment = augment or AugmentConfig({})
     indices, schedule = np.arange(10, 43), CopySchedule(3, sides)
     return ImageBatches(Shades(), indices, TARGETS, PLAIN, augment, 0, 8, torch.device("cpu"), schedule)
 
@@ -57,7 +57,7 @@ def test_starting_late_gives_the_rest_of_the_same_epoch() -> None:
 
 
 def test_an_epoch_shows_its_view() -> None:
-    images = batches(AugmentConfig(rotation_degrees=45), sides=(2, 3, 4))
+    images = batches(AugmentConfig({"rotate": {"degrees": 45}}), sides=(2, 3, 4))
     for epoch, side in ((1, 2), (2, 3), (3, 4)):
         inputs, targets = next(images.epoch(epoch))
         assert inputs.shape == (len(targets), 3, side, side)

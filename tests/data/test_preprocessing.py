@@ -10,7 +10,7 @@ from deepbloom.data.resolution import AugmentedCopy
 from deepbloom.errors import ConfigError
 
 SIDE = 16
-OFF = AugmentConfig(rotation_degrees=0, horizontal_flip=False, min_crop_area=1)
+OFF = AugmentConfig({})
 VIEW = AugmentedCopy(0, SIDE)
 
 

@@ -24,7 +24,7 @@ from deepbloom.errors import ConfigError
     ],
 )
 def test_sides_grow_in_equal_steps(first: float, last: float, full: int, epochs: int, sides: tuple[int, ...]) -> None:
-    assert train_resolutions(AugmentConfig(first_resolution=first, train_resolution=last), full, epochs) == sides
+    assert train_resolutions(AugmentConfig({}, first_resolution=first, train_resolution=last), full, epochs) == sides
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_sides_grow_in_equal_steps(first: float, last: float, full: int, epochs:
 )
 def test_a_share_out_of_range_is_refused(first: float, last: float, key: str) -> None:
     with pytest.raises(ConfigError, match=rf"augment\.{key}"):
-        AugmentConfig(first_resolution=first, train_resolution=last)
+        AugmentConfig({}, first_resolution=first, train_resolution=last)
 
 
 @pytest.mark.parametrize(

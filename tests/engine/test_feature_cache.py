@@ -13,7 +13,7 @@ from deepbloom.data.preprocessing import Preprocessing, normalize
 from deepbloom.data.resolution import CopySchedule
 from deepbloom.engine import feature_cache
 from deepbloom.engine.distributed import Group
-from deepbloom.engine.feature_cache import BUDGET_BYTES, Activations, Plan, changes_images, choose_views
+from deepbloom.engine.feature_cache import BUDGET_BYTES, Activations, Plan, choose_views
 
 GB = 10**9
 
@@ -60,6 +60,9 @@ def test_the_activations_leave_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+ROTATE = AugmentConfig({"rotate": {"degrees": 20}})
+
+
 class Noise:
     """Images of 16 x 16 random pixels."""
 
@@ -73,7 +76,17 @@ class Noise:
 def noise_batches(sides: tuple[int, ...], epochs: int) -> ImageBatches:
     preprocessing, views = Preprocessing(size=16), CopySchedule(epochs, sides)
     indices, targets = np.arange(3, 12), np.arange(14) % 5
-    return ImageBatches(Noise(14), indices, targets, preprocessing, AugmentConfig(), 0, 4, torch.device("cpu"), views)
+    return ImageBatches(
+        Noise(14),
+        indices,
+        targets,
+        preprocessing,
+        ROTATE,
+        0,
+        4,
+        torch.device("cpu"),
+        views,
+    )
 
 
 @torch.no_grad()
@@ -105,18 +118,3 @@ def test_views_are_planned_for_every_side(
     shown = [min(views, epochs_of_side) for epochs_of_side in ((1, 1, 2) if epochs == 4 else (6, 6, 6))]
     numbers = 9 * sum(number * side * side for number, side in zip(shown, sides, strict=False)) + 2 * 16 * 16
     assert f"at {', '.join(map(str, sides))} pixels: {numbers * 5_000 * 4 / 1e9:.2f} GB" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("config", "changes"),
-    [
-        (AugmentConfig(0, False, 1), False),
-        (AugmentConfig(0, False, 1, mixup_alpha=0.5), False),  # blends whatever it is given
-        (AugmentConfig(0, True, 1), True),
-        (AugmentConfig(5, False, 1), True),
-        (AugmentConfig(0, False, min_crop_area=0.5), True),
-        (AugmentConfig(0, False, 1, color_jitter=0.1), True),
-    ],
-)
-def test_only_changes_of_images_need_views(config: AugmentConfig, changes: bool) -> None:
-    assert changes_images(config) is changes

@@ -37,7 +37,11 @@ from deepbloom.models.registry import create_model, get_spec
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 
-STOCHASTIC = AugmentConfig(rotation_degrees=20, horizontal_flip=True, first_resolution=0.5, mixup_alpha=0.2)
+STOCHASTIC = AugmentConfig(
+    {"rotate": {"degrees": 20}, "crop": {"min_area": 0.4}, "flip": {}, "mixup": {"alpha": 0.2}},
+    0.86,
+    first_resolution=0.5,
+)
 
 
 def settings(images: Path, folder: Path, model: str = "scratch_cnn", **changes: object) -> RunConfig:
@@ -203,7 +207,7 @@ def test_the_kept_weights_are_those_of_the_best_validation_epoch(images: Path, u
 
 
 def test_training_learns_what_is_easy(images: Path, tmp_path: Path) -> None:
-    folder = train(settings(images, tmp_path / "run", epochs=6, ema_decay=0.0, augment=AugmentConfig(0, False, 1)))
+    folder = train(settings(images, tmp_path / "run", epochs=6, ema_decay=0.0, augment=AugmentConfig({})))
     test = json.loads((folder / run_dir.METRICS).read_text())["test"]
     assert test["count"] == 6
     assert test["top1_accuracy"] == 1.0
@@ -237,7 +241,7 @@ def test_cached_and_uncached_frozen_parts_train_alike(images: Path, tmp_path: Pa
             images,
             tmp_path / feature_cache,
             "resnet18_partial",
-            augment=AugmentConfig(0, False, 1, first_resolution=0.5),
+            augment=AugmentConfig({}, first_resolution=0.5),
             optimizer=OptimizerConfig("sgd", 0.01, 0.05),
             ema_decay=0.0,
             feature_cache=feature_cache,

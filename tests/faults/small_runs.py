@@ -66,7 +66,7 @@ def settings(
         data=DataConfig("imagefolder", root=str(images), pixel_cache=pixel_cache),
         optimizer=OptimizerConfig("adamw", 0.01, 0.01),
         scheduler=SchedulerConfig("one_cycle"),
-        augment=AugmentConfig(mixup_alpha=mixup),
+        augment=AugmentConfig({"rotate": {"degrees": 20}, "flip": {}} | ({"mixup": {"alpha": mixup}} if mixup else {})),
         train=TrainConfig(**(options | train)),
         logger=LoggerConfig("none"),
     )

@@ -171,7 +171,7 @@ def test_the_command_itself_killed_from_outside_goes_on(
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "deepbloom", "train", "model=scratch_cnn", "data=imagefolder"]
     command += [f"data.root={images}", "train.batch_size=8", "train.epochs=4", "train.checkpoint_seconds=0"]
-    command += ["train.num_threads=1", "train.precision=fp32", "train.ema_decay=0.9", "augment.mixup_alpha=0.2"]
+    command += ["train.num_threads=1", "train.precision=fp32", "train.ema_decay=0.9", "+augment.ops.mixup.alpha=0.2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     child = subprocess.Popen([*command, f"output_dir={folder}"], env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300

@@ -52,7 +52,7 @@ def test_the_default_folder_follows_from_what_decides_the_result() -> None:
     base = run_dir.default_folder(BASE)
     assert base == run_dir.default_folder(BASE)
     assert base == run_dir.default_folder(replace(BASE, train=TrainConfig(num_workers=3, checkpoint_seconds=1)))
-    assert base == run_dir.default_folder(recipe("mini_resnet", augment="growing_crop"))
+    assert base == run_dir.default_folder(recipe("mini_resnet", augment="progressive_crop"))
     assert base != run_dir.default_folder(replace(BASE, seed=1))
     assert base != run_dir.default_folder(replace(BASE, train=TrainConfig(epochs=3)))
     assert run_dir.default_folder(replace(BASE, seed=1, model=ModelConfig("scratch_cnn", "none"))).name.startswith(

@@ -18,7 +18,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from deepbloom.config.commands import COMMANDS
 from deepbloom.config.groups import conf_dir, defaults_list, groups_of
-from deepbloom.config.schema import check_read, expand_home, flatten, from_dict, keys, text_keys, update_nested
+from deepbloom.config.schema import (
+    check_read,
+    expand_home,
+    flatten,
+    from_dict,
+    is_added,
+    is_key,
+    keys,
+    text_keys,
+    update_nested,
+)
 from deepbloom.config.settings import RunConfig
 from deepbloom.errors import ConfigError, DeepBloomError, unknown
 
@@ -49,7 +59,7 @@ def recipe(name: str, /, **overrides: object) -> RunConfig:
         if choice not in groups[group]:
             raise ConfigError(unknown(group, choice, groups[group]))
     for key in values:
-        if key not in known:
+        if not is_key(RunConfig, key):
             raise ConfigError(unknown("key", key, known | groups.keys()))
     with _initialized("train"), _readable_errors():
         composed = hydra_compose("train", [f"{group}={choice}" for group, choice in chosen.items()])
@@ -78,7 +88,7 @@ def multirun(command: str, arguments: Sequence[str]) -> None:
     DeepBloomError
         As for `compose`, or not every job was done.
     """
-    overrides = [str(override.input_line) for override in _read(command, arguments, multirun=True)]
+    overrides = [_for_hydra(command, override) for override in _read(command, arguments, multirun=True)]
     with _initialized(command), _readable_errors():
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
@@ -134,7 +144,7 @@ def _read(command: str, arguments: Sequence[str], multirun: bool) -> list[Overri
         key = override.key_or_group
         if multirun and (key.startswith(("hydra.", "hydra/"))):
             continue
-        if key not in known and key not in groups:
+        if key not in groups and not is_key(schema, key):
             raise ConfigError(unknown(f"key for deepbloom {command}", key, known | groups.keys()))
         if override.is_sweep_override():
             if not multirun:
@@ -150,9 +160,9 @@ def _read(command: str, arguments: Sequence[str], multirun: bool) -> list[Overri
 
 def _for_hydra(command: str, override: Override) -> str:
     """Return the override; in a dict of changes, which starts empty, a key is added rather than changed."""
-    changes = {key.name for key in keys(COMMANDS[command].settings) if key.field.metadata.get("changes")}
-    adds = override.key_or_group.partition(".")[0] in changes and "." in override.key_or_group
-    return f"{'++' if adds and not override.is_add() else ''}{override.input_line}"
+    adds = is_added(COMMANDS[command].settings, override.key_or_group)
+    plain = not (override.is_add() or override.is_delete())
+    return f"{'++' if adds and plain else ''}{override.input_line}"
 
 
 def quote_text(argument: str, texts: Iterable[str], multirun: bool) -> str:

@@ -13,6 +13,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from deepbloom.commands.training_results import test_and_write
 from deepbloom.config.settings import LoggerConfig, RunConfig
+from deepbloom.data.augment import chosen_ops
 from deepbloom.data.dataset import prepare
 from deepbloom.data.leakage import WatchedPixels
 from deepbloom.data.sources import load_source
@@ -61,6 +62,7 @@ def train(config: RunConfig) -> Path:
         Settings, data, weights or the folder do not allow the run, or it diverged or was stopped.
     """
     get_spec(config.model.name)
+    chosen_ops(config.augment)  # an error in them shows before the images are read
     check_logger(config.logger)
     device = choose_device(config.train.device)
     with join(device) as group, StopRequest() as stop:

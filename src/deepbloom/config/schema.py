@@ -19,6 +19,7 @@ def setting(
     path: bool = False,
     text: bool = False,
     only: Condition | None = None,
+    any_key: bool = False,
     changes: type | None = None,
 ) -> Any:
     """Return a dataclass field; without a default, a YAML group fills it.
@@ -31,10 +32,12 @@ def setting(
         ``~`` is the home folder.
     only : (str, callable) or None
         When the field is read. Giving it in any other combination is an error.
+    any_key : bool
+        The field is a dict whose keys the settings do not know, such as the operations of an augmentation.
     changes : type or None
         The field is a dict of those settings of this dataclass that differ from a run's.
     """
-    metadata = {"path": path, "text": text or path, "only": only, "changes": changes}
+    metadata = {"path": path, "text": text or path, "only": only, "any_key": any_key, "changes": changes}
     if changes is not None:
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -70,6 +73,21 @@ def keys(schema: type, prefix: str = "") -> Iterator[Key]:
         yield Key(f"{prefix}{entry.name}", schema, entry, group)
         if group:
             yield from keys(group, f"{prefix}{entry.name}.")
+
+
+def is_key(schema: type, name: str) -> bool:
+    """Return whether ``name`` is a key, or lies below one that takes any key."""
+    return any(name == key.name or (_takes_any(key) and name.startswith(f"{key.name}.")) for key in keys(schema))
+
+
+def is_added(schema: type, name: str) -> bool:
+    """Return whether giving ``name`` adds a key to a dict rather than changing one that is there."""
+    dicts = [key.name for key in keys(schema) if _takes_any(key) or key.field.metadata.get("changes")]
+    return any(name.startswith(f"{entry}.") for entry in dicts)
+
+
+def _takes_any(key: Key) -> bool:
+    return bool(key.field.metadata.get("any_key"))
 
 
 def text_keys(schema: type, kind: str = "text") -> frozenset[str]:
@@ -140,7 +158,7 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested values under their dotted names."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
     return flat
 
 

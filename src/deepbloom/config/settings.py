@@ -5,6 +5,7 @@ A default stands once: here, or, for a field without one, in ``conf/``. `deepblo
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from deepbloom.config.schema import setting
 from deepbloom.errors import ConfigError, unknown
@@ -156,33 +157,25 @@ class SchedulerConfig:
 
 @dataclass
 class AugmentConfig:
-    """Random changes of training images. Evaluation never uses them. The defaults are those of ``augment=crop``."""
+    """Changes of training images. Evaluation never uses them."""
 
-    rotation_degrees: float = 20.0
-    """Rotation by a uniform angle of at most this size, in degrees."""
-    horizontal_flip: bool = True
-    """Mirror every second image."""
-    min_crop_area: float = 0.4
-    """Zoom into a random part of at least this share of the area, in (0, 1]; 1 leaves the image whole."""
-    train_resolution: float = 0.86
-    """Side of training images as a share of the side of tested ones, in [0.5, 1]; to a multiple of 16 pixels."""
+    ops: dict[str, dict[str, Any]] = setting(any_key=True)
+    """Operations by name, in order, each with its parameters; they are listed in ``deepbloom.data.augment``. Change one
+    with ``augment.ops.rotate.degrees=10``, add one with ``augment.ops.mixup.alpha=0.2``, remove one with
+    ``~augment.ops.flip``."""
+    train_resolution: float = 1.0
+    """Side of training images as a share of the side of test images, in [0.5, 1]; to a multiple of 16 pixels."""
     first_resolution: float = 0.0
-    """The same in the first third of the epochs, where images grow; the second third lies midway. 0: they do not."""
-    color_jitter: float = 0.0
-    """Brightness, contrast and saturation are each scaled by a factor in [1 - x, 1 + x]."""
-    mixup_alpha: float = 0.0
-    """Beta parameter of MixUp (Zhang et al. 2018, https://arxiv.org/abs/1710.09412); 0 is off."""
+    """The same in the first third of the epochs, for progressive resizing; the second third lies midway. 0: off."""
 
     def __post_init__(self) -> None:
-        check_range("augment.rotation_degrees", self.rotation_degrees, 0, 180)
-        check_range("augment.min_crop_area", self.min_crop_area, 0.05, 1)
-        check_range(
-            "augment.train_resolution", self.train_resolution, 0.5, 1
-        )  # sampling is not antialiased: below, pixels are lost
+        for name, parameters in self.ops.items():
+            if not isinstance(parameters, dict):
+                raise ConfigError(f"augment.ops.{name}={parameters!r} must be its parameters, such as {{degrees: 20}}.")
+            parameters.update({key: float(value) for key, value in parameters.items() if type(value) is int})
+        check_range("augment.train_resolution", self.train_resolution, 0.5, 1)  # sampling is not antialiased
         if self.first_resolution:
             check_range("augment.first_resolution", self.first_resolution, 0.5, self.train_resolution)
-        check_range("augment.color_jitter", self.color_jitter, 0, 1)
-        check_range("augment.mixup_alpha", self.mixup_alpha, 0)
 
 
 @dataclass

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from deepbloom.config.settings import AugmentConfig, RunConfig
+from deepbloom.config.settings import RunConfig
+from deepbloom.data.augment import changes_labels, is_random
 from deepbloom.data.batches import ImageBatches, evaluation_batches
 from deepbloom.data.resolution import AugmentedCopy
 from deepbloom.engine.distributed import Group
@@ -42,13 +43,6 @@ class Plan:
     """Augmented views of each training image at each of its sides; 0: no cache."""
     precision: str
     """Precision of the prefix and of what is stored."""
-
-
-def changes_images(config: AugmentConfig) -> bool:
-    """Return whether the augmentation makes one view of an image differ from another."""
-    return bool(
-        config.rotation_degrees > 0 or config.horizontal_flip or config.min_crop_area < 1 or config.color_jitter > 0
-    )
 
 
 def choose_views(wanted: int, epochs: int, augmented: bool, bytes_per_view: int, fixed_bytes: int, free: int) -> int:
@@ -150,7 +144,11 @@ def plan(prefix: nn.Module, images: ImageBatches, val_count: int, config: RunCon
     folder : Path
         Where the activations will lie.
     """
-    if config.train.feature_cache == "off" or not any(True for _ in prefix.parameters()):
+    if (
+        config.train.feature_cache == "off"
+        or changes_labels(config.augment)
+        or not any(True for _ in prefix.parameters())
+    ):
         return Plan(0, "fp32")
     schedule = images.schedule
     inputs = images.inputs(images.indices[: min(images.batch_size, MEASURED_IMAGES)], schedule.copy(schedule.epochs))
@@ -165,7 +163,7 @@ def plan(prefix: nn.Module, images: ImageBatches, val_count: int, config: RunCon
     count = choose_views(
         config.train.feature_copies or default,
         max(schedule.epochs_per_stage),
-        changes_images(config.augment),
+        is_random(config.augment),
         sum(bytes_of_view.values()),
         bytes_of_val,
         shutil.disk_usage(existing).free,

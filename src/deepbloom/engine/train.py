@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from deepbloom.config.settings import RunConfig
+from deepbloom.data.augment import mix_batch
 from deepbloom.data.batches import Batch, prefetch
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.engine.job import Job
@@ -40,39 +41,19 @@ HISTORY_COLUMNS = (
 )
 
 
-def mix(inputs: Tensor, alpha: float, stream: torch.Generator) -> tuple[Tensor, Tensor, float]:
-    """Blend every input with another of the batch (MixUp, Zhang et al. 2018, https://arxiv.org/abs/1710.09412).
-
-    x' = lambda x_i + (1 - lambda) x_j with one lambda ~ Beta(alpha, alpha) for the batch, taken as at least 1/2, so
-    that x_i is the larger share. On activations of a frozen part it is Manifold MixUp (Verma et al. 2019) there.
-
-    Returns
-    -------
-    mixed : Tensor, shape of ``inputs``
-    partners : int64 Tensor, shape (B,)
-        j for every i.
-    share : float
-        lambda, in [1/2, 1].
-    """
-    beta = np.random.default_rng(stream.initial_seed()).beta(alpha, alpha)
-    share = max(beta, 1 - beta)
-    partners = torch.randperm(len(inputs), generator=stream).to(inputs.device)
-    return torch.lerp(inputs[partners], inputs, share), partners, share
-
-
 def training_loss(
-    network: nn.Module, inputs: Tensor, targets: Tensor, config: RunConfig, stream: torch.Generator, precision: str
+    network: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    num_classes: int,
+    config: RunConfig,
+    stream: torch.Generator,
+    precision: str,
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of one batch (scalar) and its logits, float32 of shape (B, C)."""
-    smoothing = config.train.label_smoothing
-    alpha = config.augment.mixup_alpha
-    if alpha:
-        inputs, partners, share = mix(inputs, alpha, stream)
+    inputs, targets = mix_batch(inputs, targets, num_classes, config.augment, stream)
     logits = forward(network, inputs, precision)
-    loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
-    if alpha:
-        loss = share * loss + (1 - share) * F.cross_entropy(logits, targets[partners], label_smoothing=smoothing)
-    return loss, logits
+    return F.cross_entropy(logits, targets, label_smoothing=config.train.label_smoothing), logits
 
 
 def train(job: Job, progress: Progress, saved: tuple[dict[str, Tensor], dict[str, Any]] | None = None) -> State:
@@ -104,7 +85,7 @@ def train(job: Job, progress: Progress, saved: tuple[dict[str, Tensor], dict[str
         state.restore(saved[0])
         state.scaler.load_state_dict(saved[1])
     group, network = job.group, _network(job)
-    steps = job.batches.steps_per_epoch
+    steps, num_classes = job.batches.steps_per_epoch, len(job.header["classes"])
     group.wait()  # until all have read the state that is written anew now
     state.save()  # what was chosen for this run is kept from here on, and a folder that cannot be written shows now
     job.stop.deferred = True  # from here on a signal stops the loop at its next safe point
@@ -120,7 +101,9 @@ def train(job: Job, progress: Progress, saved: tuple[dict[str, Tensor], dict[str
                 set_lr(state.optimizer, lr_factor(step, steps, config.train.epochs, config.scheduler))
                 seed_everything(config.seed, "step", epoch, progress.step, group.rank)  # dropout
                 stream = generator(config.seed, "mix", epoch, progress.step)
-                loss, logits = training_loss(network, inputs, targets, config, stream, progress.choices["precision"])
+                loss, logits = training_loss(
+                    network, inputs, targets, num_classes, config, stream, progress.choices["precision"]
+                )
                 hits = (logits.argmax(1) == targets).sum().item()
                 loss_sum, correct, count, stop = group.sum(
                     loss.item() * len(targets), hits, len(targets), job.stop.requested
