@@ -25,26 +25,19 @@ def write_run(
     split: str = "a",
     epochs: int = 6,
     lr: float = 0.001,
+    identity: dict[str, object] | None = None,
     **changes: object,
 ) -> Path:
     """Write a complete run whose images have a difficulty of their own, shared by all models of the split."""
     folder.mkdir(parents=True)
     correct = _write_predictions(folder, f"{model} {lr}", seed, accuracy, num_images, class_names, split)
     _write_history(folder, correct, epochs, seed)
-    config = {
-        "seed": seed,
-        "output_dir": str(folder),
-        "model": {"name": model, "weights": "none"},
-        "data": {"name": "synthetic", "root": None, "split": {"kind": kind, "seed": 42}},
-        "optimizer": {"name": "adamw", "lr": lr},
-        "train": {"epochs": epochs, "batch_size": 32, "num_workers": 2},
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"seed": seed, "train": {"epochs": epochs}}))
     total = PARAMETERS.get(model, 11_200_000)
     metrics = {
         "model": model,
         "training_type": TYPES.get(model, "partial"),
-        "remarks": f"All about {model}.",
+        "description": f"All about {model}.",
         "dataset": "synthetic",
         "data_split_kind": kind,
         "seed": seed,
@@ -73,6 +66,21 @@ def write_run(
         "split_fingerprint": (split * 64)[:64],
         "versions": {"deepbloom": "0.1.0", "torch": "2.10.0", "python": "3.12.1"},
         "git_commit": None,
+        "identity": {
+            "recipe_version": 1,
+            "model.arch": model,
+            "model.weights": "none",
+            "optimizer.name": "adamw",
+            "optimizer.lr": lr,
+            "train.epochs": epochs,
+            "train.precision": "fp32",
+            "train.feature_copies": 4,
+            "data.split.kind": kind,
+            "dataset_fingerprint": "d" * 64,
+            "split_fingerprint": (split * 64)[:64],
+            "seed": seed,
+        }
+        | (identity or {}),
     } | changes
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder

@@ -50,14 +50,14 @@ def test_every_state_is_told_apart(make_run, begin, tmp_path, monkeypatch):
     by_name = {run.name[0]: run for run in runs}
     assert (by_name["a"].epoch, by_name["e"].epoch, by_name["e"].val) == ("6/6", "2/20", "0.5000")
     assert 0.7 < float(by_name["a"].test) < 0.9
-    assert by_name["d"].remark == "DivergedError: the loss is nan"
-    assert "metrics.json is damaged" in by_name["b"].remark
-    assert "predictions.csv is missing" in by_name["c"].remark
+    assert by_name["d"].reason == "DivergedError: the loss is nan"
+    assert "metrics.json is damaged" in by_name["b"].reason
+    assert "predictions.csv is missing" in by_name["c"].reason
     lines = format_table(runs).splitlines()
     assert len({line.index(run.name) for line, run in zip(lines[1:], runs, strict=False)}) == 1  # one column
     assert lines[-1] == "7 runs: 3 damaged, 1 complete, 1 failed, 1 partial, 1 running"
     monkeypatch.setattr("deepbloom.commands.runs.code_version", lambda: "other")
-    assert "other code" in {run.name[0]: run for run in list_runs(tmp_path / "runs")}["e"].remark
+    assert "other code" in {run.name[0]: run for run in list_runs(tmp_path / "runs")}["e"].reason
 
 
 def test_a_pipe_in_place_of_a_history_is_damage_and_nothing_to_wait_for(begin, tmp_path):

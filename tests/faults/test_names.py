@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from deepbloom.report import page, report
+from deepbloom.report import html, markdown
+from deepbloom.report.document import Badge, Illustration, PageTable, Photo, Section
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -17,19 +19,25 @@ def evil_run(write_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
     return write_run(tmp_path_factory.mktemp("evil") / EVIL, accuracy=0.5, num_images=30, class_names=names)
 
 
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function that takes the escaping of both renderers away."""
+    honest = html.Environment
+
+    def trust() -> None:
+        monkeypatch.setattr(html, "Environment", lambda **given: honest(**(given | {"autoescape": False})))
+        monkeypatch.setattr(markdown, "escape", lambda text: text)
+
+    return trust
+
+
 @pytest.mark.parametrize("escaped", [True, False])
 def test_a_name_is_text_in_the_report(
-    escaped: bool,
-    evil_run: Path,
-    deepbloom: Callable,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tally: Callable,
+    escaped: bool, evil_run: Path, deepbloom: Callable, tmp_path: Path, trusting: Callable, tally: Callable
 ) -> None:
     """The control takes the escaping away: whoever opens the report runs the script."""
     if not escaped:
-        monkeypatch.setattr(report, "select_autoescape", lambda *_, **__: False)
-        monkeypatch.setattr(report, "_escape_markdown", lambda text: text)
+        trusting()
     code, _, err = deepbloom("report", f'runs="{evil_run.parent}"', f"output_dir={tmp_path}")
     assert code == 0, err
     for name in ("report.html", "report.md"):
@@ -41,19 +49,23 @@ def test_a_name_is_text_in_the_report(
 
 
 @pytest.mark.parametrize("escaped", [True, False])
-def test_a_name_is_text_in_a_page_of_figures(
-    escaped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
+def test_a_name_is_text_everywhere_in_a_page(
+    escaped: bool, tmp_path: Path, trusting: Callable, tally: Callable
 ) -> None:
     """The control, again, takes the escaping away."""
-    honest = page.Environment
     if not escaped:
-        monkeypatch.setattr(page, "Environment", lambda **given: honest(**(given | {"autoescape": False})))
-    table = page.PageTable((EVIL,), ((EVIL,),), EVIL)
-    page.write_page(
-        tmp_path / "page.html", EVIL, EVIL, [page.Section(EVIL, (EVIL,), (table,), meanings=((EVIL, EVIL),))]
-    )
-    text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert text.count("alert(1)") >= 8
-    assert ("<img src=x" in text) is not escaped
+        trusting()
+    Image.new("RGB", (4, 4)).save(tmp_path / "figure.png")
+    figure = Illustration(tmp_path / "figure.png", EVIL, EVIL, EVIL)
+    cells = (EVIL, f"x\n{EVIL}", Badge(EVIL, "good"), Photo(figure.path, EVIL, EVIL))
+    table = PageTable([EVIL] * 4, [cells], EVIL, title=EVIL)
+    terms = [(EVIL, EVIL)]
+    inner = Section(EVIL, [EVIL], [table], [EVIL], terms, [figure], terms, [EVIL])
+    section = Section(EVIL, sections=[inner])
+    html.write_page(tmp_path / "page.html", EVIL, EVIL, [section])
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for text, places in ((page, 25), (markdown.render(EVIL, EVIL, [section], tmp_path, EVIL), 22)):
+        assert text.count("alert(1)") >= places
+        assert ("<img src=x" in text) is not escaped
     if escaped:
         tally("attacks refused")

@@ -1,13 +1,14 @@
 """Folds of one set are one model; sets that were tested on other images are never ranked together."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
-import yaml
 from scipy import stats
 
-from deepbloom.report.compare import explain_separation, make_tables
+from deepbloom.report.findings import explain_separation
+from deepbloom.report.groups import make_groups
 from deepbloom.report.report import write_report
 from deepbloom.report.statistics import fold_interval, seed_interval, wilson_interval
 from deepbloom.runs.reading import find_runs
@@ -17,11 +18,18 @@ CORRECT = {0: 18, 1: 16, 2: 15}
 
 @pytest.fixture
 def make_fold(make_run):
-    """Return a function that writes the run of one fold: 20 images of its own, `CORRECT` of them answered right."""
+    """Return a function that writes the run of one fold: 20 images of its own, `CORRECT` of them correct."""
 
     def write(model="mini_resnet", fold=0, seed=0, folds=3, name=None):
         folder = make_run(
-            name or f"{model}-s{seed}-f{fold}", model=model, seed=seed, num_images=20, folds=folds, fold=fold, epochs=2
+            name or f"{model}-s{seed}-f{fold}",
+            model=model,
+            seed=seed,
+            num_images=20,
+            folds=folds,
+            fold=fold,
+            epochs=2,
+            identity={"data.split.folds": folds, "data.split.fold": fold, "split_fingerprint": f"fold {fold}"},
         )
         right = CORRECT[fold] - seed
         with open(folder / "predictions.csv", "w", newline="") as file:
@@ -29,17 +37,12 @@ def make_fold(make_run):
             writer.writerow(["image_id", "target", "prediction", "confidence", "top5"])
             writer.writerows([f"fold{fold}/{i:02d}", i % 5, (i + (i >= right)) % 5, 0.9, ""] for i in range(20))
         change(folder / "metrics.json", split_fingerprint=f"fold {fold}", **{"test.top1_accuracy": right / 20})
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        config["data"]["split"] |= {"folds": folds, "fold": fold}
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
         return folder
 
     return write
 
 
 def change(path, **changes):
-    import json
-
     content = json.loads(path.read_text())
     for name, value in changes.items():
         block, _, key = name.rpartition(".")
@@ -47,34 +50,34 @@ def change(path, **changes):
     path.write_text(json.dumps(content))
 
 
-def tables_of(folder):
-    return make_tables(find_runs(folder))
+def groups_of(folder):
+    return make_groups(find_runs(folder))
 
 
 def test_the_folds_of_a_model_are_one_row_over_all_images(make_fold, tmp_path):
     for model in ("mini_resnet", "scratch_cnn"):
         for fold in CORRECT:
             make_fold(model, fold)
-    (table,) = tables_of(tmp_path / "runs")
-    assert [len(model.runs) for model in table.models] == [3, 3]
-    assert table.num_images == 60
-    assert "3 stratified folds, 60 images" in table.name
-    model = table.models[0]
+    (group,) = groups_of(tmp_path / "runs")
+    assert [len(model.runs) for model in group.models] == [3, 3]
+    assert group.num_images == 60
+    assert "3 stratified folds, 60 images" in group.name
+    model = group.models[0]
     accuracies = np.array([18, 16, 15]) / 20
     assert model.accuracy == pytest.approx(accuracies.mean())
     assert model.spread == pytest.approx(accuracies.std(ddof=1))
     half = stats.t.ppf(0.975, 2) * np.sqrt(accuracies.var(ddof=1) * (1 / 3 + 1 / 2))
     assert model.interval == pytest.approx((accuracies.mean() - half, min(1, accuracies.mean() + half)))
-    assert table.comparisons[0].is_tie
-    assert table.comparisons[0].difference.p_value == 1
+    assert group.comparisons[0].is_tie
+    assert group.comparisons[0].difference.p_value == 1
 
 
 def test_seeds_and_folds_are_told_apart(make_fold, tmp_path):
     for seed in (0, 1):
         for fold in CORRECT:
             make_fold(fold=fold, seed=seed)
-    (table,) = tables_of(tmp_path / "runs")
-    (model,) = table.models
+    (group,) = groups_of(tmp_path / "runs")
+    (model,) = group.models
     assert model.correct.shape == (2, 60)
     assert model.accuracy == pytest.approx((18 + 16 + 15 + 17 + 15 + 14) / 120)
     report = write_report(tmp_path / "runs", tmp_path / "report")
@@ -85,35 +88,35 @@ def test_a_set_with_a_missing_fold_stands_apart_and_it_says_why(make_fold, tmp_p
     for model, folds in (("mini_resnet", (0, 1, 2)), ("scratch_cnn", (0, 2))):
         for fold in folds:
             make_fold(model, fold)
-    tables = tables_of(tmp_path / "runs")
-    assert [[m.label for m in table.models] for table in tables] == [["mini_resnet"], ["scratch_cnn"]]
-    assert "only folds 0, 2 of 3" in tables[1].name
-    assert "not complete" in explain_separation(tables)
+    groups = groups_of(tmp_path / "runs")
+    assert [[m.label for m in group.models] for group in groups] == [["mini_resnet"], ["scratch_cnn"]]
+    assert "only folds 0, 2 of 3" in groups[1].name
+    assert "incomplete" in explain_separation(groups)
 
 
 def test_folds_and_a_single_split_stand_apart_and_it_says_why(make_fold, make_run, tmp_path):
     for fold in CORRECT:
         make_fold(fold=fold)
     make_run("single", model="scratch_cnn", num_images=20)
-    tables = tables_of(tmp_path / "runs")
-    assert len(tables) == 2
-    assert "not ranked together" in explain_separation(tables)
-    assert "folds test every image once" in explain_separation(tables)
+    groups = groups_of(tmp_path / "runs")
+    assert len(groups) == 2
+    assert "not ranked together" in explain_separation(groups)
+    assert "folds test every image once" in explain_separation(groups)
 
 
-def test_folds_that_test_a_image_twice_are_not_joined(make_fold, tmp_path):
+def test_folds_that_test_an_image_twice_are_not_joined(make_fold, tmp_path):
     make_fold(fold=0)
     change(make_fold(fold=0, name="copy") / "metrics.json", fold=1)
-    assert len(tables_of(tmp_path / "runs")) == 2
+    assert len(groups_of(tmp_path / "runs")) == 2
 
 
 def test_overlapping_folds_with_a_repeat_are_reported(make_fold, tmp_path):
     make_fold(fold=0)
     make_fold(fold=0, name="repeat")
     change(make_fold(fold=0, name="copy") / "metrics.json", fold=1)
-    tables = tables_of(tmp_path / "runs")
-    assert sorted([run.name for run in table.runs] for table in tables) == [["copy"], ["mini_resnet-s0-f0"]]
-    assert [run.name for table in tables for run in table.repeats] == ["repeat"]
+    groups = groups_of(tmp_path / "runs")
+    assert sorted([run.name for run in group.runs] for group in groups) == [["copy"], ["mini_resnet-s0-f0"]]
+    assert [run.name for group in groups for run in group.repeats] == ["repeat"]
     write_report(tmp_path / "runs", tmp_path / "report")
 
 
@@ -121,12 +124,12 @@ def test_folds_of_equal_accuracy_have_an_interval_over_seeds_or_images(make_fold
     monkeypatch.setattr("test_folds.CORRECT", dict.fromkeys(range(3), 14))
     for fold in range(3):
         make_fold(fold=fold)
-    (one,) = tables_of(tmp_path / "runs")[0].models
+    (one,) = groups_of(tmp_path / "runs")[0].models
     assert one.interval_kind == "images"
     assert one.interval == pytest.approx(wilson_interval(42, 60))
     for fold in range(3):
         make_fold(fold=fold, seed=1)
-    (two,) = tables_of(tmp_path / "runs")[0].models
+    (two,) = groups_of(tmp_path / "runs")[0].models
     assert two.interval_kind == "seeds"
     assert two.interval == pytest.approx(seed_interval([42 / 60, 39 / 60]))
 

@@ -19,11 +19,11 @@ def write_dozen(write_run, folder: Path) -> Path:
         for seed in range(3):
             epochs = 30 if model == "scratch_cnn" else 10
             name = f"{model}-synthetic-s{seed}-0a1b2c3d"
-            run = write_run(folder / "runs" / name, model, seed, accuracy, epochs=epochs, **KNOWN, code_version="0a1b")
+            run = write_run(folder / "runs" / name, model, seed, accuracy, epochs=epochs, **KNOWN)
             heatmap = run / "explain" / "heatmaps" / "daisy" / "0000.png"
             heatmap.parent.mkdir(parents=True)
             Image.linear_gradient("L").save(heatmap)
-    write_run(folder / "runs" / ("a_long_name_of_a_run_" * 6), lr=0.01, epochs=10, **KNOWN, code_version="2c3d")
+    write_run(folder / "runs" / ("a_long_name_of_a_run_" * 6), lr=0.01, epochs=10, **KNOWN)
     failed = folder / "runs" / "crashed"
     failed.mkdir()
     (failed / "failed.txt").write_text("DivergedError: the loss became nan\n")

@@ -17,8 +17,8 @@ from deepbloom.device import choose_device, use_cores
 from deepbloom.errors import ConfigError
 from deepbloom.explain.figures import Panel, draw_panels
 from deepbloom.explain.targets import Network, Target, explain, read_methods, read_networks, read_targets
-from deepbloom.report.illustrations import Illustration
-from deepbloom.report.page import Section, write_page
+from deepbloom.report.document import Illustration, Section
+from deepbloom.report.html import write_page
 from deepbloom.runs import files as atomic_files
 
 log = logging.getLogger("deepbloom")

@@ -1,4 +1,4 @@
-"""``deepbloom runs``: list the runs in a folder and their state, in a moment."""
+"""``deepbloom runs``: list the runs in a folder and their state."""
 
 import csv
 import os
@@ -10,7 +10,7 @@ from deepbloom.config.commands import RunsConfig
 from deepbloom.errors import RunError
 from deepbloom.report.formatting import shorten
 from deepbloom.runs import folder as run_dir
-from deepbloom.runs.parsing import Fields, load_yaml
+from deepbloom.runs.parsing import FRACTION, POSITIVE, Fields, load_yaml
 from deepbloom.runs.provenance import code_version
 from deepbloom.runs.reading import RUN_FILES, is_evaluation
 
@@ -24,14 +24,14 @@ class Summary:
     Attributes
     ----------
     state : str
-        ``complete``, ``running``, ``partial`` (the same command goes on), ``failed`` or ``damaged``.
+        ``complete``, ``running``, ``partial`` (re-running its command resumes it), ``failed`` or ``damaged``.
     name : str
         Its path below the folder that was searched.
     epoch : str
-        Finished epochs of how many.
+        Finished epochs, of how many.
     val, test : str
-        Accuracy: of the best epoch, and of the test part.
-    remark : str
+        Validation accuracy of the best epoch, and test accuracy.
+    reason : str
         Why it failed or is damaged.
     """
 
@@ -40,11 +40,11 @@ class Summary:
     epoch: str = ""
     val: str = ""
     test: str = ""
-    remark: str = ""
+    reason: str = ""
 
 
 def run(config: RunsConfig) -> None:
-    """Print a line per run, and how many there are of each state.
+    """Print a line per run, and a count of each state.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def run(config: RunsConfig) -> None:
 
 
 def list_runs(folder: Path) -> list[Summary]:
-    """Return a `Summary` of every run in ``folder``, at any depth, sorted by name; none is opened for writing.
+    """Return a `Summary` of every run in ``folder``, at any depth, sorted by name.
 
     Raises
     ------
@@ -75,9 +75,8 @@ def list_runs(folder: Path) -> list[Summary]:
 
 
 def format_table(runs: list[Summary]) -> str:
-    """Return a line per run, under headings, and a last line that counts the states."""
-    rows = [HEADINGS, *((r.state, r.name, r.epoch, r.val, r.test, shorten(r.remark, 160)) for r in runs)]
-    rows = [(*row[:5], row[5] if row[5] != "(no name)" else "") for row in rows]
+    """Return headings, a line per run, and a line that counts the states."""
+    rows = [HEADINGS, *((r.state, r.name, r.epoch, r.val, r.test, r.reason and shorten(r.reason, 160)) for r in runs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     counts = Counter(run.state for run in runs)
@@ -86,7 +85,7 @@ def format_table(runs: list[Summary]) -> str:
 
 
 def summarize(path: Path, name: str) -> Summary:
-    """Return what a run's small files say; predictions and weights are not read."""
+    """Return the state of a run from its small files; predictions and weights are not read."""
     try:
         state = run_dir.read_state(path)
         if state == "complete":
@@ -95,30 +94,30 @@ def summarize(path: Path, name: str) -> Summary:
         config = path / run_dir.CONFIG
         epochs = "?" if state == "failed" and not config.exists() else load_yaml(config).get("train.epochs", "?")
     except RunError as error:
-        return Summary("damaged", name, remark=str(error))
+        return Summary("damaged", name, reason=str(error))
     epoch = f"{len(history)}/{epochs}"
     val = f"{max(history):.4f}" if history else ""
     if run_dir.is_running(path):
         return Summary("running", name, epoch, val)
     if state == "failed":
-        return Summary("failed", name, epoch, val, remark=run_dir.failure_reason(path))
+        return Summary("failed", name, epoch, val, reason=run_dir.failure_reason(path))
     begun_by = run_dir.read_provenance(path).get("code_version")
     other = begun_by not in (None, code_version()) and (path / run_dir.LAST).exists()
-    remark = "begun by other code of DeepBloom: the same command starts a new run" if other else ""
-    return Summary("partial", name, epoch, val, remark=remark)
+    reason = "started by other code of DeepBloom: the same command starts a new run" if other else ""
+    return Summary("partial", name, epoch, val, reason=reason)
 
 
 def _summarize_complete(path: Path, name: str) -> Summary:
     fields = Fields(path / run_dir.METRICS)
     if not (path / run_dir.PREDICTIONS).exists():
         raise RunError(f"{path / run_dir.PREDICTIONS} is missing.")
-    epochs = fields.integer("epochs", 1)
-    val, test = fields.number("val.top1_accuracy", 1), fields.number("test.top1_accuracy", 1)
+    epochs = fields.take("epochs", POSITIVE)
+    val, test = (fields.take(f"{split}.top1_accuracy", FRACTION) for split in ("val", "test"))
     return Summary("complete", name, f"{epochs}/{epochs}", f"{val:.4f}", f"{test:.4f}")
 
 
 def _read_history(path: Path) -> list[float]:
-    """Return the validation accuracy of every finished epoch."""
+    """Return the validation accuracy of each finished epoch."""
     try:
         lines = run_dir.read_text(path, "replace").splitlines()
         return [float(row["val_accuracy"]) for row in csv.DictReader(lines)]

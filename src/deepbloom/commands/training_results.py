@@ -18,7 +18,8 @@ from deepbloom.engine.evaluate import EVALUATION_BATCH, predict_logits
 from deepbloom.engine.job import Job
 from deepbloom.engine.state import Progress
 from deepbloom.models.freezing import count_parameters
-from deepbloom.report.figures import plot_confusion, plot_history
+from deepbloom.report.confusion import plot_confusion
+from deepbloom.report.plots import plot_history
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.provenance import code_version, collect_versions, git_commit
@@ -56,7 +57,7 @@ def test_and_write(
         {
             "model": config.model.name,
             "training_type": spec.training_type,
-            "remarks": spec.remarks,
+            "description": spec.remarks,
             "weights": config.model.weights,
             "dataset": config.data.name,
             "data_split_kind": split_kind(source, config.data.split),

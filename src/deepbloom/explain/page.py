@@ -8,9 +8,9 @@ import numpy as np
 
 from deepbloom.explain.faithfulness import CURVE_FRACTIONS
 from deepbloom.explain.summary import CONTROLS, MEASURES, Interval
-from deepbloom.report.canvas import COLORS, DASHES, FAINT, MARKERS, PERCENT, open_figure
-from deepbloom.report.illustrations import Illustration
-from deepbloom.report.page import PageTable, Section, write_page
+from deepbloom.report.document import Illustration, PageTable, Section
+from deepbloom.report.html import write_page
+from deepbloom.report.style import COLORS, DASHES, FAINT, MARKERS, PERCENT, open_figure
 
 PAGE = "explain.html"
 MAX_GALLERIES = 3

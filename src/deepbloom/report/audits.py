@@ -1,24 +1,26 @@
-"""What runs prove about themselves: frozen parts stayed, the parts of the split are apart, the test was made once."""
+"""What the audits of a group's runs found."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deepbloom.report.compare import Table
 from deepbloom.report.formatting import format_percent, shorten
-from deepbloom.runs.reading import Audit, CompleteRun
+from deepbloom.report.groups import Group
+from deepbloom.runs.audit import Audit
+from deepbloom.runs.reading import CompleteRun
 
 MAX_NAMED = 3
+Audited = Sequence[tuple[CompleteRun, Audit]]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One audit over all runs of a table.
+    """One audit over all runs of a group.
 
     Attributes
     ----------
     name : str
     verdict : str
-        ``passed``, ``failed`` or ``remark``: passed, with something that the reader should know.
+        ``passed``, ``failed``, or ``remark``: passed, but with something to know.
     text : str
     """
 
@@ -27,19 +29,20 @@ class Finding:
     text: str
 
 
-def describe_audits(table: Table) -> list[Finding]:
-    """Say what the audits of a table's runs found; nothing where no run has one."""
-    audited = [(run, run.metrics.audit) for run in table.runs if run.metrics.audit]
+def describe_audits(group: Group) -> list[Finding]:
+    """Say what the audits of a group's runs found; nothing if no run has one."""
+    audited = [(run, run.metrics.audit) for run in group.runs if run.metrics.audit]
     if not audited:
         return []
-    findings = [_describe_freeze(audited), _describe_split(table, audited), _describe_test(audited)]
-    silent = len(table.runs) - len(audited)
+    findings = [_describe_freeze(audited), _describe_split(group, audited), _describe_test(audited)]
+    silent = len(group.runs) - len(audited)
     if silent:
-        findings.append(Finding("Not audited", "remark", f"{_runs(silent)} {_have(silent)} no audit in metrics.json."))
+        text = f"{_runs(silent)} {'has' if silent == 1 else 'have'} no audit in metrics.json."
+        findings.append(Finding("Not audited", "remark", text))
     return findings
 
 
-def _describe_freeze(audited: Sequence[tuple[CompleteRun, Audit]]) -> Finding:
+def _describe_freeze(audited: Audited) -> Finding:
     bad = [(run, audit) for run, audit in audited if not audit.freeze_holds]
     if bad:
         run, audit = bad[0]
@@ -47,56 +50,49 @@ def _describe_freeze(audited: Sequence[tuple[CompleteRun, Audit]]) -> Finding:
         return Finding(
             "Freeze",
             "failed",
-            f"In {len(bad)} of {_runs(len(audited))} something moved that was declared frozen, or the optimizer held "
-            f"other parameters than declared: in {shorten(run.name)}, "
-            f"{', '.join(map(shorten, what)) or 'another number of them'}.",
+            f"In {len(bad)} of {_runs(len(audited))}, frozen weights changed or the optimizer held other parameters "
+            f"than declared: in {shorten(run.name)}, {', '.join(map(shorten, what)) or 'their numbers differ'}.",
         )
     frozen = sum(audit.frozen > 0 for _, audit in audited)
     stayed = (
-        f"In {frozen} with frozen parts, every frozen weight and buffer ends as it began, bit for bit. "
+        f"In {frozen} of them modules are frozen, and all their weights and buffers stayed bit for bit."
         if frozen
-        else "No run freezes anything. "
+        else "No run freezes anything."
     )
     return Finding(
         "Freeze",
         "passed",
-        f"{_runs(len(audited))}. {stayed}The optimizer held exactly the parameters that were declared to train.",
+        f"{_runs(len(audited))}. The optimizer held exactly the parameters that were declared trainable. {stayed}",
     )
 
 
-def _describe_split(table: Table, audited: Sequence[tuple[CompleteRun, Audit]]) -> Finding:
+def _describe_split(group: Group, audited: Audited) -> Finding:
     audits = [audit for _, audit in audited]
-    doubled = max(audit.in_two_parts for audit in audits)
+    doubled = max(audit.in_two_splits for audit in audits)
     if doubled:
-        return Finding("Split", "failed", f"{doubled} images are in two parts, so the test is not a test.")
-    near = max(audit.near_test for audit in audits)
-    count = f"{near}" if near == min(audit.near_test for audit in audits) else f"up to {near}"
+        return Finding("Split", "failed", f"{doubled} images are in two splits, so the test is not independent.")
+    near, near_val = max(audit.near_test for audit in audits), max(audit.near_val for audit in audits)
+    val = f" {near_val} validation {'image has' if near_val == 1 else 'images have'} one in train." if near_val else ""
     if not near:
         return Finding(
             "Split",
             "passed",
-            "No image is in two parts, and no test image has a near-duplicate in training or validation "
-            "(a difference hash finds copies, other sizes, recompressed and mirrored images)." + _say_val(audits),
+            "No image is in two splits, and no test image has a near-duplicate in train or validation (a difference "
+            f"hash finds copies and resized, recompressed or mirrored images).{val}",
         )
+    count = f"{near}" if near == min(audit.near_test for audit in audits) else f"up to {near}"
+    fold = " of each fold" if group.folds else ""
+    images = f"test image{fold} has" if near == 1 else f"test images{fold} have"
     first, second = next((audit.examples[0] for audit in audits if audit.examples), ("?", "?"))
-    where = " of each fold" if table.folds else ""
-    images = f"test image{where} has" if near == 1 else f"test images{where} have"
     return Finding(
         "Split",
         "remark",
-        f"No image is in two parts, but {count} {images} a near-duplicate in training or "
-        f"validation, such as {shorten(first)} and {shorten(second)}. The table below gives the accuracy without them."
-        + _say_val(audits),
+        f"No image is in two splits, but {count} {images} a near-duplicate in train or validation, such as "
+        f"{shorten(first)} and {shorten(second)}. The table below gives the accuracy without them.{val}",
     )
 
 
-def _say_val(audits: Sequence[Audit]) -> str:
-    near = max(audit.near_val for audit in audits)
-    images = "image has" if near == 1 else "images have"
-    return f" {near} validation {images} one in training." if near else ""
-
-
-def _describe_test(audited: Sequence[tuple[CompleteRun, Audit]]) -> Finding:
+def _describe_test(audited: Audited) -> Finding:
     bad = [(run, audit) for run, audit in audited if not audit.test_holds]
     if bad:
         named = "; ".join(f"{shorten(run.name)} ({_describe_reads(audit)})" for run, audit in bad[:MAX_NAMED])
@@ -104,20 +100,18 @@ def _describe_test(audited: Sequence[tuple[CompleteRun, Audit]]) -> Finding:
         return Finding(
             "Test",
             "failed",
-            f"In {len(bad)} of {_runs(len(audited))} the test images were not read exactly once, after training, so "
-            f"they may have influenced it, or the test is not whole: {named}{more}.",
+            f"In {len(bad)} of {_runs(len(audited))}, the test images were not read exactly once, after training. They "
+            f"may have influenced it, or the test is incomplete: {named}{more}.",
         )
-    passed = (
-        f"{_runs(len(audited))}. No test image was read before the weights were chosen, and the test read each once."
-    )
+    passed = f"{_runs(len(audited))}. No test image was read during training, and the test read each image once."
     again = [audit.times_tested for _, audit in audited if audit.times_tested > 1]
     if not again:
         return Finding("Test", "passed", passed)
     return Finding(
         "Test",
         "remark",
-        f"{passed} But {_runs(len(again))} began the test more than once (up to {max(again)} times). After a stop in "
-        "the test that is done by itself, with the same weights; done on purpose it would be choosing by the test.",
+        f"{passed} {_runs(len(again))} started the test more than once (up to {max(again)} times). A run that is "
+        "interrupted during the test does so, with the same weights; starting it on purpose would be choosing by it.",
     )
 
 
@@ -125,32 +119,26 @@ def _describe_reads(audit: Audit) -> str:
     if audit.read_early:
         return "read before the test"
     if len(audit.reads) != 2:
-        return "it does not say how often"
+        return "number of reads unknown"
     least, most = audit.reads
     return f"read {least} times" if least == most else f"read {least} to {most} times"
 
 
-def list_without_twins(table: Table) -> list[tuple[str, str, str, int]]:
-    """Return model, accuracy, accuracy without test images that have a near-duplicate, and how many these are.
+def list_without_near_duplicates(group: Group) -> list[tuple[str, str, str, str]]:
+    """Return model, accuracy, accuracy without test images that have a near-duplicate, and the number of these.
 
-    Empty where there are none; of several seeds or folds the accuracies are means. Each image is counted once,
-    however many seeds were tested on it.
+    Empty if there are none. The accuracies are means over runs; an image counts once, whatever the number of seeds.
     """
     rows = []
-    for model in table.models:
+    for model in group.models:
         audits = [run.metrics.audit for run in model.runs if run.metrics.audit]
         known = [audit.accuracy_without for audit in audits if audit.accuracy_without is not None]
         if audits and len(known) == len(model.runs) and any(audit.near_test for audit in audits):
-            left_out = sum(audit.near_test for audit in audits) // len(model.answers)
-            rows.append(
-                (model.label, format_percent(model.accuracy), format_percent(sum(known) / len(known)), left_out)
-            )
+            left_out = sum(audit.near_test for audit in audits) // len(model.predictions)
+            without = format_percent(sum(known) / len(known))
+            rows.append((shorten(model.label, 120), format_percent(model.accuracy), without, f"{left_out}"))
     return rows
 
 
 def _runs(count: int) -> str:
     return f"{count} run{'s' * (count != 1)}"
-
-
-def _have(count: int) -> str:
-    return "has" if count == 1 else "have"

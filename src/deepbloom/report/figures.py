@@ -1,149 +1,161 @@
-"""Figures of one run. Each function takes plain numbers and writes one PNG."""
+"""The figures of a group of models: which are drawn, and their captions."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
-from deepbloom.report.canvas import (
-    COLORS,
-    FAINT,
-    INK,
-    PERCENT,
-    History,
-    column,
-    label_epochs,
-    open_figure,
-    space_markers,
-)
-from deepbloom.report.formatting import shorten
+from deepbloom.report import plots
+from deepbloom.report.confusion import plot_confusion
+from deepbloom.report.document import Illustration
+from deepbloom.report.formatting import format_count, format_percent, format_seconds, shorten
+from deepbloom.report.groups import Group, Model
 
-RIGHT, WRONG = ("#FFFFFF", "#56B4E9", "#08306B"), ("#FFFFFF", "#E69F00", "#A63603")
-
-
-def plot_history(history: History, path: Path, title: str = "") -> None:
-    """Draw loss and accuracy of one run by epoch, training against validation, with the best epoch marked.
-
-    Parameters
-    ----------
-    history : sequence of rows of ``history.csv``
-        Each with ``epoch``, ``train_loss``, ``train_accuracy``, ``val_loss`` and ``val_accuracy`` (fractions).
-    path : Path
-        The PNG to write.
-    title : str
-        Which run it is.
-    """
-    epochs = column(history, "epoch")
-    val_accuracy = column(history, "val_accuracy")
-    best = epochs[np.nanargmax(val_accuracy)] if np.isfinite(val_accuracy).any() else None
-    with open_figure(path, 9.0, 3.8) as figure:
-        axes = figure.subplots(1, 2)
-        for axis, kind in zip(axes, ("loss", "accuracy"), strict=True):
-            for part, name, color, dash, marker in (
-                ("train", "training", COLORS[0], "--", "o"),
-                ("val", "validation", COLORS[1], "-", "s"),
-            ):
-                values = column(history, f"{part}_{kind}")
-                axis.plot(
-                    epochs,
-                    values,
-                    color=color,
-                    linestyle=dash,
-                    marker=marker,
-                    label=name,
-                    markevery=space_markers(epochs),
-                )
-            if best is not None:
-                axis.axvline(best, color=FAINT, linewidth=1.2, linestyle=":", label=f"best epoch ({best:.0f})")
-            axis.set_title(f"{kind.capitalize()} by epoch")
-            label_epochs(axis, kind, epochs)
-        axes[0].legend()
-        figure.suptitle(shorten(title, 100) if title else "Training history")
+MAX_CONFUSIONS = 8
+"""Models whose confusion matrices are all drawn; of more, the `BEST_CONFUSIONS` most accurate."""
+BEST_CONFUSIONS = 3
+MANY_CLASSES = 40
+"""With this many classes, only one matrix is drawn of many models: each takes a second."""
+FEW_CLASSES = 12
+"""With this many classes or fewer, confusion matrices are small enough to stand side by side."""
+MAX_BARS = 30
+HELP = {
+    "accuracy": "Dots are accuracies, bars their 95 % intervals. Overlapping bars do not mean a tie: the comparison of "
+    "pairs is sharper, because both models classified the same images.",
+    "curves": "If training is far better than validation, the network overfits. Accuracies that still rise at the end "
+    "may gain from more epochs. Augmentation and dropout act in training only, so validation may look better. "
+    "Curves bend where the train resolution changes.",
+    "cost": "Costs are on a logarithmic scale. Filled points on the dashed line are the Pareto front: no other model "
+    "is at least as accurate and cheaper. The front ignores uncertainty: in a tie, the cheaper model may be as "
+    "good.",
+    "calibration": "Of the predictions with 80 % confidence, a calibrated model gets 80 % right: its points are on the "
+    "diagonal. Below it a model is overconfident, above it underconfident. ECE is the mean distance to the "
+    "diagonal. Larger dots hold more predictions; lines are 95 % intervals over images (Wilson).",
+}
+"""How to read each figure."""
 
 
-def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path, title: str = "") -> None:
-    """Draw a confusion matrix: blue on the diagonal is right, orange beside it is wrong.
-
-    Each cell's color is its share of the true class (its row), so that classes of different size compare.
-
-    Parameters
-    ----------
-    matrix : ndarray of int, shape (C, C)
-        Rows are true classes, columns predicted ones.
-    class_names : sequence of str, length C
-    path : Path
-    title : str
-        Which model it is.
-    """
-    matrix, names = np.asarray(matrix), [shorten(name, 24) for name in class_names]
-    count = len(names)
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    on_diagonal = np.eye(count, dtype=bool)
-    with _square_figure(path, names) as (axis, bars):
-        norm = PowerNorm(0.5, 0, 1)  # the square root keeps single mistakes visible
-        pixels = np.empty((count, count, 4))
-        for colors, shown, name, bar_axis in zip(
-            (RIGHT, WRONG), (on_diagonal, ~on_diagonal), ("right", "wrong"), bars, strict=True
-        ):
-            shades = ScalarMappable(norm, LinearSegmentedColormap.from_list(name, colors))
-            pixels[shown] = shades.to_rgba(shares[shown])
-            bar = bar_axis.figure.colorbar(shades, cax=bar_axis, ticks=[0, 0.05, 0.2, 0.5, 1])
-            bar_axis.set_title(name, fontsize=9)
-            bar_axis.yaxis.set_major_formatter(PERCENT)
-            bar_axis.tick_params(labelsize=8)
-            bar.outline.set_visible(False)
-        axis.imshow(pixels, interpolation="nearest")
-        if count <= 20:
-            _write_cells(axis, matrix, shares)
-        else:
-            edges = np.arange(0.5, count - 1)
-            for draw in (axis.hlines, axis.vlines):
-                draw(edges, -0.5, count - 0.5, color="#F0F0F0", linewidth=0.4)
-        heading = f"Confusion matrix: {shorten(title, 60)}" if title else "Confusion matrix"
-        axis.set_title(f"{heading}\ncolour: share of the true class; {matrix.sum()} answers", pad=10)
+def draw_accuracy(group: Group, path: Path, explain: bool) -> Illustration:
+    """Draw accuracies with their intervals."""
+    shown = group.models[:MAX_BARS]
+    plots.plot_accuracy([m.short for m in shown], [m.accuracy for m in shown], [m.interval for m in shown], path)
+    worst, best = format_percent(shown[-1].accuracy), format_percent(shown[0].accuracy)
+    return Illustration(
+        path,
+        f"Test accuracy of {_models(len(shown))} with 95 % intervals, from {worst} to {best}.",
+        _caption(
+            HELP["accuracy"] if explain else "",
+            _say_left_out(len(shown), group),
+        ),
+    )
 
 
-@contextmanager
-def _square_figure(path: Path, names: Sequence[str]) -> Iterator[tuple[Axes, list[Axes]]]:
-    """Yield a square axis with a name per row and column, and two axes for color bars.
-
-    Margins follow from the longest name: measuring hundreds of labels would take longer than drawing them.
-    """
-    side = float(np.clip(0.42 * len(names), 4.2, 12.0))
-    letters = float(np.clip(72 * 0.7 * side / len(names), 4.5, 10))
-    longest = max(sum(0.6 if character.isascii() else 1.05 for character in name) for name in names) * letters / 72
-    left, bottom, right, top = longest + 0.5, longest + 0.5, 1.75, 0.75
-    width, height = left + side + right, bottom + side + top
-    with open_figure(path, width, height, layout="none") as figure:
-        axis = figure.add_axes((left / width, bottom / height, side / width, side / height))
-        axis.grid(False)
-        axis.set_axis_off()
-        style: dict[str, Any] = {"fontsize": letters, "clip_on": False}
-        gap = 0.06 * len(names) / side
-        for index, name in enumerate(names):
-            axis.text(-0.5 - gap, index, name, ha="right", va="center", **style)
-            axis.text(index, len(names) - 0.5 + gap, name, ha="center", va="top", rotation=90, **style)
-        figure.text(0.25 / width, (bottom + side / 2) / height, "true class", rotation=90, ha="center", va="center")
-        figure.text((left + side / 2) / width, 0.25 / height, "predicted class", ha="center", va="center")
-        tall = min(0.75 * side, 4.0)
-        bars = [
-            figure.add_axes(
-                ((left + side + offset) / width, (bottom + (side - tall) / 2) / height, 0.14 / width, tall / height)
-            )
-            for offset in (0.25, 1.0)
-        ]
-        for bar in bars:
-            bar.grid(False)
-        yield axis, bars
+def draw_curves(group: Group, path: Path, explain: bool) -> Illustration:
+    """Draw the learning curves of those models that have a history."""
+    histories = {model.short: [run.history for run in model.runs if run.history] for model in group.models}
+    curves = {name: known for name, known in histories.items() if known}
+    plots.plot_curves(curves, path)
+    return Illustration(
+        path,
+        f"Loss and accuracy by epoch of {_models(min(len(curves), plots.MAX_LINES))}, for train and validation.",
+        _caption(
+            HELP["curves"] if explain else "",
+            _say_left_out(min(len(curves), plots.MAX_LINES), group),
+        ),
+    )
 
 
-def _write_cells(axis: Axes, matrix: np.ndarray, shares: np.ndarray) -> None:
-    for (target, answer), number in np.ndenumerate(matrix):
-        if number:
-            color = "white" if shares[target, answer] > 0.45 else INK
-            axis.text(answer, target, f"{number}", ha="center", va="center", color=color, fontsize=9)
+def draw_cost(group: Group, path: Path, explain: bool) -> Illustration:
+    """Draw accuracy against parameters, MACs and training time, with the Pareto fronts."""
+    models, count = group.models, (plots.COUNT_TICKS, format_count)
+    costs = [
+        plots.Cost(name, unit, _means(group, key), *axis)
+        for key, name, unit, axis in (
+            ("params_total", "parameters", "parameters", count),
+            ("macs", "MACs", "multiply-accumulate operations per image", count),
+            ("train_seconds", "training time", "training time", (plots.SECOND_TICKS, format_seconds)),
+        )
+    ]
+    plots.plot_pareto([m.short for m in models], [m.accuracy for m in models], costs, path)
+    gray = f"Gray: models after the first {plots.MAX_LINES}." if len(models) > plots.MAX_LINES else ""
+    return Illustration(
+        path,
+        f"Test accuracy of {_models(len(models))} against parameters, MACs and training time.",
+        _caption(
+            HELP["cost"] if explain else "",
+            gray,
+        ),
+    )
+
+
+def draw_calibration(group: Group, path: Path, explain: bool) -> Illustration:
+    """Draw reliability diagrams."""
+    shown = group.models[: plots.MAX_LINES]
+    errors = {model.short: model.calibration_error for model in shown}
+    seeds = {model.short: len(model.predictions) for model in shown}
+    plots.plot_reliability({model.short: model.reliability for model in shown}, errors, seeds, path)
+    pooled = (
+        "Dots and ECE cover the predictions of all seeds; the intervals count each image once."
+        if max(seeds.values()) > 1
+        else ""
+    )
+    listed = "; ".join(f"{label} {format_percent(error)}" for label, error in errors.items())
+    return Illustration(
+        path,
+        f"Reliability diagrams. Expected calibration error: {listed}.",
+        _caption(
+            HELP["calibration"] if explain else "",
+            pooled,
+            _say_left_out(len(shown), group),
+        ),
+    )
+
+
+def draw_confusions(group: Group, prefix: Path) -> list[Illustration]:
+    """Draw the confusion matrices of the most accurate models; file names begin with that of ``prefix``."""
+    best = 1 if len(group.class_names) >= MANY_CLASSES else BEST_CONFUSIONS
+    shown = group.models if len(group.models) <= MAX_CONFUSIONS else group.models[:best]
+    return [
+        _draw_confusion(group, model, prefix.with_name(f"{prefix.name}_{rank}_{_slug(model.label)}.png"), rank)
+        for rank, model in enumerate(shown, 1)
+    ]
+
+
+def _draw_confusion(group: Group, model: Model, path: Path, rank: int) -> Illustration:
+    matrix, label = model.confusion(len(group.class_names)), shorten(model.label, 80)
+    plot_confusion(matrix, group.class_names, path, model.label)
+    mistakes = matrix * ~np.eye(len(matrix), dtype=bool)
+    row, column = np.unravel_index(mistakes.argmax(), mistakes.shape)
+    names = [shorten(group.class_names[place]) for place in (row, column)]
+    worst = (
+        f" Most common mistake: {names[0]} confused with {names[1]}, {mistakes.max()} times." if mistakes.any() else ""
+    )
+    runs = f" of {len(model.runs)} runs" if len(model.runs) > 1 else ""
+    return Illustration(
+        path,
+        f"Confusion matrix of {label}: {np.trace(matrix)} of {matrix.sum()} predictions{runs} are correct.{worst}",
+        f"{label}.{worst}",
+        title="" if len(group.class_names) <= FEW_CLASSES else shorten(model.label, 120),
+        is_open=rank == 1,
+    )
+
+
+def _means(group: Group, key: str) -> list[float | None]:
+    return [model.mean(lambda run: run.values[key]) for model in group.models]
+
+
+def _caption(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
+
+
+def _models(count: int) -> str:
+    return f"{count} model{'s' * (count != 1)}"
+
+
+def _say_left_out(shown: int, group: Group) -> str:
+    total = len(group.models)
+    return f"The {shown} most accurate of {total} models are drawn." if shown < total else ""
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:40] or "model"

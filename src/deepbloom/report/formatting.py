@@ -5,10 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 
-def format_count(count: float | None) -> str:
-    """Return a count in at most three figures: ``870``, ``20.1 k``, ``4.0 M``, ``1.8 G``; an en dash for None."""
-    if count is None:
-        return "–"
+def format_count(count: float) -> str:
+    """Return a count in at most three figures: ``870``, ``20.1 k``, ``4.0 M``, ``1.8 G``."""
     for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(count) >= factor * 0.9995:
             value = count / factor
@@ -16,10 +14,8 @@ def format_count(count: float | None) -> str:
     return f"{count:.0f}"
 
 
-def format_seconds(seconds: float | None) -> str:
+def format_seconds(seconds: float) -> str:
     """Return a duration in its two largest units: ``0.8 s``, ``42 s``, ``1 min 12 s``, ``3 h 5 min``, ``2 d``."""
-    if seconds is None:
-        return "–"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -34,28 +30,24 @@ def format_seconds(seconds: float | None) -> str:
     return f"{first} {large} {rest} {small}" if rest else f"{first} {large}"
 
 
-def format_milliseconds(milliseconds: float | None) -> str:
-    """Return a short time in three figures: ``0.84 ms``, ``12.3 ms``, ``1.2 s``; an en dash for None."""
-    if milliseconds is None:
-        return "–"
+def format_milliseconds(milliseconds: float) -> str:
+    """Return a short time in three figures: ``0.84 ms``, ``12.3 ms``, ``1.2 s``."""
     if milliseconds >= 999.5:
         return f"{milliseconds / 1000:.1f} s"
     digits = 2 if milliseconds < 9.995 else 1 if milliseconds < 99.95 else 0
     return f"{milliseconds:.{digits}f} ms"
 
 
-def format_bytes(size: float | None) -> str:
-    """Return a size in decimal units: ``912 B``, ``4.1 kB``, ``900 MB``, ``1.3 GB``; an en dash for None."""
-    if size is None:
-        return "–"
+def format_bytes(size: float) -> str:
+    """Return a size in decimal units: ``912 B``, ``4.1 kB``, ``900 MB``, ``1.3 GB``."""
     text = format_count(size)
     number, _, unit = text.partition(" ")
     return f"{number} {unit}B"
 
 
-def format_percent(fraction: float | None, digits: int = 1) -> str:
-    """Return a fraction as ``91.3 %``; an en dash for None."""
-    return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
+def format_percent(fraction: float, digits: int = 1) -> str:
+    """Return a fraction as ``91.3 %``."""
+    return f"{100 * fraction:.{digits}f} %"
 
 
 def format_points(difference: float) -> str:
@@ -72,10 +64,8 @@ def format_p_value(p_value: float) -> str:
     return "< 0.05" if p_value < 0.05 <= float(text) else text
 
 
-def format_rate(per_second: float | None) -> str:
+def format_rate(per_second: float) -> str:
     """Return a rate per second in three figures, without its unit."""
-    if per_second is None:
-        return "–"
     digits = max(0, 2 - math.floor(math.log10(per_second))) if per_second > 0 else 0
     return f"{per_second:,.{min(digits, 2)}f}".replace(",", " ")
 

@@ -1,19 +1,22 @@
-"""JSON, YAML and CSV files that may be damaged: a fault becomes one `RunError` that names the file and the field."""
+"""Readers of JSON, YAML and CSV files that may be damaged: they raise `RunError` with the file and the field."""
 
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepbloom.errors import RunError
 from deepbloom.runs import folder as run_dir
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
-    """Return a UTF-8 file's text. Raises `RunError` where it is missing, no regular file, too large or no text."""
+    """Return the text of a UTF-8 file. Raises `RunError` if it is missing, too large, or not a text file."""
     try:
         return run_dir.read_text(path, errors)
     except FileNotFoundError:
@@ -22,8 +25,8 @@ def read_text(path: Path, errors: str = "strict") -> str:
         raise RunError(f"{path} cannot be read: {error}.") from error
 
 
-def load_json(path: Path) -> dict:
-    """Return a JSON file's named fields. Raises `RunError`."""
+def load_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises `RunError`."""
     text = read_text(path)
     try:
         content = json.loads(text)
@@ -54,7 +57,7 @@ def _flatten(content: Mapping[str, object], prefix: str = "") -> dict[str, str]:
 
 
 def read_columns(path: Path, columns: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Return the named columns of a CSV file that has at least one row, as text. Raises `RunError`."""
+    """Return the named columns of a CSV file with at least one row, as text. Raises `RunError`."""
     text = read_text(path, "surrogateescape")
     by_name = _split_plain(text) or _split_quoted(path, text)
     for column in columns:
@@ -66,7 +69,7 @@ def read_columns(path: Path, columns: tuple[str, ...]) -> dict[str, tuple[str, .
 
 
 def _split_plain(text: str) -> dict[str, tuple[str, ...]]:
-    """Return the columns of a table in which nothing is quoted, several times faster than the csv module; else {}."""
+    """Return the columns if nothing is quoted, several times faster than the csv module does; otherwise {}."""
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     commas = {line.count(",") for line in lines}
     if '"' in text or len(commas) > 1 or text.count("\r") > text.count("\r\n"):
@@ -88,7 +91,7 @@ def _split_quoted(path: Path, text: str) -> dict[str, tuple[str, ...]]:
     return dict(zip(header, columns, strict=True))
 
 
-def to_numbers(path: Path, column: str, texts: tuple[str, ...], kind: type) -> np.ndarray:
+def to_numbers(path: Path, column: str, texts: tuple[str, ...], kind: type) -> NDArray[Any]:
     """Return a column as an array of ``kind``. Raises `RunError`."""
     try:
         return np.array([*map(float if kind is np.float64 else int, texts)], dtype=kind)
@@ -96,77 +99,76 @@ def to_numbers(path: Path, column: str, texts: tuple[str, ...], kind: type) -> n
         raise RunError(f"{path}: column {column!r}: {error}.") from error
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a field of metrics.json may hold.
+
+    Attributes
+    ----------
+    words : str
+        For error messages: ``expected WORDS``.
+    fits : function of object to bool
+    is_number : bool
+        Whether a mean over runs makes sense.
+    """
+
+    words: str
+    fits: Callable[[Any], bool]
+    is_number: bool = False
+
+
+def _is_list(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_in(low: float, high: float, *types: type) -> Callable[[Any], bool]:
+    return lambda value: type(value) in types and low <= value <= high
+
+
+TEXT = Kind("text", _is_text)
+TEXTS = Kind("a list of texts", _is_list(_is_text))
+NAMES = Kind("a list of at least one text", lambda value: _is_list(_is_text)(value) and bool(value))
+PAIRS = Kind("a list of pairs of texts", _is_list(lambda pair: _is_list(_is_text)(pair) and len(pair) == 2))
+MAPPING = Kind("named values", lambda value: isinstance(value, dict))
+COUNT = Kind("a whole number of at least 0", _is_in(0, 1e300, int), is_number=True)
+COUNTS = Kind("a list of whole numbers", _is_list(_is_in(0, 1e300, int)))
+POSITIVE = Kind("a whole number of at least 1", _is_in(1, 1e300, int), is_number=True)
+NUMBER = Kind("a number of at least 0", _is_in(0, 1e300, int, float), is_number=True)
+FRACTION = Kind("a number in [0, 1]", _is_in(0, 1, int, float), is_number=True)
+
+REQUIRED: Any = object()
+
+
 class Fields:
-    """The fields of a JSON file by dotted name, each checked as it is taken; what does not fit is a `RunError`."""
+    """The fields of a JSON file by dotted name, checked when they are taken."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.content = load_json(path)
 
-    def get(self, name: str) -> object:
-        """Return whatever the field holds; None where it is missing."""
-        value: object = self.content
+    def get(self, name: str) -> Any:
+        """Return the value of a field, whatever it is; None if it is missing."""
+        value: Any = self.content
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         return value
 
-    def has(self, name: str) -> bool:
-        """Return whether the field is there and not null."""
-        return self.get(name) is not None
+    def take(self, name: str, kind: Kind, default: Any = REQUIRED) -> Any:
+        """Return the value of a field, or ``default`` if it is missing or null.
 
-    def text(self, name: str, default: str | None = None) -> str:
-        """Return a text, or ``default`` where the field is missing."""
+        Raises
+        ------
+        RunError
+            The field is required and missing, or is not of ``kind``.
+        """
         value = self.get(name)
-        if value is None and default is not None:
+        if value is None and default is not REQUIRED:
             return default
-        if not isinstance(value, str):
-            raise self._fail(name, value, "text")
+        if not kind.fits(value):
+            found = "is missing" if value is None else f"is {str(value)[:60]!r}"
+            raise RunError(f"{self.path}: field {name!r} {found}; expected {kind.words}.")
         return value
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """Return a list of at least one text."""
-        value = self.get(name)
-        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-            raise self._fail(name, value, "a list of texts")
-        return tuple(value)
-
-    def names(self, name: str) -> tuple[str, ...]:
-        """Return a list of texts, which may be empty."""
-        value = self.get(name)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self._fail(name, value, "a list of texts")
-        return tuple(value)
-
-    def pairs(self, name: str) -> tuple[tuple[str, str], ...]:
-        """Return a list of pairs of texts."""
-        value = self.get(name)
-        if not isinstance(value, list) or not all(
-            isinstance(pair, list) and len(pair) == 2 and all(isinstance(item, str) for item in pair) for pair in value
-        ):
-            raise self._fail(name, value, "a list of pairs of texts")
-        return tuple((first, second) for first, second in value)
-
-    def integers(self, name: str) -> tuple[int, ...]:
-        """Return a list of whole numbers, which may be empty."""
-        value = self.get(name)
-        if not isinstance(value, list) or not all(type(item) is int for item in value):
-            raise self._fail(name, value, "a list of whole numbers")
-        return tuple(value)
-
-    def number(self, name: str, high: float = 1e300) -> float:
-        """Return a number in [0, high]."""
-        value = self.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= high:
-            raise self._fail(name, value, f"a number in [0, {high:g}]" if high < 1e300 else "a number of at least 0")
-        return float(value)
-
-    def integer(self, name: str, low: int = 0) -> int:
-        """Return a whole number of at least ``low``."""
-        value = self.get(name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise self._fail(name, value, f"a whole number of at least {low}")
-        return value
-
-    def _fail(self, name: str, value: object, wanted: str) -> RunError:
-        found = "is missing" if value is None else f"is {str(value)[:60]!r}"
-        return RunError(f"{self.path}: field {name!r} {found}; expected {wanted}.")

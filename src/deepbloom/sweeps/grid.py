@@ -11,7 +11,7 @@ from deepbloom import errors
 from deepbloom.config.settings import RunConfig, SplitConfig
 from deepbloom.errors import ConfigError, DeepBloomError, RunError
 from deepbloom.runs import folder as run_dir
-from deepbloom.runs.parsing import Fields
+from deepbloom.runs.parsing import FRACTION, Fields
 from deepbloom.sweeps.job import one_line, run_in_process
 
 log = logging.getLogger("deepbloom")
@@ -123,7 +123,7 @@ def read_test_accuracy(folder: Path) -> float:
     RunError
         Its results are damaged.
     """
-    return Fields(folder / run_dir.METRICS).number("test.top1_accuracy", 1)
+    return Fields(folder / run_dir.METRICS).take("test.top1_accuracy", FRACTION)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Figures of many models together. Each function takes plain numbers and writes one PNG."""
+"""Figures of one run or of many models. Each function takes plain numbers and writes one PNG."""
 
 import math
 import textwrap
@@ -11,9 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import NDArray
 
 from deepbloom.metrics import Reliability
-from deepbloom.report.canvas import (
+from deepbloom.report.formatting import format_percent, shorten
+from deepbloom.report.statistics import pareto_front, wilson_interval
+from deepbloom.report.style import (
     COLORS,
     DASHES,
     FAINT,
@@ -25,8 +28,6 @@ from deepbloom.report.canvas import (
     open_figure,
     space_markers,
 )
-from deepbloom.report.formatting import format_percent, shorten
-from deepbloom.report.statistics import pareto_front, wilson_interval
 
 MAX_LINES = 12
 COUNT_TICKS = tuple(step * 10.0**power for power in range(16) for step in (1, 2, 5))
@@ -39,18 +40,18 @@ SECOND_TICKS = (
 
 @dataclass(frozen=True)
 class Cost:
-    """One price of a model, for `plot_pareto`.
+    """A cost of models, for `plot_pareto`.
 
     Attributes
     ----------
     name, unit : str
-        What is paid: ``MACs``, ``multiply-accumulate operations per image``.
+        ``MACs``, ``multiply-accumulate operations per image``.
     values : sequence of float or None
-        One per model; models without a positive value are left out.
+        One per model; models without a positive value are not drawn.
     ticks : sequence of float
-        Values that may stand at the axis.
+        Values that the axis may show.
     write : function of float to str
-        How a value is written there.
+        Formats a tick.
     """
 
     name: str
@@ -58,6 +59,46 @@ class Cost:
     values: Sequence[float | None]
     ticks: Sequence[float]
     write: Callable[[float], str]
+
+
+def plot_history(history: History, path: Path, title: str = "") -> None:
+    """Draw loss and accuracy of one run by epoch, for train and validation, with the best epoch marked.
+
+    Parameters
+    ----------
+    history : sequence of rows of ``history.csv``
+        Each with ``epoch``, ``train_loss``, ``train_accuracy``, ``val_loss`` and ``val_accuracy`` (fractions).
+    path : Path
+        The PNG to write.
+    title : str
+        Which run it is.
+    """
+    epochs = column(history, "epoch")
+    val_accuracy = column(history, "val_accuracy")
+    best = epochs[np.nanargmax(val_accuracy)] if np.isfinite(val_accuracy).any() else None
+    with open_figure(path, 9.0, 3.8) as figure:
+        axes = figure.subplots(1, 2)
+        for axis, kind in zip(axes, ("loss", "accuracy"), strict=True):
+            for part, name, color, dash, marker in (
+                ("train", "training", COLORS[0], "--", "o"),
+                ("val", "validation", COLORS[1], "-", "s"),
+            ):
+                values = column(history, f"{part}_{kind}")
+                axis.plot(
+                    epochs,
+                    values,
+                    color=color,
+                    linestyle=dash,
+                    marker=marker,
+                    label=name,
+                    markevery=space_markers(epochs),
+                )
+            if best is not None:
+                axis.axvline(best, color=FAINT, linewidth=1.2, linestyle=":", label=f"best epoch ({best:.0f})")
+            axis.set_title(f"{kind.capitalize()} by epoch")
+            label_epochs(axis, kind, epochs)
+        axes[0].legend()
+        figure.suptitle(shorten(title, 100) if title else "Training history")
 
 
 def plot_curves(curves: Mapping[str, Sequence[History]], path: Path) -> None:
@@ -105,7 +146,7 @@ def plot_accuracy(
 
 
 def plot_pareto(labels: Sequence[str], accuracies: Sequence[float], costs: Sequence[Cost], path: Path) -> None:
-    """Draw accuracy against each cost, a panel each, and join the models that no other beats on both.
+    """Draw accuracy against each cost, a panel each, with the Pareto front.
 
     Parameters
     ----------
@@ -122,7 +163,7 @@ def plot_pareto(labels: Sequence[str], accuracies: Sequence[float], costs: Seque
             order = np.argsort(x[front])
             axis.step(x[front][order], y[front][order], where="post", color=FAINT, linestyle="--", zorder=1)
             for i, value, accuracy, best in zip(known, x, y, front, strict=True):
-                label = shorten(labels[i]) if i < MAX_LINES else "_"  # matplotlib leaves out of the legend
+                label = shorten(labels[i]) if i < MAX_LINES else "_"  # not in the legend
                 axis.plot(value, accuracy, label=label, **_point_style(i, best))
             axis.set_title(f"Accuracy against {cost.name}")
             axis.set_xlabel(cost.unit)
@@ -130,21 +171,21 @@ def plot_pareto(labels: Sequence[str], accuracies: Sequence[float], costs: Seque
         axes[0].yaxis.set_major_formatter(PERCENT)
         axes[0].set_ylabel("test accuracy")
         _legend_below(figure, axes[0])
-        figure.suptitle("What accuracy costs (filled and joined: no other model is both cheaper and more accurate)")
+        figure.suptitle("Accuracy and cost (filled and joined: the Pareto front)")
 
 
 def plot_reliability(
     bins: Mapping[str, Reliability], errors: Mapping[str, float], seeds: Mapping[str, int], path: Path
 ) -> None:
-    """Draw accuracy against confidence for each model, with 95 % Wilson intervals; the diagonal is honest.
+    """Draw accuracy against confidence for each model, with 95 % Wilson intervals.
 
-    Seeds that answer the same images are no new images: an interval is that of counts / seeds.
+    Seeds share their test images, so an interval is that of counts / seeds.
 
     Parameters
     ----------
     bins : dict of model name to `Reliability`
         At most the first `MAX_LINES` are drawn.
-    errors : dict of model name to the expected calibration error of the same answers
+    errors : dict of model name to the expected calibration error of the same predictions
     seeds : dict of model name to how often each image is in ``bins``
     """
     shown = list(bins.items())[:MAX_LINES]
@@ -174,7 +215,7 @@ def plot_reliability(
             axis.set_visible(False)
         figure.supxlabel("confidence", fontsize=10)
         figure.supylabel("accuracy", fontsize=10)
-        figure.suptitle("Calibration (below the diagonal: too sure of itself; larger dots: more answers)", fontsize=11)
+        figure.suptitle("Calibration (below the diagonal: overconfident; larger dots: more predictions)", fontsize=11)
 
 
 def _draw_band(axis: Axes, histories: Sequence[History], name: str, index: int, label: str) -> None:
@@ -204,7 +245,7 @@ def _point_style(index: int, on_front: bool) -> dict[str, Any]:
     }
 
 
-def _label_log(axis: Axes, values: np.ndarray, cost: Cost) -> None:
+def _label_log(axis: Axes, values: NDArray[np.float64], cost: Cost) -> None:
     axis.set_xscale("log")
     low, high = (values.min() / 1.6, values.max() * 1.6) if len(values) else (1.0, 10.0)
     axis.set_xlim(low, high)

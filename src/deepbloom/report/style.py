@@ -1,7 +1,7 @@
-"""What all figures share: colors, fonts, and a figure that is written when it is done and leaves no state behind.
+"""The style of all figures, and a figure that is written to a PNG and leaves no state behind.
 
-Colors are those of Okabe and Ito (2008), which color-blind people tell apart; markers and dashes say the same again.
-Names are drawn as they are: no character in them is markup.
+Colors are those of Okabe and Ito (2008), which color-blind people can tell apart; markers and dashes repeat the
+distinction. Names are drawn as they are: no character in them is markup.
 """
 
 import io
@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
 
 from deepbloom.runs import files as atomic_files
 
@@ -60,17 +61,17 @@ def open_figure(path: Path, width: float, height: float, layout: Any = "constrai
         atomic_files.write_bytes(path, content.getvalue())
 
 
-def column(history: History, name: str) -> np.ndarray:
+def column(history: History, name: str) -> NDArray[np.float64]:
     """Return one column of a history: float64, shape (epochs,)."""
     return np.array([row[name] for row in history], dtype=np.float64)
 
 
-def space_markers(epochs: np.ndarray) -> int:
-    """Return every how many epochs a marker stands, so that about 15 do."""
+def space_markers(epochs: NDArray[np.float64]) -> int:
+    """Return the distance between markers in epochs, for about 15 markers."""
     return max(1, len(epochs) // 15)
 
 
-def label_epochs(axis: Axes, kind: str, epochs: np.ndarray) -> None:
+def label_epochs(axis: Axes, kind: str, epochs: NDArray[np.float64]) -> None:
     """Label an axis of ``loss`` or ``accuracy`` by epoch."""
     axis.set_xlabel("epoch")
     axis.set_ylabel(kind)

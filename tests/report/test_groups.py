@@ -1,22 +1,23 @@
 """Runs are ranked together only where that is fair, and a tie is called a tie."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from deepbloom.report.compare import MAX_COMPARED, compare_models, explain_separation, make_tables
+from deepbloom.report.findings import explain_separation, list_differences
 from deepbloom.report.formatting import shorten
-from deepbloom.report.notes import list_differences, list_notes
+from deepbloom.report.groups import MAX_COMPARED, compare_models, make_groups
 from deepbloom.report.statistics import mcnemar_exact, seed_interval, wilson_interval
-from deepbloom.runs.reading import find_runs, read_run
+from deepbloom.runs.reading import read_run
 
 
 def test_seeds_of_one_model_are_one_row(make_run):
     runs = [read_run(make_run(f"s{seed}", seed=seed)) for seed in (2, 0, 1)]
-    (table,) = make_tables(runs)
-    (model,) = table.models
+    (group,) = make_groups(runs)
+    (model,) = group.models
     assert [run.metrics.seed for run in model.runs] == [0, 1, 2]
     accuracies = [run.metrics.top1_accuracy for run in model.runs]
     assert model.label == "mini_resnet"
@@ -27,28 +28,28 @@ def test_seeds_of_one_model_are_one_row(make_run):
 
 
 def test_a_single_run_has_wilsons_interval(make_run):
-    (table,) = make_tables([read_run(make_run("one", num_images=200))])
-    hits = round(table.models[0].accuracy * 200)
-    assert table.models[0].interval == pytest.approx(wilson_interval(hits, 200))
-    assert table.models[0].spread is None
+    (group,) = make_groups([read_run(make_run("one", num_images=200))])
+    correct = round(group.models[0].accuracy * 200)
+    assert group.models[0].interval == pytest.approx(wilson_interval(correct, 200))
+    assert group.models[0].spread is None
 
 
-def answer(run, hits):
-    """Make a run answer its first ``hits`` images right and the others wrong."""
+def classify(run, correct):
+    """Make a run classify its first ``correct`` images correctly and the others not."""
     predictions = run.predictions
-    wrong = np.arange(len(predictions.targets)) >= hits
-    predictions.answers[:] = (predictions.targets + wrong) % 5
+    wrong = np.arange(len(predictions.targets)) >= correct
+    predictions.predicted[:] = (predictions.targets + wrong) % 5
 
 
-@pytest.mark.parametrize("hits", [0, 37, 140, 199, 200])
+@pytest.mark.parametrize("correct", [0, 37, 140, 199, 200])
 @pytest.mark.parametrize("seeds", [2, 3, 7])
-def test_seeds_of_equal_accuracy_have_wilsons_interval_over_images(make_run, hits, seeds):
+def test_seeds_of_equal_accuracy_have_wilsons_interval_over_images(make_run, correct, seeds):
     """Of three times 140 / 200, NumPy's standard deviation is 1.4e-16: no number to ask for its truth."""
     runs = [read_run(make_run("s0", num_images=200, epochs=1))]
     runs += [replace(runs[0], metrics=replace(runs[0].metrics, seed=seed)) for seed in range(1, seeds)]
-    answer(runs[0], hits)
-    model = make_tables(runs)[0].models[0]
-    assert model.interval == pytest.approx(wilson_interval(hits, 200))
+    classify(runs[0], correct)
+    model = make_groups(runs)[0].models[0]
+    assert model.interval == pytest.approx(wilson_interval(correct, 200))
     assert model.interval_kind == "images"
     assert model.spread == 0
     assert np.ptp(model.interval) > 0.01
@@ -56,29 +57,49 @@ def test_seeds_of_equal_accuracy_have_wilsons_interval_over_images(make_run, hit
 
 def test_seeds_that_differ_by_one_image_have_students_interval(make_run):
     runs = [read_run(make_run(f"s{seed}", seed=seed, num_images=200)) for seed in (0, 1)]
-    for run, hits in zip(runs, (140, 141), strict=True):
-        answer(run, hits)
-    model = make_tables(runs)[0].models[0]
+    for run, correct in zip(runs, (140, 141), strict=True):
+        classify(run, correct)
+    model = make_groups(runs)[0].models[0]
     assert model.interval_kind == "seeds"
     assert model.interval == pytest.approx(seed_interval([0.7, 0.705]))
 
 
-def test_runs_of_another_code_version_are_another_model_and_none_is_dropped(make_run, tmp_path):
-    make_run("a-new", code_version="bbbb")
-    make_run("b-old", code_version="aaaa")
-    make_run("c-new", code_version="bbbb", seed=1)
-    folder = make_run("d-begun")
-    (folder / "provenance.json").write_text('{"code_version": "aaaa"}')
-    make_run("e-silent")
-    (table,) = make_tables(find_runs(tmp_path / "runs"))
-    assert {model.label: [run.name for run in model.runs] for model in table.models} == {
-        "mini_resnet (code_version=bbbb)": ["a-new", "c-new"],
-        "mini_resnet (code_version=aaaa)": ["b-old"],
-        "mini_resnet (code_version=unknown)": ["e-silent"],
-    }
-    assert [run.name for run in table.repeats] == ["d-begun"]
-    (note,) = (note for note in list_notes(table) if "training code" in note)
-    assert "2 by bbbb, 1 by aaaa, 1 by unknown" in note
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [("train.precision", "bf16"), ("train.feature_copies", 2), ("model.weights", "9" * 64), ("recipe_version", 2)],
+)
+def test_runs_that_resolved_differently_are_never_one_model(make_run, key, other):
+    """The control resolves alike: three seeds of one model."""
+    for name, identity, labels in (("alike", {}, {"mini_resnet"}), ("apart", {key: other}, None)):
+        runs = [read_run(make_run(f"{name}{seed}", seed=seed)) for seed in (0, 1)]
+        runs.append(read_run(make_run(f"{name}2", seed=2, identity=identity)))
+        (group,) = make_groups(runs)
+        found = {model.label: len(model.runs) for model in group.models}
+        if labels:
+            assert found == {"mini_resnet": 3}
+        else:
+            assert sorted(found.values()) == [1, 2]
+            assert all(f"{key}=" in label for label in found)
+            assert key.startswith("model.") or [setting for setting, _ in list_differences(group)] == [key]
+
+
+def test_official_and_stratified_splits_are_never_in_one_group(make_run):
+    """Even if everything else says that they are the same."""
+    runs = [
+        read_run(make_run(kind, kind=kind, identity={"data.split.kind": ""})) for kind in ("official", "stratified")
+    ]
+    assert [len(group.models) for group in make_groups(runs)] == [1, 1]
+
+
+def test_runs_without_an_identity_are_never_pooled(make_run):
+    runs = []
+    for seed in (0, 1):
+        folder = make_run(f"s{seed}", seed=seed)
+        content = json.loads((folder / "metrics.json").read_text())
+        del content["identity"]
+        (folder / "metrics.json").write_text(json.dumps(content))
+        runs.append(read_run(folder))
+    assert [len(model.runs) for model in make_groups(runs)[0].models] == [1, 1]
 
 
 def test_settings_that_differ_between_networks_are_listed(make_run):
@@ -87,22 +108,22 @@ def test_settings_that_differ_between_networks_are_listed(make_run):
         read_run(make_run("b", model="mini_resnet", epochs=10)),
         read_run(make_run("c", model="resnet18_frozen", epochs=10, accuracy=0.3)),
     ]
-    (table,) = make_tables(runs)
-    (setting,) = list_differences(table)
+    (group,) = make_groups(runs)
+    (setting,) = list_differences(group)
     assert setting[0] == "train.epochs"
     assert "30 (scratch_cnn)" in setting[1]
     assert "10 (mini_resnet, resnet18_frozen)" in setting[1]
-    assert list_differences(make_tables(runs[1:])[0]) == []
+    assert list_differences(make_groups(runs[1:])[0]) == []
 
 
 def test_long_labels_stay_apart_in_figures(make_run):
-    """Three that differ in the middle only, where a long label is cut; the fourth makes their end long."""
+    """Three differ in the middle only, where a long label is cut; the fourth makes their end long."""
     runs = []
     for lr, end in ((0.001, 1), (0.002, 1), (0.003, 1), (0.004, 2)):
-        run = read_run(make_run(f"r{lr}", num_images=30, lr=lr))
-        settings = run.settings | {"augment.some_long_setting_of_it": "1", "train.some_long_setting": str(end)}
-        runs.append(replace(run, settings=settings | {"augment.a_long_one_that_differs": f"{lr}"}))
-    models = make_tables(runs)[0].models
+        identity = {"augment.some_long_setting_of_it": 1, "train.some_long_setting": end}
+        identity |= {"augment.a_long_one_that_differs": lr}
+        runs.append(read_run(make_run(f"r{lr}", num_images=30, lr=lr, identity=identity)))
+    models = make_groups(runs)[0].models
     cut = [shorten(model.label) for model in models]
     assert len(set(cut)) == 2
     assert len({model.short for model in models}) == 4
@@ -114,53 +135,53 @@ def test_long_labels_stay_apart_in_figures(make_run):
 
 def test_a_run_made_twice_counts_once(make_run):
     runs = [read_run(make_run(name, num_images=50), name) for name in ("b", "a")]
-    (table,) = make_tables(runs)
-    assert [run.name for run in table.runs] == ["a"]
-    assert [run.name for run in table.repeats] == ["b"]
+    (group,) = make_groups(runs)
+    assert [run.name for run in group.runs] == ["a"]
+    assert [run.name for run in group.repeats] == ["b"]
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"split": "b"}, "split fingerprints differ"),
-        ({"split": "b", "kind": "official"}, "different rules"),
-        ({"dataset": "flowers102", "dataset_fingerprint": "e" * 64}, "different data"),
+        ({"split": "b", "kind": "official"}, "kinds of split differ"),
+        ({"dataset": "flowers102", "dataset_fingerprint": "e" * 64}, "data differ"),
         ({"dataset_fingerprint": "e" * 64}, "data or their test images differ"),
         ({"num_images": 150}, "data or their test images differ"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_kept_apart_with_the_reason(make_run, changes, reason):
-    tables = make_tables([read_run(make_run("a")), read_run(make_run("b", model="scratch_cnn", **changes))])
-    assert len(tables) == 2
-    assert all(len(table.models) == 1 and not table.comparisons for table in tables)
-    assert reason in explain_separation(tables)
+    groups = make_groups([read_run(make_run("a")), read_run(make_run("b", model="scratch_cnn", **changes))])
+    assert len(groups) == 2
+    assert all(len(group.models) == 1 and not group.comparisons for group in groups)
+    assert reason in explain_separation(groups)
 
 
 def test_runs_of_one_split_need_no_explanation(make_run):
-    tables = make_tables([read_run(make_run("a")), read_run(make_run("b", model="scratch_cnn"))])
-    assert len(tables) == 1
-    assert explain_separation(tables) == ""
+    groups = make_groups([read_run(make_run("a")), read_run(make_run("b", model="scratch_cnn"))])
+    assert len(groups) == 1
+    assert explain_separation(groups) == ""
 
 
 def test_every_two_models_are_compared_on_the_same_images(make_run):
     names = {"scratch_cnn": 0.5, "mini_resnet": 0.8, "resnet18_partial": 0.95}
     runs = [read_run(make_run(name, model=name, accuracy=value)) for name, value in names.items()]
-    (table,) = make_tables(runs)
-    assert [(c.first.label, c.second.label) for c in table.comparisons] == [
+    (group,) = make_groups(runs)
+    assert [(c.first.label, c.second.label) for c in group.comparisons] == [
         ("resnet18_partial", "mini_resnet"),
         ("resnet18_partial", "scratch_cnn"),
         ("mini_resnet", "scratch_cnn"),
     ]
-    one = table.comparisons[2]
+    one = group.comparisons[2]
     assert one.difference.estimate == pytest.approx(one.first.accuracy - one.second.accuracy)
     assert one.difference.p_value == mcnemar_exact(one.first.correct[0], one.second.correct[0])
-    assert all(c.adjusted_p >= c.difference.p_value for c in table.comparisons)
+    assert all(c.adjusted_p >= c.difference.p_value for c in group.comparisons)
     assert (one.first.label, one.verdict) == ("mini_resnet", "first is better")
 
 
 def test_equal_models_are_a_tie(make_run):
     runs = [read_run(make_run(name, model=name, accuracy=0.8)) for name in ("mini_resnet", "scratch_cnn")]
-    (comparison,) = make_tables(runs)[0].comparisons
+    (comparison,) = make_groups(runs)[0].comparisons
     assert comparison.is_tie
     assert comparison.verdict == "tie"
 
@@ -171,7 +192,7 @@ def test_equal_models_with_unequal_numbers_of_seeds_are_ties_after_holm():
     corrected, single = [], []
     for _ in range(150):
         tables = simulate_tables(rng, seeds=(1, 2, 4))
-        pairs = compare_models([SimpleNamespace(label=str(len(t)), correct=t, answers=t) for t in tables])
+        pairs = compare_models([SimpleNamespace(label=str(len(t)), correct=t) for t in tables])
         corrected.append(all(pair.is_tie for pair in pairs))
         single.append(all(pair.difference.p_value >= 0.05 for pair in pairs))
     assert 0.92 <= np.mean(corrected) <= 1
@@ -193,23 +214,23 @@ def test_several_seeds_are_compared_as_a_sample_of_seeds(make_run):
         for model, accuracy in (("mini_resnet", 0.6), ("scratch_cnn", 0.9))
         for seed in range(3)
     ]
-    (comparison,) = make_tables(runs)[0].comparisons
+    (comparison,) = make_groups(runs)[0].comparisons
     assert (comparison.first.label, comparison.verdict) == ("scratch_cnn", "first is better")
     assert comparison.difference.low < comparison.difference.estimate < comparison.difference.high
 
 
 def test_only_the_best_of_very_many_models_are_compared(make_run):
     runs = [read_run(make_run(f"r{i}", lr=i + 1, num_images=30)) for i in range(MAX_COMPARED + 3)]
-    (table,) = make_tables(runs)
-    assert len(table.models) == MAX_COMPARED + 3
-    assert len(table.comparisons) == MAX_COMPARED * (MAX_COMPARED - 1) // 2
-    assert {c.first for c in table.comparisons} <= set(table.models[:MAX_COMPARED])
+    (group,) = make_groups(runs)
+    assert len(group.models) == MAX_COMPARED + 3
+    assert len(group.comparisons) == MAX_COMPARED * (MAX_COMPARED - 1) // 2
+    assert {c.first for c in group.comparisons} <= set(group.models[:MAX_COMPARED])
 
 
 def test_calibration_and_confusion_cover_all_seeds(make_run):
     runs = [read_run(make_run(f"s{seed}", seed=seed, num_images=100)) for seed in (0, 1)]
-    (table,) = make_tables(runs)
-    model = table.models[0]
+    (group,) = make_groups(runs)
+    model = group.models[0]
     confusion = model.confusion(5)
     assert confusion.sum() == 200
     assert np.trace(confusion) / 200 == pytest.approx(model.accuracy)
@@ -218,8 +239,3 @@ def test_calibration_and_confusion_cover_all_seeds(make_run):
     filled = bins.counts > 0
     distances = np.abs(bins.accuracy - bins.mean_confidence)[filled]
     assert model.calibration_error == pytest.approx((bins.counts[filled] * distances).sum() / 200)
-
-
-def test_classes_without_names_get_numbers(make_run):
-    (table,) = make_tables([read_run(make_run("one", classes=None))])
-    assert table.class_names == ("class 0", "class 1", "class 2", "class 3", "class 4")

@@ -1,0 +1,299 @@
+"""The report's columns: one row of `COLUMNS` puts a value into the page, the Markdown and the CSV files."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deepbloom.metrics import expected_calibration_error
+from deepbloom.report.document import PageTable
+from deepbloom.report.formatting import (
+    format_bytes,
+    format_count,
+    format_milliseconds,
+    format_percent,
+    format_rate,
+    format_seconds,
+    shorten,
+)
+from deepbloom.report.groups import Model
+from deepbloom.report.statistics import wilson_interval
+from deepbloom.runs.audit import Audit
+from deepbloom.runs.parsing import COUNT, FRACTION, NUMBER, POSITIVE, TEXT, Kind
+from deepbloom.runs.reading import CompleteRun, Field
+
+
+@dataclass(frozen=True)
+class Column:
+    """A value of a run and of a model.
+
+    Attributes
+    ----------
+    key : str
+        Its column in report.csv and models.csv.
+    kind : Kind
+        What the value is. That of a model is the mean over its runs for numbers, and what all runs share otherwise.
+    path : str
+        Where it stands in metrics.json. A run without it is damaged, unless ``required`` is false.
+    run : function of CompleteRun
+        Where it comes from otherwise; None if only models have it.
+    model : function of Model
+        Where the value of a model comes from if it is not the mean.
+    heading : str
+        Its column in the benchmark table; empty for the CSV files alone.
+    meaning : str
+        How to read it.
+    format : function of a value to str
+    detail : function of Model to str
+        Smaller lines below the value.
+    """
+
+    key: str
+    kind: Kind = TEXT
+    path: str = ""
+    required: bool = True
+    run: Callable[[CompleteRun], object] | None = None
+    model: Callable[[Model], object] | None = None
+    heading: str = ""
+    meaning: str = ""
+    format: Callable[[Any], str] = shorten
+    detail: Callable[[Model], str] | None = None
+
+    def of_run(self, run: CompleteRun) -> Any:
+        """Return the value of a run; None if it has none."""
+        return run.values[self.key] if self.path else self.run(run) if self.run else None
+
+    def of_model(self, model: Model) -> Any:
+        """Return the value of a model; None if one of its runs has none, or if runs differ in a text."""
+        if self.model:
+            return self.model(model)
+        if self.kind.is_number:
+            return model.mean(self.of_run)
+        first, *others = map(self.of_run, model.runs)
+        return first if all(other == first for other in others) else None
+
+    def cell(self, model: Model) -> str:
+        """Return the cell of the benchmark table: the value, and its details on lines of their own."""
+        value = self.of_model(model)
+        details = self.detail(model) if self.detail else ""
+        return "\n".join(filter(None, ["–" if value is None else self.format(value), details]))
+
+
+def _interval(model: Model) -> str:
+    low, high = model.interval
+    return f"[{100 * low:.1f}, {100 * high:.1f}]\nover {model.interval_kind}"
+
+
+def _name_in_figures(model: Model) -> str:
+    return "" if model.short == shorten(model.label) else f"in figures: {model.short}"
+
+
+def _best_epochs(model: Model) -> str:
+    epochs = [run.values["best_epoch"] for run in model.runs]
+    return f"best {min(epochs)}" if min(epochs) == max(epochs) else f"best {min(epochs)}–{max(epochs)}"
+
+
+def _folds_and_spread(model: Model) -> str:
+    folds = f"× {len(model.runs) // len(model.predictions)} folds" if model.runs[0].metrics.folds else ""
+    spread = "" if model.spread is None else f"± {100 * model.spread:.1f}"
+    return f"{folds}\n{spread}".strip()
+
+
+def _wilson(run: CompleteRun, end: int) -> float:
+    return float(wilson_interval(run.predictions.correct.sum(), run.metrics.count)[end])
+
+
+def _audit(get: Callable[[Audit], object]) -> Callable[[CompleteRun], object]:
+    return lambda run: get(run.metrics.audit) if run.metrics.audit else None
+
+
+COLUMNS = (
+    Column(
+        "label",
+        model=lambda model: model.label,
+        heading="Model",
+        meaning="The network. Brackets hold the settings that tell apart models of the same name.",
+        format=lambda label: shorten(label, 120),
+        detail=_name_in_figures,
+    ),
+    Column(
+        "training_type",
+        path="training_type",
+        heading="Training type",
+        meaning="From scratch: all weights start at random. Frozen: a pretrained network of which only the classifier "
+        "is trained. Partial: its last stages are trained too.",
+    ),
+    Column(
+        "top1_accuracy",
+        FRACTION,
+        run=lambda run: run.metrics.top1_accuracy,
+        model=lambda model: model.accuracy,
+        heading="Test accuracy",
+        meaning="Share of correct test images, mean over runs, with its 95 % interval below. Over images: how far "
+        "other test images would move it (Wilson), for a single run or for runs that are equally accurate. Over seeds: "
+        "how far other seeds would move the mean on these images (Student's t). Over folds: how far other images would "
+        "move the mean (Student's t, widened because folds share training images: Nadeau and Bengio 2003). These "
+        "intervals answer different questions, so do not compare their widths.",
+        format=format_percent,
+        detail=_interval,
+    ),
+    Column("top1_accuracy_low", FRACTION, run=lambda run: _wilson(run, 0), model=lambda model: model.interval[0]),
+    Column("top1_accuracy_high", FRACTION, run=lambda run: _wilson(run, 1), model=lambda model: model.interval[1]),
+    Column("interval_over", run=lambda run: "images", model=lambda model: model.interval_kind),
+    Column("top1_accuracy_std", model=lambda model: model.spread),
+    Column(
+        "params_total",
+        COUNT,
+        "params.total",
+        heading="Parameters",
+        meaning="Size of the network.",
+        format=format_count,
+    ),
+    Column(
+        "params_trainable",
+        COUNT,
+        "params.trainable",
+        heading="Trainable",
+        meaning="Parameters that are trained; the others are frozen.",
+        format=format_count,
+    ),
+    Column(
+        "macs",
+        COUNT,
+        "macs",
+        required=False,
+        heading="MACs",
+        meaning="Multiply-accumulate operations to classify one image.",
+        format=format_count,
+    ),
+    Column(
+        "train_seconds",
+        NUMBER,
+        "train_seconds",
+        heading="Training time",
+        meaning="Mean over runs. Comparable on equal machines only.",
+        format=format_seconds,
+    ),
+    Column(
+        "images_per_second",
+        NUMBER,
+        "images_per_second",
+        required=False,
+        heading="Images/s",
+        meaning="Training images per second.",
+        format=format_rate,
+    ),
+    Column(
+        "latency_ms",
+        NUMBER,
+        "latency_ms",
+        required=False,
+        heading="Latency",
+        meaning="Median time to classify a single image, measured after training on the same machine and threads. "
+        "Comparable on equal machines only.",
+        format=format_milliseconds,
+    ),
+    Column(
+        "size_bytes",
+        COUNT,
+        "size_bytes",
+        required=False,
+        heading="Size",
+        meaning="Size of the weights file.",
+        format=format_bytes,
+    ),
+    Column(
+        "peak_memory_bytes",
+        COUNT,
+        "peak_memory_bytes",
+        required=False,
+        heading="Peak memory",
+        meaning="Highest memory use of the run.",
+        format=format_bytes,
+    ),
+    Column(
+        "epochs",
+        POSITIVE,
+        "epochs",
+        heading="Epochs",
+        meaning="Passes over the training images; more of them are an advantage. Below, the epoch with the highest "
+        "validation accuracy, whose weights were tested. If it is the last, longer training may help.",
+        format=lambda epochs: f"{epochs:.0f}",
+        detail=_best_epochs,
+    ),
+    Column("best_epoch", POSITIVE, "best_epoch"),
+    Column(
+        "macro_f1",
+        FRACTION,
+        "test.macro_f1",
+        heading="Macro F1",
+        meaning="Mean F1 score over classes, in which every class counts the same. A value far below the accuracy "
+        "means that rare classes do badly.",
+        format=format_percent,
+    ),
+    Column("top5_accuracy", FRACTION, "test.top5_accuracy"),
+    Column("loss", NUMBER, "test.loss"),
+    Column(
+        "expected_calibration_error",
+        FRACTION,
+        run=lambda run: expected_calibration_error(run.predictions.confidences, run.predictions.correct),
+        model=lambda model: model.calibration_error,
+    ),
+    Column("count", COUNT, run=lambda run: run.metrics.count, model=lambda model: model.correct.shape[1]),
+    Column("val_top1_accuracy", FRACTION, "val.top1_accuracy"),
+    Column(
+        "seeds",
+        COUNT,
+        model=lambda model: len(model.predictions),
+        heading="Seeds",
+        meaning="Runs that differ only in their seed, times the folds. Below, the standard deviation of their "
+        "accuracies in percentage points.",
+        format=str,
+        detail=_folds_and_spread,
+    ),
+    Column("model", run=lambda run: run.metrics.model),
+    Column("dataset", run=lambda run: run.metrics.dataset),
+    Column("data_split_kind", run=lambda run: run.metrics.data_split_kind),
+    Column("seed", run=lambda run: run.metrics.seed),
+    Column("folds", run=lambda run: run.metrics.folds),
+    Column("fold", run=lambda run: run.metrics.fold),
+    Column("weights", path="weights", required=False),
+    Column("device", path="device"),
+    Column("device_name", run=lambda run: run.metrics.device_name),
+    Column("precision", run=lambda run: run.metrics.precision),
+    Column("num_threads", COUNT, run=lambda run: run.metrics.num_threads),
+    Column("dataset_fingerprint", run=lambda run: run.metrics.dataset_fingerprint),
+    Column("split_fingerprint", run=lambda run: run.metrics.split_fingerprint),
+    Column("deepbloom", run=lambda run: run.metrics.versions.get("deepbloom")),
+    Column("torch", run=lambda run: run.metrics.versions.get("torch")),
+    Column("git_commit", run=lambda run: run.metrics.git_commit),
+    Column("freeze_audit", run=_audit(lambda audit: audit.freeze_holds)),
+    Column("split_audit", run=_audit(lambda audit: audit.split_holds)),
+    Column("test_audit", run=_audit(lambda audit: audit.test_holds)),
+    Column("near_duplicates_test", COUNT, run=_audit(lambda audit: audit.near_test)),
+    Column("top1_accuracy_without_near_duplicates", FRACTION, run=_audit(lambda audit: audit.accuracy_without)),
+    Column(
+        "description",
+        path="description",
+        required=False,
+        heading="Description",
+        meaning="What the network is.",
+        format=lambda text: shorten(text, 160),
+    ),
+)
+
+
+def fields(columns: Sequence[Column]) -> dict[str, Field]:
+    """Return what the columns need from metrics.json, by key."""
+    return {column.key: Field(column.path, column.kind, column.required) for column in columns if column.path}
+
+
+def benchmark_table(columns: Sequence[Column], models: Sequence[Model], shown: int | None = None) -> PageTable:
+    """Return a row per model, of those columns that have a heading."""
+    headed = [column for column in columns if column.heading]
+    return PageTable(
+        [column.heading for column in headed],
+        [[column.cell(model) for column in headed] for model in models],
+        words=frozenset(place for place, column in enumerate(headed) if not column.kind.is_number),
+        look="benchmark",
+        shown=shown,
+    )

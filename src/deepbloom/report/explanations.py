@@ -1,0 +1,126 @@
+"""What ``deepbloom explain`` left in run directories: columns with its measures, and heatmaps side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepbloom.errors import RunError
+from deepbloom.report.columns import Column
+from deepbloom.report.document import Cell, PageTable, Photo
+from deepbloom.report.formatting import shorten
+from deepbloom.report.groups import Group, Model
+from deepbloom.runs import folder as run_dir
+from deepbloom.runs.parsing import FRACTION, load_json
+from deepbloom.runs.reading import CompleteRun
+
+SHOWN = ("insertion_area", "deletion_area", "road_score", "energy_inside")
+"""Measures in the benchmark table; report.csv has all."""
+MAX_IMAGES = 6
+MAX_MODELS = 6
+MAX_BYTES = 2_000_000
+"""Larger heatmaps are left out: the page embeds each."""
+PNG = b"\x89PNG\r\n\x1a\n"
+CAPTION = (
+    "From deepbloom explain, for one run of each model, with the prediction of that run; report.html shows them. A "
+    "model that is correct because of the background is correct by luck: look for maps that leave the object. At most "
+    f"{MAX_IMAGES} images and {MAX_MODELS} models are shown."
+)
+Means = Mapping[str, Mapping[str, float]]
+
+
+def explanation_columns(runs: Sequence[CompleteRun]) -> list[Column]:
+    """Return a column for each measure that at least one run has."""
+    known: dict[Path, Means] = {}
+    described: dict[str, Mapping[str, str]] = {}
+    for run in runs:
+        try:
+            content = load_json(run.path / run_dir.EXPLAIN / run_dir.EXPLANATION)
+            known[run.path] = content["measures"][content["methods"][0]]
+            described |= content["described"]
+        except (RunError, KeyError, IndexError, TypeError):
+            continue
+    names = dict.fromkeys(name for means in known.values() for name in means)
+    return [_column(name, known, described[name]) for name in sorted(names, key=_place) if name in described]
+
+
+def _place(name: str) -> int:
+    return SHOWN.index(name) if name in SHOWN else len(SHOWN)
+
+
+def _column(name: str, known: Mapping[Path, Means], words: Mapping[str, str]) -> Column:
+    def detail(model: Model) -> str:
+        found = known.get(model.runs[0].path, {}).get(name)
+        return f"[{found['low']:.2f}, {found['high']:.2f}]" if found and len(model.runs) == 1 else ""
+
+    def mean(run: CompleteRun) -> float | None:
+        return known.get(run.path, {}).get(name, {}).get("mean")
+
+    return Column(
+        f"explain_{name}",
+        FRACTION,
+        run=mean,
+        heading=words["title"][:1].upper() + words["title"][1:] if name in SHOWN else "",
+        meaning=f"{words['meaning']} For the default heatmaps of deepbloom explain; in brackets the 95 % interval over "
+        "images.",
+        format="{:.2f}".format,
+        detail=detail,
+    )
+
+
+@dataclass(frozen=True)
+class _View:
+    """The first run of a model that has heatmaps, and these by image."""
+
+    name: str
+    run: CompleteRun
+    files: Mapping[str, Path]
+
+
+def heatmap_table(group: Group) -> PageTable | None:
+    """Return up to `MAX_IMAGES` images by up to `MAX_MODELS` models, those that most models have first; None if none.
+
+    Below each heatmap is the prediction of the run that it was made for.
+    """
+    views = [view for model in group.models if (view := _find_view(model))][:MAX_MODELS]
+    counts: dict[str, int] = {}
+    for image_id in (image_id for view in views for image_id in view.files):
+        counts[image_id] = counts.get(image_id, 0) + 1
+    chosen = sorted(counts, key=lambda image_id: (-counts[image_id], image_id))[:MAX_IMAGES]
+    if not chosen:
+        return None
+    headings = ["Image", *(shorten(view.name, 80) for view in views)]
+    rows = [_row(group, image_id, views) for image_id in chosen]
+    return PageTable(headings, rows, CAPTION, frozenset(range(len(headings))), look="heatmaps")
+
+
+def _find_view(model: Model) -> _View | None:
+    for run in model.runs:
+        if files := _list_images(run.path / run_dir.EXPLAIN / run_dir.HEATMAPS):
+            fold = f", fold {run.metrics.fold}" if run.metrics.folds else ""
+            which = f", seed {run.metrics.seed}{fold}" if len(model.runs) > 1 else ""
+            return _View(f"{model.label}{which}", run, files)
+    return None
+
+
+def _list_images(folder: Path) -> dict[str, Path]:
+    found = {}
+    for path in sorted(folder.rglob("*.png")):
+        with open(path, "rb") as file:
+            usable = file.read(len(PNG)) == PNG and path.stat().st_size <= MAX_BYTES
+        if usable:
+            found[path.relative_to(folder).as_posix().removesuffix(".png")] = path
+    return found
+
+
+def _row(group: Group, image_id: str, views: Sequence[_View]) -> list[Cell]:
+    target, cells = "", list[Cell]()
+    for view in views:
+        predictions, verdict = view.run.predictions, ""
+        if image_id in predictions.image_ids:
+            place = predictions.image_ids.index(image_id)
+            target = group.class_names[predictions.targets[place]]
+            predicted = group.class_names[predictions.predicted[place]]
+            verdict = "correct" if predicted == target else f"confused with {shorten(predicted)}"
+        alt = f"Where {view.name} looks in {image_id}" + (f" ({verdict})" if verdict else "")
+        cells.append(Photo(view.files.get(image_id), shorten(alt, 200), verdict))
+    return ["\n".join([shorten(image_id, 60), *([shorten(target)] if target else [])]), *cells]

@@ -1,0 +1,145 @@
+"""Sentences of a report: findings, how they were made, and what to know before using them."""
+
+from collections.abc import Sequence
+
+from deepbloom.report.formatting import format_percent, shorten
+from deepbloom.report.groups import Group
+from deepbloom.runs.reading import CompleteRun
+
+MAX_DIFFERENCES = 12
+"""Settings that are listed; report.csv has all."""
+MAX_ORIGINS = 20
+OF_THE_NETWORK = ("model.", "preprocessing")
+"""Beginnings of settings that belong to the network itself."""
+MAX_NAMED = 3
+"""Models that are named beside one value of a setting."""
+
+
+def state_finding(group: Group) -> str:
+    """Say which model is best, how accurate it is, and whether others may be as good."""
+    best = group.models[0]
+    low, high = best.interval
+    score = (
+        f"{format_percent(best.accuracy)} of the test images (95 % interval over {best.interval_kind}: "
+        f"{100 * low:.1f} to {100 * high:.1f})"
+    )
+    if len(group.models) == 1:
+        return f"{shorten(best.label, 120)} classifies {score} correctly."
+    ties = [shorten(c.second.label, 120) for c in group.comparisons if c.first is best and c.is_tie]
+    if ties:
+        named = [*ties[:5], f"{len(ties) - 5} more"] if len(ties) > 6 else ties
+        listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
+        verdict = f"It ties with {listed}: chance alone could explain the difference."
+    else:
+        verdict = "It is better than every other compared model, by more than chance explains."
+    return f"{shorten(best.label, 120)} is the most accurate model. It classifies {score} correctly. {verdict}"
+
+
+def explain_separation(groups: Sequence[Group]) -> str:
+    """Say why runs are in several groups; empty for a single one."""
+    if len(groups) < 2:
+        return ""
+    metrics = [group.runs[0].metrics for group in groups]
+    reasons = []
+    if len({one.dataset for one in metrics}) > 1:
+        reasons.append("their data differ")
+    if len({one.data_split_kind for one in metrics}) > 1:
+        reasons.append(
+            "their kinds of split differ (an official split may train on far fewer images than a stratified one, "
+            "which lowers the accuracy of every model)"
+        )
+    if len({one.folds for one in metrics}) > 1:
+        reasons.append(
+            "their numbers of folds differ (folds test every image once and a single split only its test images, and "
+            "the share of images that trains differs)"
+        )
+    if any(0 < len(group.folds_tested) < group.folds for group in groups):
+        reasons.append("some sets of folds are incomplete, so they were tested on other images")
+    if not reasons and len({one.split_fingerprint for one in metrics}) == len(groups):
+        reasons.append("other images were used for training and test (their split fingerprints differ)")
+    if not reasons:
+        reasons.append("their data or their test images differ")
+    return (
+        f"The runs are in {len(groups)} groups that are not ranked together, because {' and '.join(reasons)}. The "
+        "images alone may explain a difference between groups."
+    )
+
+
+def describe_methods(group: Group) -> list[str]:
+    """Say how the pairs of this group were compared: only the methods that were used."""
+    seeds = [len(c.first.predictions) + len(c.second.predictions) for c in group.comparisons]
+    methods = []
+    if any(count == 2 for count in seeds):
+        what = "Models with one seed" if group.folds else "Single runs"
+        methods.append(
+            f"{what} are compared image by image: the interval is a paired bootstrap over the test images (10 000 "
+            "resamples), p is McNemar's exact test. The finding holds for these trained networks; another seed may "
+            "change it."
+        )
+    if group.folds:
+        methods.append(
+            "The predictions of all folds are joined: each image is classified by the network of its model that did "
+            "not train on it."
+        )
+    if any(count > 2 for count in seeds):
+        methods.append(
+            "With several seeds, both test images and seeds are samples: the interval and p are Student's t for "
+            "crossed random effects of images and seeds. The finding holds for the models, whatever the seed. If one "
+            "model has a single run, the spread over the other's seeds stands for both, and few seeds make the "
+            "interval wide."
+        )
+    return methods
+
+
+def list_notes(group: Group) -> list[str]:
+    """Say what to know before comparing the rows."""
+    notes = []
+    metrics = [run.metrics for run in group.runs]
+    machines = {(one.device_name, one.num_threads, one.precision) for one in metrics}
+    if len(machines) > 1:
+        notes.append(
+            f"Times, speed and memory come from {len(machines)} combinations of machine, number of threads and "
+            "precision."
+        )
+    if len({(tuple(one.versions.items()), one.git_commit) for one in metrics}) > 1:
+        notes.append("The runs were made by different versions of the software; report.csv lists them.")
+    if group.repeats:
+        names = ", ".join(shorten(run.name) for run in group.repeats[:5])
+        more = " and others" if len(group.repeats) > 5 else ""
+        notes.append(f"Left out, because another run has the same settings and seed: {names}{more}.")
+    return notes
+
+
+def list_differences(group: Group) -> list[tuple[str, str]]:
+    """Return the settings in which the rows of a group differ, and which rows have which value."""
+    known = [(model.short, model.runs[0].model_identity) for model in group.models]
+    found = []
+    for key in dict.fromkeys(key for _, identity in known for key in identity):
+        if key.startswith(OF_THE_NETWORK):
+            continue
+        rows: dict[str, list[str]] = {}
+        for name, identity in known:
+            rows.setdefault(identity.get(key, "–"), []).append(name)
+        if len(rows) > 1:
+            values = "; ".join(f"{shorten(value)} ({_name(names)})" for value, names in rows.items())
+            found.append((shorten(key, 60), values))
+    if len(found) > MAX_DIFFERENCES:
+        return [*found[:MAX_DIFFERENCES], (f"{len(found) - MAX_DIFFERENCES} more", "in report.csv")]
+    return found
+
+
+def _name(models: Sequence[str]) -> str:
+    return ", ".join(models) if len(models) <= MAX_NAMED else f"{len(models)} models"
+
+
+def list_origins(runs: Sequence[CompleteRun]) -> list[str]:
+    """Return the machines, versions and commits that runs came from."""
+    versions = {f"{name} {version}" for run in runs for name, version in run.metrics.versions.items()}
+    devices = {run.metrics.device_name for run in runs}
+    commits = {run.metrics.git_commit for run in runs if run.metrics.git_commit}
+    return [line for group in (devices, versions, commits) for line in _list_some(sorted(group))]
+
+
+def _list_some(names: Sequence[str]) -> list[str]:
+    more = [f"{len(names) - MAX_ORIGINS} more"] if len(names) > MAX_ORIGINS else []
+    return [shorten(name, 60) for name in names[:MAX_ORIGINS]] + more

@@ -1,0 +1,244 @@
+"""The sections of a report: one per group of comparable models, then all runs and files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from deepbloom.report import figures
+from deepbloom.report.audits import describe_audits, list_without_near_duplicates
+from deepbloom.report.columns import Column, benchmark_table
+from deepbloom.report.difficulty import find_hard_classes, find_hard_images
+from deepbloom.report.document import Badge, Cell, PageTable, Section
+from deepbloom.report.explanations import heatmap_table
+from deepbloom.report.findings import describe_methods, list_differences, list_notes, state_finding
+from deepbloom.report.formatting import format_p_value, format_percent, format_points, shorten
+from deepbloom.report.groups import Comparison, Group
+from deepbloom.runs.reading import CompleteRun, Run
+
+MAX_ROWS = 60
+"""Rows of a table that the page shows at once; the rest can be unfolded."""
+MAX_RUNS = 30
+"""Runs whose list is unfolded at first."""
+LOOKS = {"passed": "good", "failed": "bad", "remark": "look"}
+FILES = (
+    ("report.html", "this report as one page"),
+    ("report.md", "this report as Markdown"),
+    ("report.csv", "a row per run, complete or not: every unrounded value and every setting that decides the result"),
+    ("models.csv", "a row per model: mean, standard deviation and interval over its runs"),
+    ("pairs.csv", "a row per comparison: difference, interval, p, p after Holm's correction, verdict"),
+    ("figures/", "the figures as PNG"),
+)
+
+
+def describe_group(number: int, group: Group, columns: Sequence[Column], folder: Path | None) -> Section:
+    """Return the section of a group. Figures are drawn into ``folder``, unless it is None.
+
+    What does not depend on the group is explained in the first one only.
+    """
+    is_first = number == 1
+    drawn = folder / f"{number}" if folder else None
+    return Section(
+        f"Group {number}: {shorten(group.name, 100)}",
+        paragraphs=[state_finding(group)],
+        look="finding",
+        sections=[
+            _benchmark(group, columns, drawn, is_first),
+            *([_pairs(group)] if group.comparisons else []),
+            *_figures(group, drawn, is_first),
+            *_audits(group),
+            *([_heatmaps(group)] if drawn else []),
+            _hard_classes(group, is_first),
+            *_hard_images(group, is_first),
+        ],
+    )
+
+
+def _name(prefix: Path, topic: str) -> Path:
+    return prefix.with_name(f"{prefix.name}_{topic}.png")
+
+
+def _benchmark(group: Group, columns: Sequence[Column], drawn: Path | None, is_first: bool) -> Section:
+    differences = list_differences(group)
+    lead = "Settings that differ between rows. A row's rank may come from them and not from its network:"
+    return Section(
+        "Benchmark",
+        tables=[benchmark_table(columns, group.models, MAX_ROWS)],
+        notes=[*list_notes(group), *([lead] if differences else [])],
+        items=differences,
+        figures=[figures.draw_accuracy(group, _name(drawn, "accuracy"), is_first)] if drawn else [],
+        meanings=[(column.heading, column.meaning) for column in columns if column.heading] if is_first else [],
+        is_help=True,
+    )
+
+
+def _pairs(group: Group) -> Section:
+    compared = {pair.first for pair in group.comparisons} | {pair.second for pair in group.comparisons}
+    left_out = len(group.models) - len(compared)
+    note = (
+        f"The {len(compared)} most accurate models are compared; {left_out} more are in the benchmark only. The best "
+        "of many models was also lucky: expect slightly less of it on new images."
+    )
+    several = any(len(model.predictions) > 1 for model in compared)
+    pairs = len(group.comparisons)
+    return Section(
+        "Pairs of models on the same images",
+        paragraphs=[note] if left_out else [],
+        tables=[
+            PageTable(
+                ("First", "Second", "Finding", "Difference", "95 % interval", "p", "p, Holm"),
+                [_pair_row(pair) for pair in group.comparisons],
+                words=frozenset({1, 2}),
+            )
+        ],
+        meanings=[
+            ("Finding", "A tie has p, Holm of 0.05 or more: these data cannot tell the two apart. It does not prove "
+             "that they are equal."),
+            ("Difference", "Accuracy of the first model minus that of the second, in percentage points."),
+            ("95 % interval", "Range of the difference with other images" + " and other seeds" * several
+             + ", for this pair alone."),
+            ("p", "Probability that two equally accurate models differ at least this much by chance."),
+            ("p, Holm", f"p corrected for {pairs} {'pair' if pairs == 1 else 'pairs'}: with enough pairs, one always "
+             "looks different. The finding is based on it."),
+        ],
+        details=describe_methods(group),
+        is_help=True,
+    )  # fmt: skip
+
+
+def _pair_row(pair: Comparison) -> list[Cell]:
+    found = pair.difference
+    return [
+        shorten(pair.first.label, 120),
+        shorten(pair.second.label, 120),
+        Badge(pair.verdict, "neutral" if pair.is_tie else "good"),
+        format_points(found.estimate),
+        f"[{format_points(found.low)}, {format_points(found.high)}]",
+        format_p_value(found.p_value),
+        format_p_value(pair.adjusted_p),
+    ]
+
+
+def _figures(group: Group, drawn: Path | None, is_first: bool) -> list[Section]:
+    if not drawn:
+        note = "Figures are drawn for the largest groups only. Put the runs of this one into a folder of their own and "
+        return [Section("Figures", notes=[note + "make a report of that folder."])]
+    matrices = figures.draw_confusions(group, drawn.with_name(f"{drawn.name}_confusion"))
+    cut = len(matrices) < len(group.models)
+    some = "The most accurate model is" if len(matrices) == 1 else f"The {len(matrices)} most accurate models are"
+    general = (
+        "Rows are true classes, columns predicted classes. Blue squares on the diagonal are correct predictions, "
+        "orange ones confusions; the stronger the color, the larger the share of the true class."
+    )
+    curves = (
+        [figures.draw_curves(group, _name(drawn, "curves"), is_first)] if any(run.history for run in group.runs) else []
+    )
+    return [
+        *(Section("Learning curves", figures=[figure]) for figure in curves),
+        Section("Accuracy and cost", figures=[figures.draw_cost(group, _name(drawn, "cost"), is_first)]),
+        Section("Calibration", figures=[figures.draw_calibration(group, _name(drawn, "calibration"), is_first)]),
+        Section(
+            "Confusion matrices",
+            paragraphs=[*([general] if is_first else []), *([f"{some} drawn."] if cut else [])],
+            figures=matrices,
+            look="pair" if len(group.class_names) <= figures.FEW_CLASSES else "",
+        ),
+    ]
+
+
+def _audits(group: Group) -> list[Section]:
+    findings = describe_audits(group)
+    if not findings:
+        return []
+    rows = [(found.name, Badge(found.verdict, LOOKS[found.verdict]), found.text) for found in findings]
+    tables = [PageTable(("Audit", "Result", "Finding"), rows, words=frozenset({1, 2}), look="text")]
+    without = list_without_near_duplicates(group)
+    if without:
+        headings = ("Model", "Test accuracy", "Without near-duplicates", "Images left out")
+        tables.append(PageTable(headings, without, shown=MAX_ROWS))
+    return [Section("Audits", tables=tables)]
+
+
+def _heatmaps(group: Group) -> Section:
+    table = heatmap_table(group)
+    note = "There are none yet. Run deepbloom explain ckpt=RUN for a run of each model, then repeat the report."
+    return Section("Heatmaps of the same images", tables=[table] if table else [], notes=[] if table else [note])
+
+
+def _hard_classes(group: Group, is_first: bool) -> Section:
+    rows = [
+        (
+            shorten(found.name),
+            f"{found.images}",
+            format_percent(found.mean_recall),
+            format_percent(found.best_recall),
+            shorten(found.confused_with) if found.confused_with else "–",
+        )
+        for found in find_hard_classes(group)
+    ]
+    if not rows:
+        return Section("Hardest classes", paragraphs=["Every model classifies every test image correctly."])
+    caption = (
+        "Recall is the share of a class's test images that are classified correctly. A class with few images can be "
+        "here by chance. A class that even the best model misses is hard, or mislabeled."
+    )
+    headings = ("Class", "Test images", "Mean recall of all models", "Recall of the best model", "Most confused with")
+    return Section("Hardest classes", tables=[PageTable(headings, rows, caption * is_first, frozenset({4}))])
+
+
+def _hard_images(group: Group, is_first: bool) -> list[Section]:
+    rows = [
+        (
+            shorten(found.image_id, 60),
+            shorten(found.class_name),
+            f"{found.wrong_runs} of {found.runs} runs",
+            shorten(found.confused_with),
+            format_percent(found.mean_confidence, 0),
+        )
+        for found in find_hard_images(group)
+    ]
+    caption = "Look at these first: an image that all models get wrong with high confidence may be mislabeled."
+    headings = ("Image", "Class", "Wrong in", "Most confused with", "Confidence when wrong")
+    table = PageTable(headings, rows, caption * is_first, frozenset({1, 3}))
+    return [Section("Hardest images", tables=[table])] if rows else []
+
+
+def describe_unused(runs: Sequence[Run]) -> list[Section]:
+    """Return the section of runs that are not complete or cannot be read; none if there are none."""
+    rows = [
+        (
+            shorten(run.name, 80),
+            run.state,
+            shorten(run.problem, 300) if run.problem else "Not finished: re-running its train command resumes it.",
+        )
+        for run in runs
+        if not isinstance(run, CompleteRun)
+    ]
+    table = PageTable(("Run", "State", "Reason"), rows, words=frozenset({1, 2}), look="text")
+    return [Section("Runs not used", tables=[table])] if rows else []
+
+
+def describe_runs(groups: Sequence[Group]) -> Section:
+    """Return the list of all runs that count."""
+    rows = [
+        (
+            shorten(run.name, 80),
+            f"{number}",
+            model.short,
+            f"{run.metrics.seed}",
+            format_percent(run.values["val_top1_accuracy"]),
+            format_percent(run.metrics.top1_accuracy),
+        )
+        for number, group in enumerate(groups, 1)
+        for model in group.models
+        for run in model.runs
+    ]
+    table = PageTable(
+        ("Run", "Group", "Model", "Seed", "Validation accuracy", "Test accuracy"),
+        rows,
+        "The epoch with the highest validation accuracy was tested; no choice depends on test accuracy. All numbers "
+        "come from the files in the run directories.",
+        words=frozenset({2}),
+        look="runs",
+        title=f"{len(rows)} runs",
+        is_open=len(rows) <= MAX_RUNS,
+    )
+    return Section("Runs", tables=[table])
