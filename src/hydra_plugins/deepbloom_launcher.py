@@ -61,7 +61,7 @@ class SubmittingSweeper(Sweeper):
         self.hydra_context, self.config, self.task = hydra_context, config, SubmittedJob()
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context,
-            task_function=self.task,  # type: ignore[arg-type]
+            task_function=self.task,
             config=config,
         )
 
