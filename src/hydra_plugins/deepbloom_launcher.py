@@ -1,6 +1,6 @@
-"""Hydra's plugins for ``deepbloom train -m``: jobs fixed when they are submitted, each in a process of its own.
+"""Hydra plugins for ``deepbloom train -m``: jobs are fixed when they are submitted, and each has its own process.
 
-Hydra finds them here by its own rules: a plugin must live in the namespace package ``hydra_plugins``.
+Hydra only finds plugins in the namespace package ``hydra_plugins``.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger("deepbloom")
 
 
 class SubmittedJob:
-    """The task that launchers get: the job as it was submitted, whatever they have composed anew.
+    """The task that launchers get. It runs the job as submitted and ignores the config that they compose.
 
     The joblib and submitit launchers read the YAML files again when a job starts, perhaps days later.
     """
@@ -40,7 +40,7 @@ class SubmittedJob:
 
 
 class ProcessLauncher(Launcher):
-    """Runs the jobs in turn, on this machine."""
+    """Runs the jobs one after the other on this machine."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.task: Any = task_function
@@ -51,7 +51,7 @@ class ProcessLauncher(Launcher):
 
 
 class SubmittingSweeper(Sweeper):
-    """Composes every job's config before any is begun, so that a mistake in one is found then."""
+    """Composes the settings of every job before the first one starts, so that a mistake shows at once."""
 
     hydra_context: Any
     config: Any
@@ -66,9 +66,9 @@ class SubmittingSweeper(Sweeper):
         )
 
     def launch(self, jobs: Sequence[Sequence[str]]) -> list[Any]:
-        """Run jobs, each given as its overrides; returns a `deepbloom.sweeps.grid.JobResult` for each.
+        """Run jobs, each given as its overrides, and return a `deepbloom.sweeps.grid.JobResult` for each.
 
-        A job that is another one's run, as in ``seed=0,0``, and one that is complete already are not run.
+        Duplicates, as in ``seed=0,0``, and complete runs are skipped.
         """
         from deepbloom.sweeps.grid import settle, submit
 
@@ -86,7 +86,7 @@ class SubmittingSweeper(Sweeper):
         return [results[folder] for folder in folders]
 
     def _launch(self, configs: Sequence[Any], jobs: Sequence[Sequence[str]]) -> list[Any]:
-        """Hand the jobs to the launcher; what it does not report is read from the runs' folders."""
+        """Hand the jobs to the launcher; read what it does not report from the run directories."""
         from deepbloom.sweeps.grid import last_start, result_from_folder
 
         submission = self.task.submission
@@ -98,7 +98,7 @@ class SubmittingSweeper(Sweeper):
                 results.append(returned.return_value)
         except Stopped as stop:
             submission.stopped_by = stop.signal_number
-        except Exception as error:  # a job killed with its worker, a cluster that is gone: the folders know the rest
+        except Exception as error:  # a worker was killed, or the cluster is gone
             log.error("%s: %s", type(self.launcher).__name__, error)
         lost = list(zip(configs, starts, strict=True))[len(results) :]
         return results + [result_from_folder(config, start) for config, start in lost]
@@ -117,7 +117,7 @@ class SubmittingSweeper(Sweeper):
 
 
 class GridSweeper(SubmittingSweeper):
-    """Every combination of the values that are given."""
+    """Runs every combination of the given values."""
 
     def sweep(self, arguments: list[str]) -> None:
         from deepbloom.sweeps.grid import conclude
@@ -127,19 +127,19 @@ class GridSweeper(SubmittingSweeper):
 
 
 class OptunaSweeper(SubmittingSweeper):
-    """A search for the best accuracy on the validation part; see `deepbloom.sweeps.search`.
+    """Searches for the best validation accuracy; see `deepbloom.sweeps.search`.
 
     Parameters
     ----------
     storage : str
-        URL of the database that keeps the study.
+        URL of the database that holds the study.
     study_name : str
     n_trials : int
-        Trials of the whole study, those of earlier starts included.
+        Trials of the whole study, earlier ones included.
     n_jobs : int
-        Trials that are launched together.
+        Trials that run at the same time.
     seed : int
-        Of the first suggestion.
+        Seed of the first suggestion.
     """
 
     def __init__(self, storage: str, study_name: str, n_trials: int, n_jobs: int, seed: int) -> None:
@@ -169,12 +169,12 @@ class OptunaSweeper(SubmittingSweeper):
         search.search(study, space, launch, lambda: self.task.submission.stopped_by, **self.limits)
 
     def check_finished(self, jobs: Iterable[list[str]]) -> None:
-        """Make sure that the runs of a study's finished trials, where they are still there, are of the same images.
+        """Check that the runs of a study's finished trials, as far as they exist, used the same images.
 
         Raises
         ------
         ConfigError
-            They are not, or are damaged; `deepbloom.sweeps.grid.settle` logs which run it is.
+            One did not, or is damaged; `deepbloom.sweeps.grid.settle` logs which.
         """
         from deepbloom.errors import ConfigError
         from deepbloom.sweeps.grid import settle, submit
@@ -182,9 +182,8 @@ class OptunaSweeper(SubmittingSweeper):
         configs = [config for config in map(self.compose, jobs) if config.train.resume == "auto"]
         if any(result and result.exit_code for result in settle([submit([config])[0] for config in configs])):
             raise ConfigError(
-                f"The study {self.study_name!r} in {self.storage} has a trial whose run is of other images or "
-                "damaged, so that new ones cannot be compared with it. For a new study give another "
-                "hydra.sweeper.study_name."
+                f"The study {self.study_name!r} in {self.storage} has a trial whose run used other images or is damaged, "
+                "so new trials cannot be compared with it. Choose another hydra.sweeper.study_name."
             )
 
 

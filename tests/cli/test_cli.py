@@ -131,6 +131,11 @@ def test_no_name_is_an_instruction_to_the_terminal(
     assert "lime/00.png\n" in out  # ordinary names stay as they are
 
 
+def test_changes_to_a_runs_data_that_nothing_reads_are_refused(deepbloom: Run, trained_run: Path) -> None:
+    code, _, err = deepbloom("eval", f"ckpt={trained_run}", "data.num_classes=3")
+    assert (code, "Nothing reads data.num_classes here" in err) == (2, True)
+
+
 def test_a_batch_larger_than_the_data_is_refused_before_training(deepbloom: Run, images: Path, tmp_path: Path) -> None:
     code, _, err = deepbloom(
         "train", "model=scratch_cnn", "data=imagefolder", f"data.root={images}", f"output_dir={tmp_path / 'run'}"

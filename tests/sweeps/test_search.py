@@ -202,4 +202,4 @@ def test_a_search_trains_and_a_second_start_finds_all_done_unless_the_images_cha
     shutil.copy(own / "lime" / "01.png", own / "lime" / "00.png")
     code, _, err = deepbloom("train", "-m", *(*arguments, "hydra.sweeper.n_trials=3"))
     assert code == 2
-    assert "has a trial whose run is of other images" in err
+    assert "has a trial whose run used other images" in err

@@ -1,4 +1,4 @@
-"""Several training runs, each in a process of its own: one that fails or is killed does not stop the others."""
+"""Several training runs, each in its own process: one that fails or is killed does not stop the others."""
 
 import logging
 import os
@@ -21,19 +21,19 @@ OUTCOMES = {0: "done", 2: "refused", 3: "diverged", 130: "stopped", 137: "killed
 
 @dataclass(frozen=True)
 class JobResult:
-    """What became of one job.
+    """The outcome of one job.
 
     Attributes
     ----------
     folder : Path
     exit_code : int or None
-        None: it was not started, or has not ended.
+        None if the job did not start or has not ended.
     seconds : float
-        0 where this sweep did not run it, or lost sight of it.
+        0 if this sweep did not run the job, or lost track of it.
     reason : str
-        The error that it ended with.
+        The error that the job ended with.
     before : bool
-        The run was complete before the sweep.
+        Whether the run was complete before the sweep.
     """
 
     folder: Path
@@ -44,7 +44,7 @@ class JobResult:
 
     @property
     def outcome(self) -> str:
-        """In one or two words."""
+        """The outcome in one or two words."""
         if self.exit_code is None:
             return "still running" if run_dir.is_running(self.folder) else "not started"
         if self.before:
@@ -57,13 +57,13 @@ class JobResult:
 
 
 class SweepError(DeepBloomError):
-    """Not every job of a sweep was done.
+    """Not every job of a sweep is done.
 
     Parameters
     ----------
     message : str
     exit_code : int
-        130 or 143 where a person stopped the sweep, else that of the first job that was not done.
+        130 or 143 if the sweep was stopped, otherwise that of the first job that is not done.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -116,7 +116,7 @@ def _settle(config: RunConfig, folder: Path, fingerprints: dict[str, str]) -> Jo
 
 
 def read_test_accuracy(folder: Path) -> float:
-    """Return that of a complete run.
+    """Return the test accuracy of a complete run.
 
     Raises
     ------
@@ -135,9 +135,9 @@ class Submission:
     jobs : list of RunConfig
         What `submit` returned.
     folder, cache : str
-        Where the command was given, and its ``DEEPBLOOM_CACHE``: paths mean the same wherever a job runs.
+        Working directory and ``DEEPBLOOM_CACHE`` of the sweep, so that paths mean the same wherever a job runs.
     stopped_by : int
-        The signal that this process was sent while a job ran: no further one is to begin.
+        The signal that this process received while a job ran: no further job starts. 0 if there was none.
     """
 
     jobs: list[RunConfig] = field(default_factory=list)
@@ -146,7 +146,7 @@ class Submission:
     stopped_by: int = 0
 
     def run(self, number: int) -> JobResult:
-        """Run one job in a process of its own.
+        """Run one job in its own process.
 
         Raises
         ------
@@ -170,7 +170,7 @@ class Submission:
         return JobResult(Path(str(config.output_dir)), ended.exit_code, time.monotonic() - started, ended.reason)
 
     def run_in_turn(self, first: int, count: int) -> list[JobResult]:
-        """Run ``count`` jobs; fewer where this process is told to stop, for then the rest is not wanted either."""
+        """Run ``count`` jobs one after the other; fewer if this process is told to stop."""
         results: list[JobResult] = []
         for number in range(first, first + count):
             results.append(self.run(number))
@@ -180,7 +180,7 @@ class Submission:
 
 
 def last_start(config: RunConfig) -> tuple[int, int] | None:
-    """Return what is another each time that a job begins in the run's folder: identity and age of its settings."""
+    """Return a value that changes whenever a job starts in the run directory: inode and time of its config."""
     try:
         written = (Path(str(config.output_dir)) / run_dir.CONFIG).stat()
     except OSError:
@@ -189,13 +189,13 @@ def last_start(config: RunConfig) -> tuple[int, int] | None:
 
 
 def result_from_folder(config: RunConfig, start_before: tuple[int, int] | None) -> JobResult:
-    """Return what the run's folder says of a job that its launcher has lost, or never begun.
+    """Return the outcome of a job that its launcher lost or never started, as the run directory shows it.
 
     Parameters
     ----------
     config : RunConfig
     start_before : tuple of int or None
-        `last_start` before the sweep: where it is the same still, the folder's state is of an earlier sweep.
+        `last_start` before the sweep. If it has not changed, the state is that of an earlier sweep.
     """
     folder = Path(str(config.output_dir))
     state = run_dir.read_state(folder)
@@ -211,18 +211,18 @@ def result_from_folder(config: RunConfig, start_before: tuple[int, int] | None) 
 
 
 def conclude(results: Sequence[JobResult], stopped_by: int = 0) -> None:
-    """Print what became of every job.
+    """Print the outcome of every job.
 
     Parameters
     ----------
     results : sequence of JobResult
     stopped_by : int
-        The signal that the sweep was stopped with, if any.
+        The signal that stopped the sweep, or 0.
 
     Raises
     ------
     SweepError
-        At least one was not done.
+        At least one job is not done.
     """
     width = max(len(result.outcome) for result in results)
     names = max(len(str(result.folder)) for result in results)
@@ -233,6 +233,6 @@ def conclude(results: Sequence[JobResult], stopped_by: int = 0) -> None:
     left = sum(result.exit_code != 0 for result in results)
     if left:
         raise SweepError(
-            f"{left} of {len(results)} jobs are not done. The same command goes on with them and leaves the others.",
+            f"{left} of {len(results)} jobs are not done. Re-run the same command to resume them.",
             codes[0] if codes else 1,
         )

@@ -1,4 +1,4 @@
-"""One job of a sweep in a process of its own: the parent's side first, then the child's."""
+"""One job of a sweep in its own process: the parent's side first, then the child's."""
 
 import ctypes
 import json
@@ -23,7 +23,7 @@ SECONDS_TO_LEAVE = 60.0
 
 
 class Ended(NamedTuple):
-    """How a job's process ended: its exit code, the error it left, and a signal that this process was sent or 0."""
+    """How a job's process ended: its exit code, its error, and the signal that this process received, or 0."""
 
     exit_code: int
     reason: str = ""
@@ -31,16 +31,16 @@ class Ended(NamedTuple):
 
 
 def run_in_process(config: RunConfig) -> Ended:
-    """Train in a new process; SIGINT and SIGTERM are handed on to it, and it is waited for."""
-    child: subprocess.Popen | None = None
+    """Train in a new process, forward SIGINT and SIGTERM to it, and wait for it."""
+    child: subprocess.Popen[str] | None = None
     received: list[int] = []
 
-    def hand_on(number: int, _: object) -> None:
+    def forward(number: int, _: object) -> None:
         received.append(number)
         if child is not None:
             child.send_signal(number)
 
-    previous = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as reason:
             command = [
@@ -51,7 +51,7 @@ def run_in_process(config: RunConfig) -> Ended:
                 str(os.getpid()),
                 reason.name,
             ]
-            # In a session of its own, so that Ctrl-C in a terminal reaches it once, through this process.
+            # In its own session, so that Ctrl-C in a terminal reaches it once, through this process.
             child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
             for number in received:
                 child.send_signal(number)
@@ -103,17 +103,17 @@ def _train_submitted(submitted_code: str, parent: str) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """Return the error's kind and message without line ends."""
+    """Return the error's class and message in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _end_with(parent: int) -> None:
-    """Ask the system for a SIGTERM when the parent process ends, however it ends (Linux only)."""
+    """Ask the kernel for a SIGTERM when the parent process ends, however it ends (Linux only)."""
     if sys.platform != "linux":
         return
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before
+    if os.getppid() != parent:  # it has already ended
         os.kill(os.getpid(), signal.SIGTERM)
 
 

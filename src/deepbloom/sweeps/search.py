@@ -1,12 +1,12 @@
-"""Hyperparameter search with Optuna, in a study that is stored: the same command goes on with it."""
+"""Hyperparameter search with Optuna. The study is stored, so re-running the same command resumes it."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 from deepbloom.errors import ConfigError, require_package
 from deepbloom.runs import folder as run_dir
+from deepbloom.runs.parsing import Fields
 from deepbloom.runs.provenance import code_version
 from deepbloom.sweeps.grid import JobResult, SweepError
 
@@ -79,12 +79,12 @@ def search(
     n_jobs: int,
     seed: int,
 ) -> None:
-    """Run trials until the study has ``n_trials``, and print what became of each.
+    """Run trials until the study has ``n_trials``, and print the outcome of each.
 
-    The objective is the best accuracy on the validation part; the test part decides nothing. Trials that were
-    interrupted come first: their parameters are in the study, so their runs go on from their directories. A trial that
-    diverged counts; one that ended in any other way than done stays open, for the same command to go on with.
-    ``stopped_by`` returns the signal that the search was stopped with, or 0: then no further trial begins.
+    The objective is the best validation accuracy; the test split has no influence. Interrupted trials come first: the
+    study holds their parameters, so their runs resume from their directories. A diverged trial counts; one that failed
+    in any other way stays open, and re-running the same command resumes it. ``stopped_by`` returns the signal that
+    stopped the search, or 0; after a signal, no further trial starts.
 
     Raises
     ------
@@ -95,14 +95,14 @@ def search(
     from optuna.trial import TrialState
 
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        if trial.params.keys() != space.keys():  # killed while it was suggested: there is nothing to go on with
+        if trial.params.keys() != space.keys():  # killed while it was suggested: nothing to resume
             study.tell(trial.number, state=TrialState.FAIL)
     open_trials: list[Trial] = list(study.get_trials(states=(TrialState.RUNNING,)))
     results: dict[int, JobResult] = {}
     while True:
         batch, open_trials = open_trials[:n_jobs], open_trials[n_jobs:]
         while len(batch) < n_jobs and (begun := len(begun_trials(study))) < n_trials:
-            # Seeded by the trial's place, so that a study that was stopped suggests what it would have without.
+            # Seeded by the trial's number, so that a resumed study makes the same suggestions.
             study.sampler = TPESampler(seed=seed + begun)
             batch.append(study.ask(dict(space)))
         if not batch:
@@ -114,7 +114,7 @@ def search(
 
 
 def begun_trials(study: "Study") -> "list[FrozenTrial]":
-    """Return the trials that have parameters; a kill may leave one without."""
+    """Return the trials that have parameters; a killed process may leave one without."""
     return [trial for trial in study.get_trials() if trial.params]
 
 
@@ -126,7 +126,7 @@ def finished_trials(study: "Study") -> "list[FrozenTrial]":
 
 
 def _run_batch(study: "Study", batch: "Sequence[Trial]", launch: Launch) -> dict[int, JobResult]:
-    """Run the trials and tell the study; trials with equal parameters are one run."""
+    """Run the trials and report to the study; trials with equal parameters are one run."""
     from optuna.trial import TrialState
 
     distinct = {_overrides(trial.params): trial.params for trial in batch}
@@ -141,8 +141,8 @@ def _run_batch(study: "Study", batch: "Sequence[Trial]", launch: Launch) -> dict
 
 
 def validation_accuracy(folder: Path) -> float:
-    """Return the best accuracy on the validation part of a complete run."""
-    return json.loads((folder / run_dir.METRICS).read_text())["val"]["top1_accuracy"]
+    """Return the best validation accuracy of a complete run."""
+    return Fields(folder / run_dir.METRICS).number("val.top1_accuracy", 1)
 
 
 def _conclude(study: "Study", results: Mapping[int, JobResult], n_trials: int, stopped_by: int) -> None:
@@ -160,7 +160,7 @@ def _conclude(study: "Study", results: Mapping[int, JobResult], n_trials: int, s
     left = n_trials - sum(trial.state.is_finished() for trial in trials)
     if left > 0:
         failed = [result.exit_code for result in results.values() if result.exit_code not in (0, DIVERGED, None)]
-        message = f"{left} of {n_trials} trials are not done. The same command goes on with them."
+        message = f"{left} of {n_trials} trials are not done. Re-run the same command to resume them."
         raise SweepError(message, 128 + stopped_by if stopped_by else (failed or [1])[0])
     if all(trial.state == TrialState.FAIL for trial in trials):
         raise SweepError(f"All {len(trials)} trials diverged. Search smaller values of optimizer.lr.", DIVERGED)
