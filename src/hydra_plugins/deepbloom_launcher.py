@@ -5,7 +5,7 @@ Hydra only finds plugins in the namespace package ``hydra_plugins``.
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
@@ -20,6 +20,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from deepbloom.signals import Stopped
+
+if TYPE_CHECKING:
+    from deepbloom.sweeps.grid import Summary
 
 log = logging.getLogger("deepbloom")
 
@@ -119,11 +122,11 @@ class SubmittingSweeper(Sweeper):
 class GridSweeper(SubmittingSweeper):
     """Runs every combination of the given values."""
 
-    def sweep(self, arguments: list[str]) -> None:
-        from deepbloom.sweeps.grid import conclude
+    def sweep(self, arguments: list[str]) -> "Summary":
+        from deepbloom.sweeps.grid import summarize
 
         results = self.launch(BasicSweeper.split_arguments(self.parse(arguments), None)[0])
-        conclude(list(dict.fromkeys(results)), self.task.submission.stopped_by)
+        return summarize(list(dict.fromkeys(results)), self.task.submission.stopped_by)
 
 
 class OptunaSweeper(SubmittingSweeper):
@@ -146,7 +149,7 @@ class OptunaSweeper(SubmittingSweeper):
         self.storage, self.study_name = storage, study_name
         self.limits = {"n_trials": n_trials, "n_jobs": n_jobs, "seed": seed}
 
-    def sweep(self, arguments: list[str]) -> None:
+    def sweep(self, arguments: list[str]) -> "Summary":
         from deepbloom.errors import ConfigError
         from deepbloom.sweeps import search
 
@@ -166,7 +169,7 @@ class OptunaSweeper(SubmittingSweeper):
         def launch(trials: Sequence[Mapping[str, object]]) -> list[Any]:
             return self.launch([overrides_of(trial) for trial in trials])
 
-        search.search(study, space, launch, lambda: self.task.submission.stopped_by, **self.limits)
+        return search.search(study, space, launch, lambda: self.task.submission.stopped_by, **self.limits)
 
     def check_finished(self, jobs: Iterable[list[str]]) -> None:
         """Check that the runs of a study's finished trials, as far as they exist, used the same images.
@@ -182,8 +185,8 @@ class OptunaSweeper(SubmittingSweeper):
         configs = [config for config in map(self.compose, jobs) if config.train.resume == "auto"]
         if any(result and result.exit_code for result in settle([submit([config])[0] for config in configs])):
             raise ConfigError(
-                f"The study {self.study_name!r} in {self.storage} has a trial whose run used other images or is damaged, "
-                "so new trials cannot be compared with it. Choose another hydra.sweeper.study_name."
+                f"The study {self.study_name!r} in {self.storage} has a trial whose run used other images or is "
+                "damaged, so new trials cannot be compared with it. Choose another hydra.sweeper.study_name."
             )
 
 

@@ -106,7 +106,7 @@ class Noting(GridSweeper):
 
     seen: list[RunConfig]
 
-    def sweep(self, arguments: list[str]) -> None:
+    def sweep(self, arguments: list[str]) -> Any:
         Noting.seen = [self.compose(job) for job in BasicSweeper.split_arguments(self.parse(arguments), None)[0]]
 
 

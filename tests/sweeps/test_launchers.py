@@ -20,7 +20,7 @@ from deepbloom.config.settings import RunConfig
 from deepbloom.runs import folder as run_dir
 from deepbloom.signals import Stopped
 from deepbloom.sweeps import grid as commands_sweep
-from deepbloom.sweeps.grid import JobResult, Submission, SweepError
+from deepbloom.sweeps.grid import JobResult, Submission
 from deepbloom.sweeps.job import Ended
 from hydra_plugins.deepbloom_launcher import GridSweeper, SubmittedJob
 
@@ -119,16 +119,16 @@ class Interrupted:
 
 
 def test_a_sweep_stopped_while_a_launcher_has_its_jobs_ends_with_its_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweeper = GridSweeper()
     sweeper.task, sweeper.launcher = SubmittedJob(), Interrupted()
     monkeypatch.setattr(sweeper, "compose", lambda overrides: replace(BASE, output_dir=str(tmp_path / overrides[0])))
     monkeypatch.setattr(sweeper, "parse", OverridesParser.create().parse_overrides)
-    with pytest.raises(SweepError) as caught:
-        sweeper.sweep(["seed=0,1"])
-    assert caught.value.exit_code == 130
-    assert capsys.readouterr().out.count("not started") == 2
+    summary = sweeper.sweep(["seed=0,1"])
+    assert summary.error is not None
+    assert summary.error.exit_code == 130
+    assert [line.startswith("not started") for line in summary.lines] == [True, True]
 
 
 def test_a_job_is_the_one_that_was_submitted_and_runs_where_the_sweep_was_started(

@@ -61,7 +61,7 @@ def trials_of(storage: str) -> list[tuple]:
 
 
 def start(storage: str, jobs: Jobs, n_trials: int = 14, n_jobs: int = 1) -> None:
-    search(
+    summary = search(
         open_study(storage, "s", ["optimizer.lr=x"]),
         SPACE,
         jobs,
@@ -70,6 +70,9 @@ def start(storage: str, jobs: Jobs, n_trials: int = 14, n_jobs: int = 1) -> None
         n_jobs=n_jobs,
         seed=0,
     )
+    print(*summary.lines, sep="\n")
+    if summary.error:
+        raise summary.error
 
 
 def test_a_killed_search_goes_on_and_ends_as_one_never_killed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

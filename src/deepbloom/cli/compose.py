@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -31,6 +31,9 @@ from deepbloom.config.schema import (
 )
 from deepbloom.config.settings import RunConfig
 from deepbloom.errors import ConfigError, DeepBloomError, unknown
+
+if TYPE_CHECKING:
+    from deepbloom.sweeps.grid import Summary
 
 _QUOTED = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
 _LIST = rf"""\[(?:{_QUOTED}|\$\{{[^}}]*\}}|[^\[\]])*\]"""
@@ -80,19 +83,19 @@ def compose(command: str, arguments: Sequence[str]) -> Any:
     return typed(command, composed, overrides)
 
 
-def multirun(command: str, arguments: Sequence[str]) -> None:
-    """Hand overrides with several values to Hydra's sweeper and launcher; see `hydra_plugins.deepbloom_launcher`.
+def multirun(command: str, arguments: Sequence[str]) -> "Summary":
+    """Hand overrides with several values to the sweeper and launcher of `hydra_plugins.deepbloom_launcher`.
 
     Raises
     ------
     DeepBloomError
-        As for `compose`, or not every job was done.
+        As for `compose`, or the sweeper or launcher cannot start.
     """
     overrides = [_for_hydra(command, override) for override in _read(command, arguments, multirun=True)]
     with _initialized(command), _readable_errors():
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        hydra.multirun(command, lambda _: None, overrides, with_log_configuration=False)
+        return cast("Summary", hydra.multirun(command, lambda _: None, overrides, with_log_configuration=False))
 
 
 def typed(command: str, composed: DictConfig, overrides: Sequence[Override]) -> Any:

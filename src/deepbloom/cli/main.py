@@ -131,7 +131,10 @@ def _run(command: str, line: Line) -> None:
     if line.multirun:
         if not COMMANDS[command].multirun:
             raise ConfigError(f"-m is for deepbloom train; deepbloom {command} takes one value for each key.")
-        multirun(command, line.overrides)
+        summary = multirun(command, line.overrides)
+        print(*summary.lines, sep="\n")
+        if summary.error:
+            raise summary.error
         return
     settings = compose(command, line.overrides)
     if line.show_settings:

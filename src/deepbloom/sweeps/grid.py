@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from deepbloom import errors
 from deepbloom.config.settings import RunConfig, SplitConfig
@@ -69,6 +70,13 @@ class SweepError(DeepBloomError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class Summary(NamedTuple):
+    """The end of a sweep: a line for every job, and the error to end with unless all jobs are done."""
+
+    lines: list[str]
+    error: SweepError | None
 
 
 def submit(configs: Sequence[RunConfig]) -> list[RunConfig]:
@@ -210,29 +218,16 @@ def result_from_folder(config: RunConfig, start_before: tuple[int, int] | None) 
     return JobResult(folder, 137)
 
 
-def conclude(results: Sequence[JobResult], stopped_by: int = 0) -> None:
-    """Print the outcome of every job.
-
-    Parameters
-    ----------
-    results : sequence of JobResult
-    stopped_by : int
-        The signal that stopped the sweep, or 0.
-
-    Raises
-    ------
-    SweepError
-        At least one job is not done.
-    """
+def summarize(results: Sequence[JobResult], stopped_by: int = 0) -> Summary:
+    """Return the outcome of every job; ``stopped_by`` is the signal that stopped the sweep, or 0."""
     width = max(len(result.outcome) for result in results)
     names = max(len(str(result.folder)) for result in results)
+    lines = []
     for result in results:
         seconds = f"{result.seconds:.0f} s" if result.seconds else ""
-        print(f"{result.outcome:<{width}}  {seconds:>7}  {result.folder!s:<{names}}  {result.describe()}".rstrip())
+        line = f"{result.outcome:<{width}}  {seconds:>7}  {result.folder!s:<{names}}  {result.describe()}"
+        lines.append(line.rstrip())
     codes = [128 + stopped_by] if stopped_by else [result.exit_code for result in results if result.exit_code]
     left = sum(result.exit_code != 0 for result in results)
-    if left:
-        raise SweepError(
-            f"{left} of {len(results)} jobs are not done. Re-run the same command to resume them.",
-            codes[0] if codes else 1,
-        )
+    message = f"{left} of {len(results)} jobs are not done. Re-run the same command to resume them."
+    return Summary(lines, SweepError(message, codes[0] if codes else 1) if left else None)

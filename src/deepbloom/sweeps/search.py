@@ -8,7 +8,7 @@ from deepbloom.errors import ConfigError, require_package
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import Fields
 from deepbloom.runs.provenance import code_version
-from deepbloom.sweeps.grid import JobResult, SweepError
+from deepbloom.sweeps.grid import JobResult, Summary, SweepError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -78,18 +78,13 @@ def search(
     n_trials: int,
     n_jobs: int,
     seed: int,
-) -> None:
-    """Run trials until the study has ``n_trials``, and print the outcome of each.
+) -> Summary:
+    """Run trials until the study has ``n_trials``, and return the outcome of each.
 
     The objective is the best validation accuracy; the test split has no influence. Interrupted trials come first: the
     study holds their parameters, so their runs resume from their directories. A diverged trial counts; one that failed
     in any other way stays open, and re-running the same command resumes it. ``stopped_by`` returns the signal that
     stopped the search, or 0; after a signal, no further trial starts.
-
-    Raises
-    ------
-    SweepError
-        A trial is not done.
     """
     from optuna.samplers import TPESampler
     from optuna.trial import TrialState
@@ -110,7 +105,12 @@ def search(
         results |= _run_batch(study, batch, launch)
         if stopped_by():
             break
-    _conclude(study, results, n_trials, stopped_by())
+    lines = _lines(study, results)
+    error = _error(study, results, n_trials, stopped_by())
+    if error is None:
+        best = study.best_trial
+        lines.append(f"best: trial {best.number}, validation accuracy {best.value:.4f}: {_overrides(best.params)}")
+    return Summary(lines, error)
 
 
 def begun_trials(study: "Study") -> "list[FrozenTrial]":
@@ -145,27 +145,32 @@ def validation_accuracy(folder: Path) -> float:
     return Fields(folder / run_dir.METRICS).number("val.top1_accuracy", 1)
 
 
-def _conclude(study: "Study", results: Mapping[int, JobResult], n_trials: int, stopped_by: int) -> None:
+def _lines(study: "Study", results: Mapping[int, JobResult]) -> list[str]:
     from optuna.trial import TrialState
 
     before = {TrialState.COMPLETE: "done before", TrialState.FAIL: "diverged", TrialState.RUNNING: "not done"}
-    trials = begun_trials(study)
-    for trial in trials:
+    lines = []
+    for trial in begun_trials(study):
         result = results.get(trial.number)
         outcome, folder = (result.outcome, result.folder) if result else (before[trial.state], "")
         value = "" if trial.value is None else f"{trial.value:.4f}"
         reason = result.reason if result else ""
         line = f"trial {trial.number:<4} {outcome:<11}  {value:<6}  {_overrides(trial.params)}  {folder}  {reason}"
-        print(line.rstrip())
+        lines.append(line.rstrip())
+    return lines
+
+
+def _error(study: "Study", results: Mapping[int, JobResult], n_trials: int, stopped_by: int) -> SweepError | None:
+    """Return the error to end with unless all trials are done and one has an accuracy."""
+    trials = begun_trials(study)
     left = n_trials - sum(trial.state.is_finished() for trial in trials)
     if left > 0:
         failed = [result.exit_code for result in results.values() if result.exit_code not in (0, DIVERGED, None)]
         message = f"{left} of {n_trials} trials are not done. Re-run the same command to resume them."
-        raise SweepError(message, 128 + stopped_by if stopped_by else (failed or [1])[0])
-    if all(trial.state == TrialState.FAIL for trial in trials):
-        raise SweepError(f"All {len(trials)} trials diverged. Search smaller values of optimizer.lr.", DIVERGED)
-    best = study.best_trial
-    print(f"best: trial {best.number}, validation accuracy {best.value:.4f}: {_overrides(best.params)}")
+        return SweepError(message, 128 + stopped_by if stopped_by else (failed or [1])[0] or 1)
+    if not finished_trials(study):
+        return SweepError(f"All {len(trials)} trials diverged. Search smaller values of optimizer.lr.", DIVERGED)
+    return None
 
 
 def _overrides(parameters: Mapping[str, object]) -> str:
