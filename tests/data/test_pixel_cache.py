@@ -94,24 +94,36 @@ def test_other_images_size_or_interpolation_have_a_cache_of_their_own(tmp_path):
     assert len(cache_files(tmp_path / "mine")) == 4
 
 
-def test_a_changed_byte_is_found_at_the_next_start_and_the_file_made_again(caplog):
-    pixels = open_pixels(painted(), SMALL, "auto", 0)
-    assert isinstance(pixels, CachedPixels)
-    content = bytearray(pixels.path.read_bytes())
-    content[-5] ^= 1
-    pixels.path.write_bytes(content)
-    assert not pixels.is_whole()
-    again = open_pixels(painted(), SMALL, "auto", 0)
-    assert np.array_equal(again.read(np.arange(10)), expected(painted(), np.arange(10)))
-    assert "is damaged. It is made again" in caplog.text
+def test_a_changed_byte_is_found_when_its_image_is_read_and_the_file_written_again(caplog):
+    first = open_pixels(painted(), SMALL, "auto", 0)
+    assert isinstance(first, CachedPixels)
+    content = first.path.read_bytes()
+    first.close()
+    changed = bytearray(content)
+    changed[-5] ^= 1  # in the last image
+    first.path.unlink()
+    first.path.write_bytes(changed)
+
+    source = painted()
+    pixels = open_pixels(source, SMALL, "auto", 0)
+    assert np.array_equal(pixels.read(np.arange(9)), expected(painted(), np.arange(9)))
+    assert (source.reads, caplog.text) == ([], "")
+    assert np.array_equal(pixels.read(np.array([3, 9, 9])), expected(painted(), np.array([3, 9, 9])))
+    assert set(source.reads) == {9}
+    assert "Image 9" in caplog.text
+    open_pixels(painted(), SMALL, "auto", 0).close()
+    assert first.path.read_bytes() == content
 
 
-@pytest.mark.parametrize("damage", ["shorter", "header", "empty"])
+@pytest.mark.parametrize("damage", ["shorter", "header", "checksums", "empty"])
 def test_a_damaged_file_is_made_again(damage):
     first = open_pixels(painted(), SMALL, "auto", 0)
     path, content = first.path, bytearray(first.path.read_bytes())
-    content[:20] = b"x" * 20 if damage == "header" else content[:20]
-    content = {"shorter": content[:-1], "header": content, "empty": b""}[damage]
+    if damage == "header":
+        content[:20] = b"x" * 20
+    if damage == "checksums":
+        content[pixel_cache.HEADER_BYTES] ^= 1
+    content = {"shorter": content[:-1], "header": content, "checksums": content, "empty": b""}[damage]
     first.close()
     path.unlink()
     path.write_bytes(content)
@@ -196,12 +208,22 @@ def test_repaired_images_are_read_again(folder):
     assert open_pixels(ImageFolder.create(folder), SMALL, "auto", 0).read(np.arange(5)).shape == (5, 8, 8, 3)
 
 
+def test_a_file_that_changes_between_hashing_and_decoding_is_refused(folder, user_cache):
+    source = ImageFolder.create(folder)
+    Image.new("RGB", (9, 9), "blue").save(folder / "rose" / "2.png")
+    for cache in ("off", "auto"):
+        with pytest.raises(DataError, match=r"rose/2\.png.* has changed since"):
+            open_pixels(source, SMALL, cache, 0).read(np.arange(5))
+    assert cache_files(user_cache) == []
+    assert open_pixels(ImageFolder.create(folder), SMALL, "auto", 0).read(np.array([1])).max() == 255
+
+
 # Room
 
 
 @pytest.fixture
 def small_budget(monkeypatch) -> int:
-    size = pixel_cache.HEADER_BYTES + 10 * 8 * 8 * 3
+    size = pixel_cache.HEADER_BYTES + 10 * 4 + 10 * 8 * 8 * 3
     monkeypatch.setattr(pixel_cache, "BUDGET_BYTES", 2 * size + 100)
     return size
 
@@ -220,16 +242,17 @@ def test_the_least_recently_used_cache_makes_room(small_budget):
     assert (first.exists(), second.exists(), third.exists()) == (True, False, True)
 
 
-def test_a_cache_in_use_is_never_deleted(small_budget):
-    first, second = make("first", 200), make("second", 100)
+def test_a_reader_keeps_its_pixels_when_the_file_is_deleted_to_make_room(small_budget):
+    first = make("first", 200)
     in_use = open_pixels(painted(fingerprint="first"), SMALL, "auto", 0)
     os.utime(first, (time.time() - 300,) * 2)
+    make("second", 100)
     make("third", 0)
-    assert (first.exists(), second.exists()) == (True, False)
+    assert not first.exists()
     assert np.array_equal(in_use.read(np.arange(10)), expected(painted(), np.arange(10)))
 
 
-def test_without_room_auto_goes_on_with_a_warning_and_a_folder_is_an_error(small_budget, tmp_path, caplog, monkeypatch):
+def test_without_room_auto_decodes_with_a_warning_and_a_folder_is_an_error(small_budget, tmp_path, caplog, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1000, 1000, 0))
     with caplog.at_level(logging.WARNING):

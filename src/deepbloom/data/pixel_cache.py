@@ -1,29 +1,28 @@
 """Resized images as an array: decoded once into a memory-mapped file, or again whenever they are read.
 
-A cache file is a header of `HEADER_BYTES` (one line of JSON, padded) and N x S x S x 3 bytes of pixels. It is written
-under another name and renamed when it is complete, so that a file of the right name is a whole one, and it is never
-changed afterwards. Whoever reads it holds a shared lock, and only files that nobody reads are deleted for space.
+A cache file holds a header of `HEADER_BYTES` (JSON, padded), the CRC-32 of each image (N x 4 bytes) and the pixels
+(N x S x S x 3 bytes). It is written under another name and renamed when it is complete, and never changed afterwards.
+The checksum of an image is verified when that image is first read.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import PIL
 from tqdm import tqdm
 
 from deepbloom.data.cache_folder import cache_folder, locked_folder
-from deepbloom.data.images import UnreadableError, map_ahead
+from deepbloom.data.images import UnreadableError, digest, map_ahead
 from deepbloom.data.preprocessing import Preprocessing, resize
 from deepbloom.data.sources import ImageSource
 from deepbloom.data.sources.files import (
@@ -38,8 +37,9 @@ from deepbloom.errors import DataError
 
 log = logging.getLogger("deepbloom")
 
-FORMAT = "deepbloom pixels 1"
+FORMAT = "deepbloom pixels 2"
 HEADER_BYTES = 4096
+CHECKSUM = np.dtype("<u4")
 SUFFIX = ".pixels"
 NAMES = f"*-*-{'[0-9a-f]' * 32}"
 """Pattern of the cache's own files, before their suffix; no other file in their folder is touched."""
@@ -58,11 +58,11 @@ class Pixels(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files and threads; nothing can be read afterwards."""
+        """Release files and threads; nothing can be read afterwards."""
 
 
 class DecodedPixels(Pixels):
-    """Decodes and resizes at every reading, by ``num_workers`` threads (0: by the caller's)."""
+    """Decodes and resizes at every reading, with ``num_workers`` threads (0: in the caller's)."""
 
     def __init__(self, source: ImageSource, preprocessing: Preprocessing, num_workers: int) -> None:
         self.source, self.preprocessing = source, preprocessing
@@ -75,7 +75,7 @@ class DecodedPixels(Pixels):
         def fill(row: int) -> None:
             pixels[row] = resize(self.source.read(int(indices[row])), self.preprocessing)
 
-        apply: Callable = self._executor.map if self._executor else map
+        apply: Callable[..., Iterable[None]] = self._executor.map if self._executor else map
         for _ in apply(fill, range(len(indices))):
             pass
         return pixels
@@ -86,30 +86,55 @@ class DecodedPixels(Pixels):
 
 
 class CachedPixels(Pixels):
-    """A cache file, memory-mapped. See `find_cache`.
+    """A memory-mapped cache file. Images that are damaged in it are decoded from their source instead.
 
-    Attributes
+    Parameters
     ----------
     path : Path
+    decoded : DecodedPixels
+        The same images, from their source.
+    shape : tuple of int
+        (N, S, S, 3)
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError, KeyError, TypeError, RecursionError
+        Its header or its index of checksums is damaged, or it is of another size.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, header: dict) -> None:
-        self.path, self._file, self._header = path, file, header
-        self._pixels = np.memmap(file, np.uint8, "r", HEADER_BYTES, tuple(header["shape"]))
+    def __init__(self, path: Path, decoded: DecodedPixels, shape: tuple[int, ...]) -> None:
+        self.path, self._decoded = path, decoded
+        with open(path, "rb") as file:
+            header = json.loads(file.read(HEADER_BYTES))
+            index = file.read(shape[0] * CHECKSUM.itemsize)
+            whole = os.fstat(file.fileno()).st_size == _file_bytes(shape)
+            if not whole or header["format"] != FORMAT or header["index"] != digest(index):
+                raise ValueError(f"{path} is damaged")
+            self._pixels: np.ndarray = np.memmap(file, np.uint8, "r", HEADER_BYTES + len(index), shape)
+        self._checksums = np.frombuffer(index, CHECKSUM)
+        self._verified = np.zeros(len(self._checksums), dtype=bool)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        return np.asarray(self._pixels[np.asarray(indices)])
+        indices = np.asarray(indices)
+        pixels = np.asarray(self._pixels[indices])
+        for row in np.flatnonzero(~self._verified[indices]):
+            if zlib.crc32(pixels[row]) == self._checksums[indices[row]]:
+                self._verified[indices[row]] = True
+            else:
+                pixels[row] = self._repaired(indices[row : row + 1])[0]
+        return pixels
 
-    def is_whole(self) -> bool:
-        """Return whether every byte is as it was written, by the SHA-256 in the header."""
-        digest = hashlib.sha256()
-        for image in self._pixels:
-            digest.update(image)
-        return digest.hexdigest() == self._header["sha256"]
+    def _repaired(self, indices: np.ndarray) -> np.ndarray:
+        log.warning("Image %d in %s is damaged. The cache is written again at the next start.", indices[0], self.path)
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        return self._decoded.read(indices)
 
     def close(self) -> None:
+        self._decoded.close()
         del self._pixels
-        self._file.close()  # and with it the shared lock
 
 
 def open_pixels(
@@ -120,12 +145,12 @@ def open_pixels(
     Parameters
     ----------
     cache : str
-        ``auto``: a cache file in the per-user folder, or none where that cannot be written (with a warning);
-        ``off``: decode at every reading; else the folder of the cache file.
+        ``auto``: a cache file in the per-user folder, or none if that is not writable (with a warning);
+        ``off``: decode at every reading; otherwise the folder of the cache file.
     num_workers : int
-        Threads that decode; -1 takes one per available core. What is read does not depend on it.
+        Threads that decode; -1 takes one per available core. The pixels do not depend on it.
     progress : bool
-        Show a bar while decoding, in a terminal.
+        Show a progress bar in a terminal.
 
     Raises
     ------
@@ -157,58 +182,47 @@ def _open_cached(
     folder: Path, source: ImageSource, preprocessing: Preprocessing, num_workers: int, progress: bool
 ) -> CachedPixels:
     path = folder / _file_name(source, preprocessing)
-    shape = (len(source), preprocessing.size, preprocessing.size, 3)
-    found = find_cache(path, shape)
-    if found:
+    decoded, shape = DecodedPixels(source, preprocessing, 0), (len(source), preprocessing.size, preprocessing.size, 3)
+
+    def find() -> CachedPixels | None:
+        try:
+            found = CachedPixels(path, decoded, shape)
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        with suppress(OSError):  # another user's, read-only
+            os.utime(path)  # the least recently used file is deleted first
         return found
-    with locked_folder(folder):  # a second process waits here, and then finds what the first has made
-        found = find_cache(path, shape)
-        if found:
+
+    if found := find():
+        return found
+    with locked_folder(folder):  # a second process waits here, and then finds what the first has written
+        if found := find():
             return found
         if path.exists():
-            log.warning("The pixel cache %s is damaged. It is made again.", path)
+            log.warning("The pixel cache %s is damaged. It is written again.", path)
         for left_over in folder.glob(f"{NAMES}.tmp"):  # of a process that was killed: this one holds the lock
             left_over.unlink()
-        _make_room(folder, HEADER_BYTES + int(np.prod(shape)))
+        _make_room(folder, _file_bytes(shape))
         temporary = path.with_suffix(".tmp")
         try:
             _write(temporary, shape, source, preprocessing, num_workers, progress)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        made = find_cache(path, shape)
+        made = find()
     if made is None:
-        raise OSError(f"{path} was removed as soon as it was made")
+        raise OSError(f"{path} was removed as soon as it was written")
     return made
 
 
 def _file_name(source: ImageSource, preprocessing: Preprocessing) -> str:
-    pillow = PIL.__version__.split(".")[0]  # resampling and decoding may change with it
-    content = f"{FORMAT}|{source.fingerprint}|{preprocessing.size}|{preprocessing.interpolation}|pillow {pillow}"
+    decoder = f"pillow {PIL.__version__}"  # decoding and resampling may change with it
+    content = f"{FORMAT}|{source.fingerprint}|{preprocessing.size}|{preprocessing.interpolation}|{decoder}"
     return f"{source.name}-{preprocessing.size}-{hashlib.sha256(content.encode()).hexdigest()[:32]}{SUFFIX}"
 
 
-def find_cache(path: Path, shape: tuple[int, ...]) -> CachedPixels | None:
-    """Return the cache file at ``path`` if it is there and undamaged, else None."""
-    try:
-        file = open(path, "rb")  # noqa: SIM115 - stays open as long as its pixels are used
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        header = json.loads(file.read(HEADER_BYTES))
-        same_file = os.path.samestat(os.fstat(file.fileno()), os.stat(path))  # not deleted while the lock was awaited
-        whole = os.fstat(file.fileno()).st_size == HEADER_BYTES + int(np.prod(shape))
-        if same_file and whole and header["format"] == FORMAT and tuple(header["shape"]) == shape:
-            found = CachedPixels(path, file, header)
-            if found.is_whole():
-                with suppress(OSError):  # another user's, readable only
-                    os.utime(path)  # used now
-                return found
-    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
-        pass
-    file.close()
-    return None
+def _file_bytes(shape: tuple[int, ...]) -> int:
+    return HEADER_BYTES + shape[0] * CHECKSUM.itemsize + int(np.prod(shape))
 
 
 def _write(
@@ -225,11 +239,11 @@ def _write(
         except UnreadableError as error:
             return error
 
-    digest = hashlib.sha256()
+    checksums = np.zeros(len(source), CHECKSUM)
     unreadable: dict[str, str] = {}
     decoded = map_ahead(decode, range(len(source)), num_workers)
     with open(path, "wb") as file:
-        file.write(b" " * HEADER_BYTES)
+        file.seek(HEADER_BYTES + checksums.nbytes)
         for index, pixels in enumerate(
             tqdm(decoded, "Decoding images", len(source), disable=None if progress else True)
         ):
@@ -237,36 +251,40 @@ def _write(
                 unreadable[source.image_ids[index]] = str(pixels)
             elif not unreadable:
                 file.write(pixels)
-                digest.update(pixels)
+                checksums[index] = zlib.crc32(pixels)
         remember_unreadable(source, unreadable)
         if unreadable:
             raise unreadable_error(source, unreadable)
         file.seek(0)
-        file.write(json.dumps({"format": FORMAT, "shape": shape, "sha256": digest.hexdigest()}).encode())
+        header = json.dumps({"format": FORMAT, "shape": shape, "index": digest(checksums.tobytes())})
+        file.write(header.encode().ljust(HEADER_BYTES) + checksums.tobytes())
         file.flush()
         os.fsync(file.fileno())
 
 
 def _make_room(folder: Path, needed: int) -> None:
-    """Delete least recently used cache files that nobody reads until ``needed`` bytes fit into budget and disk."""
+    """Delete least recently used cache files until ``needed`` bytes fit into the budget and the disk.
+
+    A process that has mapped a deleted file keeps it; where the system does not allow that (Windows), it stays.
+    """
+
+    def fits() -> bool:
+        return total + needed <= BUDGET_BYTES and needed + SPARE_BYTES <= shutil.disk_usage(folder).free
+
     if needed > BUDGET_BYTES:
         raise _NoRoomError(f"{needed / 1e9:.1f} GB are needed, more than the budget of {BUDGET_BYTES / 1e9:.0f} GB")
     files = sorted(folder.glob(f"{NAMES}{SUFFIX}"), key=lambda path: path.stat().st_mtime)
     total = sum(path.stat().st_size for path in files)
     for path in files:
-        if total + needed <= BUDGET_BYTES and needed + SPARE_BYTES <= shutil.disk_usage(folder).free:
+        if fits():
             return
         size = path.stat().st_size
-        with open(path, "rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue  # in use
+        with suppress(PermissionError):
             path.unlink()
-        total -= size
-    if total + needed > BUDGET_BYTES or needed + SPARE_BYTES > shutil.disk_usage(folder).free:
+            total -= size
+    if not fits():
         free = shutil.disk_usage(folder).free
         raise _NoRoomError(
-            f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free on the disk and caches in use take "
+            f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free on the disk and other caches take "
             f"{total / 1e9:.1f} GB of the budget of {BUDGET_BYTES / 1e9:.0f} GB"
         )
