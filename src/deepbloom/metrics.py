@@ -1,27 +1,29 @@
-"""Scores of a classifier: pure functions of logits or predictions, and targets. NumPy only.
+"""Scores of a classifier: pure functions of logits or predictions, and targets.
 
 CPU tensors are accepted wherever an array is. Sums are taken in float64 over all images at once, so no result
-depends on how the images were batched.
+depends on how the images were batched. scikit-learn is imported where it is used: that takes a second.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import log_softmax
+from scipy.special import softmax as scipy_softmax
 
 
-@dataclass(frozen=True)
-class ClassReport:
+class ClassReport(NamedTuple):
     """Scores of every class; index c of each array is class c.
 
     Attributes
     ----------
     precision : ndarray of float64, shape (C,)
-        Share of the images called c that are c; 0 where none was called c.
+        Share of the images predicted as c that are c; 0 without such predictions.
     recall : ndarray of float64, shape (C,)
-        Share of the images of c that were called c; 0 where there is none.
+        Share of the images of c that are predicted as c; 0 without such images.
     f1 : ndarray of float64, shape (C,)
-        Harmonic mean of the two; 0 where both are 0.
+        Harmonic mean of the two; 0 if both are 0.
     support : ndarray of int64, shape (C,)
         Images of c.
     """
@@ -54,7 +56,8 @@ def top_k_accuracy(logits: ArrayLike, targets: ArrayLike, k: int = 1) -> float:
     Parameters
     ----------
     logits : array, shape (N, C)
-        Equal logits rank by class index, as ``argmax`` does. ``k`` above C counts as C.
+        Equal logits rank by class index, as in ``argmax`` (in scikit-learn the last class comes first). ``k`` above C
+        counts as C.
     targets : array of int, shape (N,)
 
     Returns
@@ -69,21 +72,16 @@ def top_k_accuracy(logits: ArrayLike, targets: ArrayLike, k: int = 1) -> float:
     logits, targets = _check_logits(logits, targets)
     if k < 1:
         raise ValueError(f"k={k} must be at least 1.")
-    own = np.take_along_axis(logits, targets[:, None], axis=1)
-    earlier = np.arange(logits.shape[1]) < targets[:, None]
-    rank = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
-    return float((rank < k).mean())
+    return float((top_classes(logits, k) == targets[:, None]).any(axis=1).mean())
 
 
 def mean_cross_entropy(logits: ArrayLike, targets: ArrayLike) -> float:
-    """Return the mean of -log softmax(logits)[target], in nats; 0 is perfect, log C is guessing evenly.
+    """Return the mean of -log softmax(logits)[target], in nats; 0 is perfect, log C is uniform guessing.
 
     Parameters and errors are those of `top_k_accuracy`.
     """
     logits, targets = _check_logits(logits, targets)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    own = np.take_along_axis(shifted, targets[:, None], axis=1)[:, 0]
-    return float((np.log(np.exp(shifted).sum(axis=1)) - own).mean())
+    return float(-np.take_along_axis(log_softmax(logits, axis=1), targets[:, None], axis=1).mean())
 
 
 def confusion_matrix(predictions: ArrayLike, targets: ArrayLike, num_classes: int) -> np.ndarray:
@@ -100,43 +98,41 @@ def confusion_matrix(predictions: ArrayLike, targets: ArrayLike, num_classes: in
     Raises
     ------
     ValueError
-        Shapes differ, or an index is out of range.
+        Shapes differ, N is 0, or an index is out of range.
     """
-    predictions, targets = np.asarray(predictions), np.asarray(targets)
-    if predictions.shape != targets.shape or targets.ndim != 1:
-        raise ValueError(f"predictions {predictions.shape} and targets {targets.shape} must both have shape (N,).")
-    _check_indices("predictions", predictions, num_classes)
-    _check_indices("targets", targets, num_classes)
-    cells = targets.astype(np.int64) * num_classes + predictions.astype(np.int64)
-    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+    from sklearn.metrics import confusion_matrix as count
+
+    predictions, targets = _check_predictions(predictions, targets, num_classes)
+    return np.asarray(count(targets, predictions, labels=np.arange(num_classes)))
 
 
 def report_classes(confusion: np.ndarray) -> ClassReport:
     """Return precision, recall and F1 of every class, from a `confusion_matrix` of shape (C, C)."""
-    hits = np.diag(confusion).astype(np.float64)
-    called, support = confusion.sum(axis=0), confusion.sum(axis=1)
-    return ClassReport(
-        precision=hits / np.maximum(called, 1),
-        recall=hits / np.maximum(support, 1),
-        f1=2 * hits / np.maximum(called + support, 1),
-        support=support,
+    from sklearn.metrics import precision_recall_fscore_support
+
+    classes = np.arange(len(confusion))
+    targets, predictions = (indices.ravel() for indices in np.meshgrid(classes, classes, indexing="ij"))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        targets, predictions, labels=classes, sample_weight=confusion.ravel(), zero_division=0
     )
+    return ClassReport(precision, recall, f1, support.astype(np.int64))
 
 
 def macro_f1(predictions: ArrayLike, targets: ArrayLike, num_classes: int) -> float:
-    """Return the plain mean of the classes' F1 scores, so that a rare class counts as much as a common one.
+    """Return the unweighted mean of the classes' F1 scores, so that a rare class counts as much as a common one.
 
-    Classes with neither images nor predictions are left out, as scikit-learn does by default.
+    Classes with neither images nor predictions are left out. Parameters and errors are those of `confusion_matrix`.
     """
-    confusion = confusion_matrix(predictions, targets, num_classes)
-    present = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
-    if not present.any():
-        raise ValueError("There are no images to score.")
-    return float(report_classes(confusion).f1[present].mean())
+    from sklearn.metrics import f1_score
+
+    predictions, targets = _check_predictions(predictions, targets, num_classes)
+    return float(f1_score(targets, predictions, average="macro", zero_division=0))
 
 
 def bin_by_confidence(confidences: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> Reliability:
     """Sort predictions into ``num_bins`` equal bins of confidence, for a reliability diagram.
+
+    scikit-learn's ``calibration_curve`` gives neither the counts nor the empty bins.
 
     Parameters
     ----------
@@ -203,6 +199,17 @@ def _check_logits(logits: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np
     return logits, targets.astype(np.int64)
 
 
+def _check_predictions(predictions: ArrayLike, targets: ArrayLike, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    predictions, targets = np.asarray(predictions), np.asarray(targets)
+    if predictions.shape != targets.shape or targets.ndim != 1 or targets.size == 0:
+        raise ValueError(
+            f"predictions {predictions.shape} and targets {targets.shape} must both have shape (N,), with N at least 1."
+        )
+    _check_indices("predictions", predictions, num_classes)
+    _check_indices("targets", targets, num_classes)
+    return predictions, targets
+
+
 def _check_indices(name: str, indices: np.ndarray, num_classes: int) -> None:
     if indices.size and (indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= num_classes):
         raise ValueError(f"{name} must be class indices, integers in [0, {num_classes}).")
@@ -210,8 +217,7 @@ def _check_indices(name: str, indices: np.ndarray, num_classes: int) -> None:
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Return probabilities, float64 of shape (N, C), from logits of that shape."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    return np.asarray(scipy_softmax(logits.astype(np.float64), axis=1))
 
 
 def top_classes(logits: np.ndarray, k: int = 5) -> np.ndarray:

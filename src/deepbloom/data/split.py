@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import warnings
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -99,6 +100,11 @@ def _as_indices(indices: list[int]) -> np.ndarray:
 
 
 def _stratified(source: ImageSource, config: SplitConfig) -> Split:
+    """Split each class by itself.
+
+    scikit-learn's ``StratifiedShuffleSplit`` rounds over all classes together: a class of three images may be absent
+    from a split, and it refuses classes with one image.
+    """
     train: list[int] = []
     val: list[int] = []
     test: list[int] = []
@@ -111,7 +117,7 @@ def _stratified(source: ImageSource, config: SplitConfig) -> Split:
         if count >= 3:
             num_test = min(max(1, _round_half_up(count, config.test_fraction)), count - 2)
             rest = count - num_test
-            num_val = min(max(1, _round_half_up(rest, config.val_fraction)), rest - 1)
+            num_val = _val_count(rest, config)
         else:
             num_test, num_val = count // 2, 0
             pairs += [name] * (count == 2)
@@ -127,28 +133,38 @@ def _stratified(source: ImageSource, config: SplitConfig) -> Split:
 
 
 def _fold(source: ImageSource, config: SplitConfig) -> Split:
-    """Test one fold. Validation is taken from the next one first, so that no image always validates.
+    """Test one fold. Validation images come from the next fold first, so that no image always validates."""
+    from sklearn.model_selection import StratifiedKFold
 
-    Each class is dealt out in turn like cards, beginning with a fold that follows from its name: a class's folds differ
-    in size by one image at most, and the remainders of the classes spread over the folds.
-    """
-    train: list[int] = []
+    largest = int(np.bincount(source.targets).max())
+    if config.folds > largest:
+        raise DataError(
+            f"data.split.folds={config.folds} is more than the {largest} images of the largest class of "
+            f"data={source.name}. Choose fewer folds."
+        )
+    order = np.array(_shuffled(source, np.arange(len(source)), config.seed))
+    turn_of = np.empty(len(source), dtype=np.int64)  # 0 in the fold that is tested, 1 in the next one
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of small classes; the notes name them
+        for fold, (_, members) in enumerate(StratifiedKFold(config.folds).split(order, source.targets[order])):
+            turn_of[order[members]] = (fold - config.fold) % config.folds
     val: list[int] = []
-    test: list[int] = []
-    untested: list[str] = []
-    for number, name in enumerate(source.class_names):
-        order = _shuffled(source, np.flatnonzero(source.targets == number), config.seed)
-        first = int(hashlib.sha256(f"{config.seed}:{name}".encode("utf-8", "surrogateescape")).hexdigest(), 16)
-        turns = [(first + position - config.fold) % config.folds for position in range(len(order))]
-        by_turn = sorted(zip(turns, order, strict=True), key=lambda pair: pair[0])
-        rest = [index for turn, index in by_turn if turn]
-        num_val = min(max(1, _round_half_up(len(rest), config.val_fraction)), len(rest) - 1) if len(rest) >= 2 else 0
-        test += [index for turn, index in zip(turns, order, strict=True) if turn == 0]
-        val += rest[:num_val]
-        train += rest[num_val:]
-        untested += [name] * (0 not in turns)
+    for number in range(len(source.class_names)):
+        ordered = order[source.targets[order] == number]
+        rest = ordered[np.argsort(turn_of[ordered], kind="stable")]
+        rest = rest[turn_of[rest] > 0]
+        val += rest[: _val_count(len(rest), config)].tolist()
+    test = np.flatnonzero(turn_of == 0)
+    train = np.setdiff1d(np.arange(len(source)), [*test, *val])
+    tested = set(source.targets[test].tolist())
+    untested = [name for number, name in enumerate(source.class_names) if number not in tested]
     notes = (f"{_name(untested)} no image in fold {config.fold}: too few images for {config.folds} folds.",)
-    return Split(_as_indices(train), _as_indices(val), _as_indices(test), notes if untested else ())
+    return Split(train, _as_indices(val), test, notes if untested else ())
+
+
+def _val_count(count: int, config: SplitConfig) -> int:
+    """Return how many of ``count`` images of a class validate: at least one, if one is left to train."""
+    return min(max(1, _round_half_up(count, config.val_fraction)), count - 1) if count >= 2 else 0
 
 
 def _name(classes: list[str]) -> str:
@@ -181,6 +197,5 @@ def _carve_val(source: ImageSource, train: np.ndarray, config: SplitConfig) -> l
     val: list[int] = []
     for number in range(len(source.class_names)):
         order = _shuffled(source, train[source.targets[train] == number], config.seed)
-        if len(order) >= 2:
-            val += order[: min(max(1, _round_half_up(len(order), config.val_fraction)), len(order) - 1)]
+        val += order[: _val_count(len(order), config)]
     return val
