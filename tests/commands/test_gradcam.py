@@ -75,11 +75,10 @@ def test_the_best_classes_are_explained_in_order_each_by_its_own_map(trained_run
     (network,) = read_networks(trained_run, "default", torch.device("cpu"))
     inputs = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     explained = explain(network, inputs, "gradcam", [Target(rank=rank) for rank in range(3)])
-    order = explained[0].probabilities.argsort(dim=1, descending=True)
-    assert [one.targets for one in explained] == order.T.tolist()
+    order = explained[0].logits.argsort(dim=1, descending=True)
+    assert torch.equal(torch.stack([one.targets for one in explained]), order.T)
     for one in explained:
-        expected = class_activation_maps(network.model, inputs, "block3", torch.tensor(one.targets)).maps
-        assert torch.equal(one.maps, expected)
+        assert torch.equal(one.maps, class_activation_maps(network.model, inputs, "block3", one.targets).maps)
     assert not torch.allclose(explained[0].maps, explained[2].maps, atol=0.1)
 
 
@@ -89,10 +88,11 @@ def test_the_predicted_class_is_explained_against_another(trained_run: Path) -> 
     predicted = explain(network, inputs, "gradcam", [Target()])[0].targets
     other = next(index for index in range(3) if index not in predicted)
     (explained,) = explain(network, inputs, "gradcam", [Target(against=other)])
-    pair = (torch.tensor(predicted), other)
+    pair = (predicted, other)
     assert torch.equal(explained.maps, class_activation_maps(network.model, inputs, ["block2", "block3"], pair).maps)
-    assert explained.targets == predicted
-    assert explained.against == other
+    assert torch.equal(explained.targets, predicted)
+    assert explained.against is not None
+    assert explained.against.tolist() == [other, other]
 
 
 def test_several_methods_and_checkpoints_are_shown_side_by_side(
@@ -169,7 +169,7 @@ def test_a_class_is_not_compared_with_itself(deepbloom: Run, trained_run: Path, 
 def registered() -> Iterator[str]:
     """The name of a method that exists during one test."""
 
-    @cam_method("loudest", title="Loudest channel", summary="the channel with the largest mean", needs="activations")
+    @cam_method("loudest", title="Loudest channel", needs="activations")
     def loudest(activations: torch.Tensor) -> torch.Tensor:
         chosen = activations.mean((2, 3)).argmax(1)
         return activations[torch.arange(len(activations)), chosen]

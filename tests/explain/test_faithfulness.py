@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from deepbloom.errors import ConfigError
-from deepbloom.explain.faithfulness import confidence_change, removal_curves, road_curves
+from deepbloom.explain.faithfulness import (
+    CURVE_FRACTIONS,
+    confidence_change,
+    measure_faithfulness,
+    removal_curves,
+    road_curves,
+)
 from deepbloom.explain.imputation import impute, impute_quickly
 from deepbloom.explain.sanity import center_maps, random_maps
 
@@ -33,77 +39,82 @@ def known() -> tuple[Tensor, Tensor, Tensor]:
     return inputs, maps, torch.ones(3, dtype=torch.long)
 
 
+def measure(inputs: Tensor, maps: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
+    return measure_faithfulness(RedPatch(), inputs, maps, targets, 0)[0]
+
+
 def test_the_true_map_beats_blind_ones_and_its_opposite_loses(known: tuple[Tensor, Tensor, Tensor]) -> None:
     inputs, maps, targets = known
-    blind = {"random": random_maps(3, (SIZE, SIZE)), "center": center_maps(3, (SIZE, SIZE))}
-    true = removal_curves(RedPatch(), inputs, maps, targets), road_curves(RedPatch(), inputs, maps, targets)
-    for name, others in blind.items():
-        curves, road = (measure(RedPatch(), inputs, others, targets) for measure in (removal_curves, road_curves))
-        assert (true[0].deletion_area < curves.deletion_area - 0.05).all(), name
-        assert (true[0].insertion_area > curves.insertion_area + 0.05).all(), name
-        assert (true[1].road_score > road.road_score + 0.1).all(), name
-    curves, road = (measure(RedPatch(), inputs, 1 - maps, targets) for measure in (removal_curves, road_curves))
-    assert (curves.deletion_area > 0.8).all()
-    assert (curves.insertion_area < 0.2).all()
-    assert (road.road_score < -0.5).all()
+    true = measure(inputs, maps, targets)
+    for name, others in {"random": random_maps(3, (SIZE, SIZE)), "center": center_maps(3, (SIZE, SIZE))}.items():
+        blind = measure(inputs, others, targets)
+        assert (true["deletion_area"] < blind["deletion_area"] - 0.05).all(), name
+        assert (true["insertion_area"] > blind["insertion_area"] + 0.05).all(), name
+        assert (true["road_score"] > blind["road_score"] + 0.1).all(), name
+    opposite = measure(inputs, 1 - maps, targets)
+    assert (opposite["deletion_area"] > 0.8).all()
+    assert (opposite["insertion_area"] < 0.2).all()
+    assert (opposite["road_score"] < -0.5).all()
 
 
 def test_removal_curves_begin_and_end_where_they_must(known: tuple[Tensor, Tensor, Tensor]) -> None:
     inputs, maps, targets = known
-    curves = removal_curves(RedPatch(), inputs, maps, targets, steps=16)
+    deletion, insertion = removal_curves(RedPatch(), inputs, maps, targets, steps=16)
     whole = RedPatch()(inputs).softmax(1)[:, 1]
     empty = RedPatch()(torch.zeros_like(inputs)).softmax(1)[:, 1]
-    assert curves.fractions.tolist() == pytest.approx(np.linspace(0, 1, 17))
-    assert torch.allclose(curves.deletion[:, 0], whole)
-    assert torch.allclose(curves.deletion[:, -1], empty)
-    assert torch.allclose(curves.insertion[:, -1], whole)
+    assert deletion.shape == insertion.shape == (3, 17)
+    assert torch.allclose(deletion[:, 0], whole)
+    assert torch.allclose(deletion[:, -1], empty)
+    assert torch.allclose(insertion[:, -1], whole)
     # The patch is 1/16 of the image: one step deletes it.
-    assert (curves.deletion[:, 1] - empty < 0.05).all()
+    assert (deletion[:, 1] - empty < 0.05).all()
 
 
-def test_areas_are_trapezoids(known: tuple[Tensor, Tensor, Tensor]) -> None:
-    inputs, maps, targets = known
-    curves = removal_curves(RedPatch(), inputs, maps, targets, steps=4)
-    expected = (curves.deletion[:, 1:] + curves.deletion[:, :-1]).sum(1) / 8
-    assert torch.allclose(curves.deletion_area, expected)
+def test_measures_follow_from_the_curves(known: tuple[Tensor, Tensor, Tensor]) -> None:
+    values, curves = measure_faithfulness(RedPatch(), *known, 0)
+    assert {name: curve.shape for name, curve in curves.items()} == {
+        name: (3, len(fractions)) for name, fractions in CURVE_FRACTIONS.items()
+    }
+    for name in ("deletion", "insertion"):
+        trapezoids = (curves[name][:, 1:] + curves[name][:, :-1]).sum(1) / 2 / (len(CURVE_FRACTIONS[name]) - 1)
+        assert np.allclose(values[f"{name}_area"], trapezoids)
+    score = curves["least_relevant_first"].mean(1) - curves["most_relevant_first"].mean(1)
+    assert np.allclose(values["road_score"], score)
 
 
 def test_only_the_order_of_a_map_matters_for_its_curves(known: tuple[Tensor, Tensor, Tensor]) -> None:
     inputs, _, targets = known
     maps = random_maps(3, (SIZE, SIZE))
     first, second = (removal_curves(RedPatch(), inputs, some, targets) for some in (maps, maps**3))
-    assert torch.equal(first.deletion, second.deletion)
+    assert torch.equal(first[0], second[0])
 
 
-def test_equal_values_are_not_taken_in_reading_order(known: tuple[Tensor, Tensor, Tensor]) -> None:
+def test_ties_are_not_broken_in_reading_order(known: tuple[Tensor, Tensor, Tensor]) -> None:
     """An empty map must not delete the top of the image first."""
     inputs, maps, targets = known
-    nothing = removal_curves(RedPatch(), inputs, torch.zeros_like(maps), targets)
-    assert (nothing.deletion_area - nothing.deletion_area.mean()).abs().max() < 0.05
+    areas = measure(inputs, torch.zeros_like(maps), targets)["deletion_area"]
+    assert np.abs(areas - areas.mean()).max() < 0.05
 
 
 def test_images_are_measured_one_by_one(known: tuple[Tensor, Tensor, Tensor]) -> None:
     inputs, maps, targets = known
-    for measure, field in ((removal_curves, "deletion_area"), (confidence_change, "drop")):
-        batch = getattr(measure(RedPatch(), inputs, maps, targets), field)
-        alone = [
-            getattr(measure(RedPatch(), inputs[i : i + 1], maps[i : i + 1], targets[i : i + 1]), field)
-            for i in range(3)
-        ]
+    for function in (removal_curves, confidence_change):
+        batch = function(RedPatch(), inputs, maps, targets)[0]
+        alone = [function(RedPatch(), inputs[i, None], maps[i, None], targets[i, None])[0] for i in range(3)]
         assert torch.allclose(batch, torch.cat(alone), atol=1e-6)
 
 
 def test_the_drop_is_the_lost_share_of_the_confidence(known: tuple[Tensor, Tensor, Tensor]) -> None:
     inputs, maps, targets = known
-    kept = confidence_change(RedPatch(), inputs, maps, targets)
-    assert torch.allclose(kept.drop, torch.zeros(3), atol=1e-6)
-    halved = confidence_change(RedPatch(), inputs, maps / 2, targets)
+    drop, _ = confidence_change(RedPatch(), inputs, maps, targets)
+    assert torch.allclose(drop, torch.zeros(3), atol=1e-6)
+    drop, increase = confidence_change(RedPatch(), inputs, maps / 2, targets)
     whole, half = (RedPatch()(part).softmax(1)[:, 1] for part in (inputs, inputs * maps[:, None] / 2))
-    assert torch.allclose(halved.drop, (whole - half) / whole)
-    assert not halved.increase.any()
-    other = confidence_change(RedPatch(), inputs, 1 - maps, torch.zeros_like(targets))
-    assert other.increase.all()
-    assert not other.drop.any()
+    assert torch.allclose(drop, (whole - half) / whole)
+    assert not increase.any()
+    drop, increase = confidence_change(RedPatch(), inputs, 1 - maps, torch.zeros_like(targets))
+    assert increase.all()
+    assert not drop.any()
 
 
 def test_imputed_pixels_solve_their_equations() -> None:
@@ -132,9 +143,9 @@ def test_the_network_keeps_its_modes() -> None:
     model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten()).train()
     inputs, targets = torch.randn(2, 3, 8, 8), torch.tensor([0, 1])
     state = torch.get_rng_state()
-    for measure in (removal_curves, road_curves, confidence_change):
-        first, second = (measure(model, inputs, random_maps(2, (8, 8)), targets) for _ in range(2))
-        assert all(torch.equal(getattr(first, name), getattr(second, name)) for name in vars(first))
+    for function in (removal_curves, road_curves, confidence_change):
+        first, second = (function(model, inputs, random_maps(2, (8, 8)), targets) for _ in range(2))
+        assert all(map(torch.equal, first, second))
     assert all(module.training for module in model.modules())
     assert torch.equal(torch.get_rng_state(), state)
 

@@ -66,14 +66,13 @@ def test_eigencam_is_high_where_the_layer_is_active() -> None:
         assert methods.eigencam(activations).flatten(1).argmax(1).tolist() == [7, 7]
 
 
-def test_every_method_states_what_it_needs_and_what_it_is() -> None:
+def test_every_method_states_what_it_needs() -> None:
     assert {method.needs for method in methods.METHODS.values()} == {"gradients", "activations", "forward_passes"}
     assert len({method.title for method in methods.METHODS.values()}) == len(methods.METHODS) == 8
-    assert all(method.summary for method in methods.METHODS.values())
     assert [name for name, method in methods.METHODS.items() if method.is_slow] == ["scorecam", "ablationcam"]
 
 
 def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match="'gradcam' already"):
-        methods.cam_method("gradcam", title="Other", summary="another")(lambda activations: activations.sum(1))
+        methods.cam_method("gradcam", title="Other")(lambda activations: activations.sum(1))
     assert methods.METHODS["gradcam"].draw is methods.gradcam

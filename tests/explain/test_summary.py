@@ -41,7 +41,7 @@ def test_better_is_more_insertion_and_less_deletion(shift: float, verdict: str) 
 
 
 def test_findings_say_which_measures_tell_the_maps_apart() -> None:
-    sentences = state_findings(compare_with_controls(values(0.03)), {"gradcam": "Grad-CAM"})
+    sentences = state_findings(compare_with_controls(values(0.03)))
     assert sentences[0] == "Grad-CAM against random maps: better in deletion, insertion."
     assert len(sentences) == 3
 

@@ -20,7 +20,6 @@ from deepbloom.engine.evaluate import predict_logits
 from deepbloom.explain import evaluate, gallery, page, summary
 from deepbloom.explain.evaluate import Sample
 from deepbloom.explain.faithfulness import Columns
-from deepbloom.explain.methods import METHODS
 from deepbloom.explain.summary import MEASURES, Interval
 from deepbloom.explain.targets import Network, place_network, read_methods
 from deepbloom.runs import files as atomic_files
@@ -55,14 +54,13 @@ def run(config: ExplainConfig) -> None:
     values, curves = evaluate.measure(network, data, sample, config.seed)
     located, on_flower = evaluate.locate(network, data, masks, sample, methods, config.seed)
     values = {kind: columns | on_flower.get(kind, {}) for kind, columns in values.items()}
-    randomized = evaluate.randomize(network, sample, methods[0], config.seed)
+    stages, correlations = evaluate.randomize(network, sample, methods[0], config.seed)
     batches = evaluation_batches(data.pixels, data.split.test, data.source.targets, network.preprocessing, 64)
     logits, _ = predict_logits(network.model, batches, device)
 
-    titles = {name: METHODS[name].title for name in methods}
     means = summary.summarize(values)
     differences = summary.compare_with_controls(values)
-    findings = summary.state_findings(differences, titles)
+    findings = summary.state_findings(differences)
     content: dict[str, Any] = {
         "model": network.label,
         "checkpoint": str(find_model_file(config.ckpt).resolve()),
@@ -81,8 +79,8 @@ def run(config: ExplainConfig) -> None:
         "masks": asdict(located),
         "randomization": {
             "method": methods[0],
-            "layers": list(randomized.layers),
-            "rank_correlation": randomized.rank_correlation.tolist(),
+            "layers": stages,
+            "rank_correlation": correlations.tolist(),
         },
         "heatmaps": gallery.write_heatmaps(folder / run_dir.HEATMAPS, network, data, logits, methods[0]),
         "dataset_fingerprint": data.source.fingerprint,
@@ -95,7 +93,7 @@ def run(config: ExplainConfig) -> None:
     content["seconds"] = round(time.perf_counter() - started, 1)
     _write_rows(folder / TABLE, data, network, sample, values)
     atomic_files.write_json(folder / run_dir.EXPLANATION, content)
-    path = page.write(folder, content, means, titles, galleries)
+    path = page.write(folder, content, means, galleries)
     _print(means, content)
     print(path)
 

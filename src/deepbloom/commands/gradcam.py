@@ -92,15 +92,16 @@ def _explain_batch(
     panels: Sequence[list[Panel]], network: Network, inputs: torch.Tensor, method: str, targets: Sequence[Target]
 ) -> None:
     """Append to each image's panels one for each target that is not compared with itself."""
-    for explained in explain(network, inputs, method, targets):
-        for number, target in enumerate(explained.targets):
-            if target == explained.against:
+    for target, explained in zip(targets, explain(network, inputs, method, targets), strict=True):
+        probabilities = explained.logits.double().softmax(1)
+        for number, (index, heatmap) in enumerate(zip(explained.targets.tolist(), explained.maps.cpu(), strict=True)):
+            if index == target.against:
                 continue
-            name = network.classes[target]
-            if explained.against is not None:
-                name += f" rather than {network.classes[explained.against]}"
-            confidence = float(explained.probabilities[number, target])
-            panels[number].append(Panel(explained.maps[number].numpy(), network.label, method, name, confidence))
+            name = network.classes[index]
+            if target.against is not None:
+                name += f" rather than {network.classes[target.against]}"
+            confidence = float(probabilities[number, index])
+            panels[number].append(Panel(heatmap.numpy(), network.label, method, name, confidence))
 
 
 def _write_figures(

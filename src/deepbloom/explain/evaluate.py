@@ -15,14 +15,7 @@ from deepbloom.data.preprocessing import normalize
 from deepbloom.explain.cam import class_activation_maps
 from deepbloom.explain.faithfulness import Columns, measure_faithfulness
 from deepbloom.explain.localization import choose_threshold, measure_localization, resize_mask
-from deepbloom.explain.sanity import (
-    RandomizationTest,
-    center_maps,
-    find_stages,
-    random_maps,
-    randomization_test,
-    randomized_copy,
-)
+from deepbloom.explain.sanity import center_maps, find_stages, random_maps, randomization_test, randomized_copy
 from deepbloom.explain.summary import CENTER, RANDOM_MAPS, RANDOM_WEIGHTS
 from deepbloom.explain.targets import Network
 from deepbloom.rng import derive_seed
@@ -175,15 +168,15 @@ def locate(
     return Located(masks.origin, len(numbers), len(positions), thresholds, share), values
 
 
-def randomize(network: Network, sample: Sample, method: str, seed: int) -> RandomizationTest:
-    """Randomize the network's stages from the top and compare the maps of the first images."""
+def randomize(network: Network, sample: Sample, method: str, seed: int) -> tuple[list[str], Tensor]:
+    """Return the network's stages from the top, and the `randomization_test` of the first images."""
     targets = sample.targets[:RANDOMIZED_IMAGES]
 
     def explain(model: nn.Module, inputs: Tensor) -> Tensor:
         return class_activation_maps(model, inputs, network.layers, targets, method).maps
 
     stages = find_stages(network.model)
-    return randomization_test(network.model, sample.inputs[:RANDOMIZED_IMAGES], explain, stages, seed)
+    return stages, randomization_test(network.model, sample.inputs[:RANDOMIZED_IMAGES], explain, stages, seed)
 
 
 def _read_masks(masks: Masks, indices: np.ndarray, side: int) -> tuple[list[int], Tensor]:

@@ -5,7 +5,6 @@ maps, which ignore the network: see `deepbloom.explain.sanity`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,76 +31,25 @@ Columns = dict[str, np.ndarray]
 """By name: float64, shape (B, ...), one row per image."""
 
 
-@dataclass(frozen=True)
-class RemovalCurves:
-    """Probability of the explained class during deletion and insertion.
-
-    Attributes
-    ----------
-    fractions : Tensor of float32, shape (S + 1,)
-        Share of the pixels that is deleted or inserted, from 0 to 1.
-    deletion, insertion : Tensor of float32, shape (B, S + 1)
-    deletion_area, insertion_area : Tensor of float32, shape (B,)
-        Area under the curve, in [0, 1]. Good maps have a small deletion area and a large insertion area.
-    """
-
-    fractions: Tensor
-    deletion: Tensor
-    insertion: Tensor
-    deletion_area: Tensor
-    insertion_area: Tensor
-
-
-@dataclass(frozen=True)
-class RoadCurves:
-    """Probability of the explained class after parts of an image are interpolated from their surroundings.
-
-    Attributes
-    ----------
-    fractions : Tensor of float32, shape (F,)
-        Share of the pixels that is replaced.
-    most_relevant_first, least_relevant_first : Tensor of float32, shape (B, F)
-    road_score : Tensor of float32, shape (B,)
-        Mean of the second minus mean of the first, in [-1, 1]; higher is better, and random maps get 0.
-    """
-
-    fractions: Tensor
-    most_relevant_first: Tensor
-    least_relevant_first: Tensor
-    road_score: Tensor
-
-
-@dataclass(frozen=True)
-class ConfidenceChange:
-    """Change of the probability of the explained class when an image is dimmed by its map.
-
-    Attributes
-    ----------
-    drop : Tensor of float32, shape (B,)
-        Lost share, in [0, 1]; lower is better. Its mean is the published average drop.
-    increase : Tensor of bool, shape (B,)
-        Whether the probability grows. Its mean is the published increase in confidence.
-    """
-
-    drop: Tensor
-    increase: Tensor
-
-
 def measure_faithfulness(
     model: nn.Module, inputs: Tensor, maps: Tensor, targets: Tensor, seed: int
 ) -> tuple[Columns, Columns]:
-    """Return all measures, shape (B,), and the curves of `CURVE_FRACTIONS`; parameters as in `removal_curves`."""
-    removal = removal_curves(model, inputs, maps, targets, STEPS, seed)
-    road = road_curves(model, inputs, maps, targets, ROAD_FRACTIONS, seed)
-    change = confidence_change(model, inputs, maps, targets)
+    """Return all measures, shape (B,), and the curves, shape (B, S); parameters as in `removal_curves`.
+
+    The measures are the areas under `removal_curves`, in [0, 1]; ROAD's score, in [-1, 1], the mean of the second of
+    `road_curves` minus that of the first; and `confidence_change`. The curves are those of `CURVE_FRACTIONS`.
+    """
+    deletion, insertion = removal_curves(model, inputs, maps, targets, STEPS, seed)
+    most, least = road_curves(model, inputs, maps, targets, ROAD_FRACTIONS, seed)
+    drop, increase = confidence_change(model, inputs, maps, targets)
     values = {
-        "deletion_area": removal.deletion_area,
-        "insertion_area": removal.insertion_area,
-        "road_score": road.road_score,
-        "average_drop": change.drop,
-        "increase": change.increase,
+        "deletion_area": torch.trapezoid(deletion, dx=1 / STEPS),
+        "insertion_area": torch.trapezoid(insertion, dx=1 / STEPS),
+        "road_score": least.mean(1) - most.mean(1),
+        "average_drop": drop,
+        "increase": increase,
     }
-    curves = {name: getattr(road if "relevant" in name else removal, name) for name in CURVE_FRACTIONS}
+    curves = dict(zip(CURVE_FRACTIONS, (deletion, insertion, most, least), strict=True))
     return to_columns(values), to_columns(curves)
 
 
@@ -112,8 +60,8 @@ def to_columns(values: Mapping[str, Tensor]) -> Columns:
 
 def removal_curves(
     model: nn.Module, inputs: Tensor, maps: Tensor, targets: Tensor, steps: int = STEPS, seed: int = 0
-) -> RemovalCurves:
-    """Return deletion and insertion curves and the areas under them.
+) -> tuple[Tensor, Tensor]:
+    """Return the probability of the explained class during deletion and during insertion.
 
     Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421: deletion replaces pixels by the mean color (0 in normalized
     images), most evidence first; insertion sharpens pixels of the blurred image in the same order. Departure: ``steps``
@@ -134,6 +82,11 @@ def removal_curves(
     seed : int
         Of the order of ties.
 
+    Returns
+    -------
+    tuple of Tensor of float32, shape (B, steps + 1)
+        From no pixel to all. Good maps have a small area under the first and a large one under the second.
+
     Raises
     ------
     ConfigError
@@ -148,9 +101,7 @@ def removal_curves(
             taken = (rank < fractions.to(rank.device)[:, None, None])[:, None]  # (S + 1, 1, H, W)
             deletion.append(_probabilities(model, torch.where(taken, 0, inputs[index]), targets[index]))
             insertion.append(_probabilities(model, torch.where(taken, inputs[index], blurred[index]), targets[index]))
-    curves = torch.stack(deletion), torch.stack(insertion)
-    areas = [torch.trapezoid(curve, fractions) for curve in curves]
-    return RemovalCurves(fractions, *curves, *areas)
+    return torch.stack(deletion), torch.stack(insertion)
 
 
 def road_curves(
@@ -160,8 +111,8 @@ def road_curves(
     targets: Tensor,
     fractions: Sequence[float] = ROAD_FRACTIONS,
     seed: int = 0,
-) -> RoadCurves:
-    """Return ROAD's two curves: the probability after the most, or the least, relevant pixels are replaced.
+) -> tuple[Tensor, Tensor]:
+    """Return ROAD's curves, shape (B, F): the probability without the most, and without the least relevant pixels.
 
     Rong et al. 2022, https://arxiv.org/abs/2202.00449. Replaced pixels are interpolated from their surroundings, so
     that neither a hole's shape nor its color reveals the class. Departures: `impute_quickly` instead of `impute`, and
@@ -192,16 +143,15 @@ def road_curves(
             for curve, order in zip(curves, (rank, 1 - rank), strict=True):
                 filled = [impute_quickly(inputs[index].cpu(), order < share, generator) for share in shares]
                 curve.append(_probabilities(model, torch.stack(filled).to(inputs.device), targets[index]))
-    most, least = torch.stack(curves[0]), torch.stack(curves[1])
-    return RoadCurves(shares, most, least, least.mean(1) - most.mean(1))
+    return torch.stack(curves[0]), torch.stack(curves[1])
 
 
-def confidence_change(model: nn.Module, inputs: Tensor, maps: Tensor, targets: Tensor) -> ConfidenceChange:
-    """Return the change of the probability when each image is multiplied by its map.
+def confidence_change(model: nn.Module, inputs: Tensor, maps: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the share of the probability that is lost when each image is multiplied by its map, and whether it grows.
 
     Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063: with the probabilities Y of the image and O of the
-    dimmed one, the drop is max(0, Y - O) / Y. Departure: normalized images are dimmed toward the mean color, not
-    toward black.
+    dimmed one, the drop is max(0, Y - O) / Y. The means of the two are the published average drop and increase in
+    confidence. Departure: normalized images are dimmed toward the mean color, not toward black.
 
     Parameters
     ----------
@@ -217,7 +167,7 @@ def confidence_change(model: nn.Module, inputs: Tensor, maps: Tensor, targets: T
     with left_as_found(model, inputs.device), torch.no_grad():
         whole = _probabilities(model, inputs, targets)
         dimmed = _probabilities(model, inputs * maps[:, None].to(inputs.dtype), targets)
-    return ConfidenceChange((whole - dimmed).clamp(min=0) / whole.clamp(min=torch.finfo().tiny), dimmed > whole)
+    return (whole - dimmed).clamp(min=0) / whole.clamp(min=torch.finfo().tiny), dimmed > whole
 
 
 def _check(inputs: Tensor, maps: Tensor, targets: Tensor) -> None:

@@ -49,14 +49,11 @@ class Method:
         ``activations`` (the map is the same for all classes), ``gradients``, or ``forward_passes`` (many per image).
     title : str
         The name as its authors write it.
-    summary : str
-        A line for the help.
     """
 
     draw: Callable[..., Tensor]
     needs: Needs
     title: str
-    summary: str
 
     @property
     def is_slow(self) -> bool:
@@ -67,7 +64,7 @@ class Method:
 METHODS: dict[str, Method] = {}
 
 
-def cam_method(name: str, *, title: str, summary: str, needs: Needs = "gradients") -> Callable[[Draw], Draw]:
+def cam_method(name: str, *, title: str, needs: Needs = "gradients") -> Callable[[Draw], Draw]:
     """Register a function as the method ``name``; the parameters are those of `Method`.
 
     Raises
@@ -79,13 +76,13 @@ def cam_method(name: str, *, title: str, summary: str, needs: Needs = "gradients
     def register(draw: Draw) -> Draw:
         if name in METHODS:
             raise ValueError(f"There is a CAM method {name!r} already.")
-        METHODS[name] = Method(draw, needs, title, summary)
+        METHODS[name] = Method(draw, needs, title)
         return draw
 
     return register
 
 
-@cam_method("gradcam", title="Grad-CAM", summary="channels weighted by their mean gradient")
+@cam_method("gradcam", title="Grad-CAM")
 def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return sum_k a_k A_k, where a_k is the mean of g_k over positions.
 
@@ -94,7 +91,7 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     return _weigh(activations, gradients.mean((2, 3)))
 
 
-@cam_method("gradcam++", title="Grad-CAM++", summary="channels weighted by their positive gradients, by position")
+@cam_method("gradcam++", title="Grad-CAM++")
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return sum_k w_k A_k, w_k = sum over positions of alpha relu(g), alpha = g^2 / (2 g^2 + g^3 sum A).
 
@@ -107,7 +104,7 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     return _weigh(activations, (alpha * gradients.relu()).sum((2, 3)))
 
 
-@cam_method("hirescam", title="HiResCAM", summary="gradient times activation, position by position")
+@cam_method("hirescam", title="HiResCAM")
 def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return sum_k g_k A_k, multiplied position by position.
 
@@ -117,7 +114,7 @@ def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
     return (activations * gradients).sum(1)
 
 
-@cam_method("layercam", title="LayerCAM", summary="positive gradient times activation, position by position")
+@cam_method("layercam", title="LayerCAM")
 def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return sum_k relu(g_k) A_k, multiplied position by position.
 
@@ -126,7 +123,7 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
     return (activations * gradients.relu()).sum(1)
 
 
-@cam_method("xgradcam", title="XGrad-CAM", summary="channels weighted by gradients, in proportion to the activation")
+@cam_method("xgradcam", title="XGrad-CAM")
 def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return sum_k w_k A_k, where w_k is the sum of g_k A_k over positions divided by the sum of A_k.
 
@@ -137,9 +134,7 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     return _weigh(activations, weights)
 
 
-@cam_method(
-    "eigencam", title="Eigen-CAM", summary="first principal component; the same for all classes", needs="activations"
-)
+@cam_method("eigencam", title="Eigen-CAM", needs="activations")
 def eigencam(activations: Tensor) -> Tensor:
     """Return the projection of each position's K activations on their first principal component.
 
@@ -156,12 +151,7 @@ def eigencam(activations: Tensor) -> Tensor:
     return projection.view(len(activations), *activations.shape[2:])
 
 
-@cam_method(
-    "scorecam",
-    title="Score-CAM",
-    summary="channels weighted by the score of the image that they mask; slow",
-    needs="forward_passes",
-)
+@cam_method("scorecam", title="Score-CAM", needs="forward_passes")
 def scorecam(activations: Tensor, probe: Probe) -> Tensor:
     """Return sum_k s_k A_k, where s is the softmax over k of the scores of the image masked by each A_k.
 
@@ -181,12 +171,7 @@ def scorecam(activations: Tensor, probe: Probe) -> Tensor:
     return _weigh(activations, torch.stack(weights))
 
 
-@cam_method(
-    "ablationcam",
-    title="Ablation-CAM",
-    summary="channels weighted by the score lost without them; slow",
-    needs="forward_passes",
-)
+@cam_method("ablationcam", title="Ablation-CAM", needs="forward_passes")
 def ablationcam(activations: Tensor, probe: Probe) -> Tensor:
     """Return sum_k (y - y_k) A_k, where y_k is the score with channel k set to zero.
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from deepbloom.explain.faithfulness import CURVE_FRACTIONS
+from deepbloom.explain.methods import METHODS
 from deepbloom.explain.summary import CONTROLS, MEASURES, Interval
 from deepbloom.report.document import Illustration, PageTable, Section
 from deepbloom.report.html import write_page
@@ -26,143 +27,101 @@ CURVES = {
 def write(
     folder: Path,
     content: Mapping[str, Any],
-    summary: Mapping[str, Mapping[str, Interval]],
-    titles: Mapping[str, str],
+    means: Mapping[str, Mapping[str, Interval]],
     galleries: Sequence[Illustration],
 ) -> Path:
-    """Draw the figures into ``folder/figures`` and write the page.
+    """Draw the figures into ``folder/figures``, write the page, and return its path.
 
     Parameters
     ----------
     folder : Path
     content : mapping
-        What explain.json holds.
-    summary : mapping
+        As in explain.json.
+    means : mapping
         By kind of map and measure.
-    titles : mapping
-        The methods' titles.
     galleries : sequence of Illustration
-
-    Returns
-    -------
-    Path
-        Of the page.
     """
-    drawn = folder / "figures"
-    plot_measures(summary, titles, drawn / "measures.png")
-    plot_curves(content["curves"], titles, drawn / "curves.png")
-    test = content["randomization"]
-    plot_randomization(test["layers"], np.array(test["rank_correlation"]), drawn / "randomization.png")
-    sections = [
-        _describe_measures(content, summary, titles, drawn),
-        _describe_curves(drawn),
-        _describe_randomization(test, titles, drawn),
-        _describe_galleries(galleries),
-    ]
-    path = folder / PAGE
-    write_page(path, f"Where {content['model']} looks, measured", _introduce(content), sections)
-    return path
-
-
-def _introduce(content: Mapping[str, Any]) -> str:
-    return (
-        f"Measured on {content['images']:,} test images. Every map explains the class that the network predicts, at "
-        f"layer {', '.join(content['layers'])}. A measure means little alone: beside the maps stand others that know "
-        "nothing of what the network has learned."
+    figures, test = folder / "figures", content["randomization"]
+    correlations = np.array(test["rank_correlation"])
+    plot_measures(means, figures / "measures.png")
+    plot_curves(content["curves"], figures / "curves.png")
+    plot_randomization(test["layers"], correlations, figures / "randomization.png")
+    curves = Illustration(
+        figures / "curves.png",
+        "Probability of the class while pixels are deleted, inserted or interpolated.",
+        "Deletion, and ROAD with the most relevant first: the faster a line falls, the more its map marks what the "
+        "network needs. Insertion, and ROAD with the least relevant first: the higher, the better.",
     )
+    randomization = Illustration(
+        figures / "randomization.png",
+        "Rank correlation with the trained network's map, layer by layer from the top.",
+        "Thin lines are single images.",
+    )
+    explanation = (
+        f"The weights are randomized from the last layer down, and each time {name_kind(test['method'])} explains the "
+        "same classes of the same images. A map that stays alike shows the image, not the network (Adebayo et al. "
+        f"2018). With all layers randomized the mean rank correlation is {correlations[-1].mean():.2f}; 1 is no change."
+    )
+    left_out = len(galleries) - MAX_GALLERIES
+    more = (f"{left_out} more galleries lie in the folder figures/ beside this page.",) if left_out > 0 else ()
+    sections = [
+        _describe_measures(content, means, figures / "measures.png"),
+        Section("Curves", figures=(curves,)),
+        Section("Does the map depend on the weights?", paragraphs=(explanation,), figures=(randomization,)),
+        Section("The most confident predictions", paragraphs=more, figures=tuple(galleries[:MAX_GALLERIES])),
+    ]
+    lead = (
+        f"Measured on {content['images']:,} test images. Each map explains the class that the network predicts, at "
+        f"layer {', '.join(content['layers'])}. A measure means little alone: compare it with that of the control "
+        "maps, which know nothing of what the network has learned."
+    )
+    write_page(folder / PAGE, f"Where {content['model']} looks, measured", lead, sections)
+    return folder / PAGE
+
+
+def name_kind(kind: str) -> str:
+    """Return a method's title or a control's description."""
+    return CONTROLS[kind] if kind in CONTROLS else METHODS[kind].title
 
 
 def _describe_measures(
-    content: Mapping[str, Any],
-    summary: Mapping[str, Mapping[str, Interval]],
-    titles: Mapping[str, str],
-    drawn: Path,
+    content: Mapping[str, Any], means: Mapping[str, Mapping[str, Interval]], figure: Path
 ) -> Section:
-    names = [name for name in MEASURES if any(name in columns for columns in summary.values())]
-    headings = ("Maps", *(f"{MEASURES[name].title} {MEASURES[name].arrow}" for name in names))
-    rows = tuple(
-        (name_kind(kind, titles), *(_write_cell(columns.get(name)) for name in names))
-        for kind, columns in summary.items()
+    def cell(found: Interval | None) -> str:
+        return f"{found.mean:.3f}\n[{found.low:.3f}, {found.high:.3f}]" if found else "–"
+
+    measures = {name: MEASURES[name] for name in MEASURES if any(name in columns for columns in means.values())}
+    table = PageTable(
+        ("Maps", *(f"{measure.title} {measure.arrow}" for measure in measures.values())),
+        tuple((name_kind(kind), *(cell(found.get(name)) for name in measures)) for kind, found in means.items()),
+        "Means over images, below them 95 % bootstrap intervals. ↑: higher is better; ↓: lower is better.",
     )
-    caption = "Means over images, below them 95 % bootstrap intervals. ↑: higher is better; ↓: lower is better."
+    drawn = Illustration(
+        figure,
+        "The means of the table with their intervals, a panel for each measure.",
+        "Controls are gray. These intervals are of each mean alone; the sentences above compare image by image, which "
+        "is more sensitive.",
+    )
+    masks = content["masks"]
+    about_masks = (
+        "There are no masks of these images, so it is not measured whether the evidence lies on the flower. Give "
+        "masks=FOLDER, or masks=download for Flowers102."
+    )
+    if masks["origin"]:
+        about_masks = (
+            f"Masks of the flowers ({masks['origin']}): {masks['count']:,} of these images have one; the flower covers "
+            f"{100 * masks['flower_share']:.0f} % of the image on average."
+        )
     return Section(
         "Measures",
-        paragraphs=(*content["findings"], _say_masks(content["masks"])),
-        tables=(PageTable(headings, rows, caption),),
-        meanings=tuple((MEASURES[name].title, MEASURES[name].meaning) for name in names),
-        figures=(
-            Illustration(
-                drawn / "measures.png",
-                "The means of the table with their intervals, a panel for each measure.",
-                "Grey are the controls. Intervals here are of each mean alone; the sentences above compare image by "
-                "image, which is sharper.",
-            ),
-        ),
+        paragraphs=(*content["findings"], about_masks),
+        tables=(table,),
+        meanings=tuple((measure.title, measure.meaning) for measure in measures.values()),
+        figures=(drawn,),
     )
 
 
-def _say_masks(masks: Mapping[str, Any]) -> str:
-    if not masks["origin"]:
-        return (
-            "There are no masks of these images, so it is not measured whether the evidence lies on the flower. Give "
-            "masks=FOLDER, or masks=download for Flowers102."
-        )
-    return (
-        f"Masks of the flowers ({masks['origin']}): {masks['count']:,} of these images have one; the flower covers "
-        f"{100 * masks['flower_share']:.0f} % of the image on average."
-    )
-
-
-def _describe_curves(drawn: Path) -> Section:
-    return Section(
-        "Curves",
-        figures=(
-            Illustration(
-                drawn / "curves.png",
-                "Probability of the class while pixels are deleted, inserted or interpolated.",
-                "Deletion and the most relevant first: the faster a line falls, the more its map marks what the "
-                "network needs. Insertion and the least relevant first: the higher, the better.",
-            ),
-        ),
-    )
-
-
-def _describe_randomization(test: Mapping[str, Any], titles: Mapping[str, str], drawn: Path) -> Section:
-    method = titles.get(test["method"], test["method"])
-    means = np.array(test["rank_correlation"]).mean(axis=1)
-    return Section(
-        "Does the map depend on the weights?",
-        paragraphs=(
-            f"The weights are drawn anew, beginning with the last layer, and each time {method} explains the same "
-            "classes of the same images. A map that stays alike shows the image, not the network (Adebayo et al. "
-            f"2018). With all layers randomized the mean rank correlation is {means[-1]:.2f}; 1 would be no change.",
-        ),
-        figures=(
-            Illustration(
-                drawn / "randomization.png",
-                "Rank correlation with the trained network's map, layer by layer from the top.",
-                "Thin lines are single images.",
-            ),
-        ),
-    )
-
-
-def _describe_galleries(galleries: Sequence[Illustration]) -> Section:
-    left_out = len(galleries) - MAX_GALLERIES
-    more = (f"{left_out} more galleries lie in the folder figures/ beside this page.",) if left_out > 0 else ()
-    return Section("The most confident answers", paragraphs=more, figures=tuple(galleries[:MAX_GALLERIES]))
-
-
-def _write_cell(found: Interval | None) -> str:
-    return f"{found.mean:.3f}\n[{found.low:.3f}, {found.high:.3f}]" if found else "–"
-
-
-def name_kind(kind: str, titles: Mapping[str, str]) -> str:
-    """Return what a kind of map is called: a method's title or a control's words."""
-    return CONTROLS.get(kind, titles.get(kind, kind))
-
-
-def plot_measures(summary: Mapping[str, Mapping[str, Interval]], titles: Mapping[str, str], path: Path) -> None:
+def plot_measures(summary: Mapping[str, Mapping[str, Interval]], path: Path) -> None:
     """Draw each measure in a panel: a dot with its 95 % interval for every kind of map."""
     kinds = list(summary)
     names = [name for name in MEASURES if any(name in summary[kind] for kind in kinds)]
@@ -182,11 +141,11 @@ def plot_measures(summary: Mapping[str, Mapping[str, Interval]], titles: Mapping
             panel.set_title(f"{MEASURES[name].title} {MEASURES[name].arrow}")
             panel.margins(x=0.15)
         for row in panels:
-            row[0].set_yticks(range(len(kinds)), [name_kind(kind, titles) for kind in kinds])
+            row[0].set_yticks(range(len(kinds)), [name_kind(kind) for kind in kinds])
             row[0].set_ylim(len(kinds) - 0.5, -0.5)
 
 
-def plot_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], titles: Mapping[str, str], path: Path) -> None:
+def plot_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
     """Draw the mean probability of the class against the share of the pixels, one line for each kind of map."""
     with open_figure(path, 11.0, 3.6) as figure:
         panels = figure.subplots(1, len(CURVES), sharey=True)
@@ -198,7 +157,7 @@ def plot_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], titles: Map
                     color=COLORS[place % len(COLORS)],
                     linestyle=DASHES[place % len(DASHES)],
                     marker=MARKERS[place % len(MARKERS)],
-                    label=name_kind(kind, titles),
+                    label=name_kind(kind),
                 )
             panel.set_title(title)
             panel.set_xlabel(label)

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -40,27 +39,10 @@ def randomized_copy(model: nn.Module, seed: int = 0) -> nn.Module:
     return randomized
 
 
-@dataclass(frozen=True)
-class RandomizationTest:
-    """Similarity to the trained network's maps while the network is randomized from the top.
-
-    Attributes
-    ----------
-    layers : tuple of str
-        In the order of randomization; each row has all layers up to its own randomized.
-    rank_correlation : Tensor of float32, shape (L, B)
-        Spearman's, of each image's map with that of the trained network: 1 is no change. 0 where one of the two maps
-        is constant.
-    """
-
-    layers: tuple[str, ...]
-    rank_correlation: Tensor
-
-
 def randomization_test(
     model: nn.Module, inputs: Tensor, explain: Explain, layers: Sequence[str], seed: int = 0
-) -> RandomizationTest:
-    """Randomize more and more layers, in the order of ``layers``, and compare the maps.
+) -> Tensor:
+    """Randomize more and more layers, in the order of ``layers``, and compare the maps with the trained network's.
 
     The cascading randomization of Adebayo et al. 2018, https://arxiv.org/abs/1810.03292. A method whose maps stay
     alike shows edges or the middle of the image, not the network.
@@ -77,6 +59,11 @@ def randomization_test(
         Module paths, the network's top first: see `find_stages`.
     seed : int
         Of the random weights.
+
+    Returns
+    -------
+    Tensor of float32, shape (L, B)
+        The `rank_correlation` of each image's map with that of the trained network, after each layer.
 
     Raises
     ------
@@ -95,7 +82,7 @@ def randomization_test(
         for layer in layers:
             _reset(randomized.get_submodule(layer), layer)
             rows.append(rank_correlation(trained, explain(randomized, inputs)))
-    return RandomizationTest(tuple(layers), torch.stack(rows))
+    return torch.stack(rows)
 
 
 def find_stages(model: nn.Module) -> list[str]:
@@ -116,7 +103,10 @@ def find_stages(model: nn.Module) -> list[str]:
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Return Spearman's correlation of each pair of maps, shape (B, H, W): float32 of shape (B,), in [-1, 1]."""
+    """Return Spearman's correlation of each pair of maps, shape (B, H, W): float32 of shape (B,), in [-1, 1].
+
+    It is 0 where one of the two is constant.
+    """
     ranks = [torch.from_numpy(rankdata(maps.flatten(1).cpu().numpy(), axis=1)).double() for maps in (first, second)]
     ranks = [rank - rank.mean(1, keepdim=True) for rank in ranks]
     products = (ranks[0] * ranks[1]).sum(1)

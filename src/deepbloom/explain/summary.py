@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deepbloom.explain.methods import METHODS
 from deepbloom.report.statistics import bootstrap_mean
 
 RANDOM_WEIGHTS, RANDOM_MAPS, CENTER = "random_weights", "random_maps", "center"
@@ -128,10 +129,8 @@ def judge(name: str, difference: Interval) -> str:
     return "better" if (difference.mean > 0) == MEASURES[name].higher_is_better else "worse"
 
 
-def state_findings(
-    differences: Mapping[str, Mapping[str, Mapping[str, Interval]]], titles: Mapping[str, str]
-) -> list[str]:
-    """Return a sentence for each method, called by its title, and control."""
+def state_findings(differences: Mapping[str, Mapping[str, Mapping[str, Interval]]]) -> list[str]:
+    """Return a sentence for each method and control."""
     words = {"better": "better", "worse": "worse", "unclear": "no clear difference"}
     sentences = []
     for method, controls in differences.items():
@@ -140,7 +139,7 @@ def state_findings(
             for name, difference in measured.items():
                 verdicts[judge(name, difference)].append(MEASURES[name].title)
             parts = [f"{words[verdict]} in {', '.join(found)}" for verdict, found in verdicts.items() if found]
-            sentences.append(f"{titles.get(method, method)} against {CONTROLS[control]}: {'; '.join(parts)}.")
+            sentences.append(f"{METHODS[method].title} against {CONTROLS[control]}: {'; '.join(parts)}.")
     return sentences
 
 

@@ -13,7 +13,7 @@ from deepbloom.config.settings import check_choice
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
 from deepbloom.errors import ConfigError, unknown
-from deepbloom.explain.cam import Targets, class_activation_maps
+from deepbloom.explain.cam import Maps, Targets, class_activation_maps
 from deepbloom.explain.methods import METHODS
 from deepbloom.models.registry import get_spec
 
@@ -57,24 +57,6 @@ class Target:
     index: int | None = None
     rank: int = 0
     against: int | None = None
-
-
-@dataclass(frozen=True)
-class Explained:
-    """Maps of a batch for one `Target`.
-
-    Attributes
-    ----------
-    maps : Tensor of float32, shape (B, S, S), in [0, 1], on the CPU
-    probabilities : Tensor of float64, shape (B, C), on the CPU
-    targets : list of int, length B
-    against : int or None
-    """
-
-    maps: Tensor
-    probabilities: Tensor
-    targets: list[int]
-    against: int | None
 
 
 def read_methods(method: Any) -> list[str]:
@@ -135,19 +117,15 @@ def read_targets(target: str, contrast: str | None, classes: tuple[str, ...]) ->
     return [Target(index, against=against)]
 
 
-def explain(network: Network, inputs: Tensor, method: str, targets: Sequence[Target]) -> list[Explained]:
+def explain(network: Network, inputs: Tensor, method: str, targets: Sequence[Target]) -> list[Maps]:
     """Return the maps of a batch, shape (B, 3, S, S), for each target."""
-    explained: list[Explained] = []
-    order = inputs.new_empty(0)
+    explained: list[Maps] = []
     for target in targets:
         wanted: int | Tensor | None = target.index
         if target.rank:
-            wanted = order[:, target.rank].to(inputs.device)
+            wanted = explained[0].logits.argsort(dim=1, descending=True, stable=True)[:, target.rank]
         pair: Targets = wanted if target.against is None else (wanted, target.against)
-        maps = class_activation_maps(network.model, inputs, network.layers, pair, method)
-        probabilities = maps.logits.cpu().double().softmax(1)
-        order = maps.logits.argsort(dim=1, descending=True, stable=True)
-        explained.append(Explained(maps.maps.cpu(), probabilities, maps.targets.tolist(), target.against))
+        explained.append(class_activation_maps(network.model, inputs, network.layers, pair, method))
     return explained
 
 
