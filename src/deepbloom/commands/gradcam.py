@@ -16,7 +16,7 @@ from deepbloom.data.preprocessing import preprocess
 from deepbloom.device import choose_device, use_cores
 from deepbloom.errors import ConfigError
 from deepbloom.explain.figures import Panel, draw_panels
-from deepbloom.explain.targets import Network, Target, explain, read_methods, read_networks, read_targets
+from deepbloom.explain.targets import Network, explain_images, read_methods, read_networks, read_targets
 from deepbloom.report.document import Illustration, Section
 from deepbloom.report.html import write_page
 from deepbloom.runs import files as atomic_files
@@ -25,16 +25,16 @@ log = logging.getLogger("deepbloom")
 
 PAGE = "heatmaps.html"
 PAGE_IMAGES = 50
-"""A page of more would be too large for a browser."""
+"""More would make the page too large for a browser."""
 READING = (
-    "Bright places hold the evidence for the class that is named. Each map has its own scale, from its least evidence "
-    "(0) to its most (1), so that brightness cannot be compared between maps. A heatmap shows where a network looks, "
-    "not whether it is right to look there; deepbloom explain measures how far it can be believed."
+    "Bright places hold the evidence for the named class. Each map has its own scale, from its least evidence (0) to "
+    "its most (1), so do not compare brightness between maps. A heatmap shows where a network looks, not whether it is "
+    "right to look there; deepbloom explain measures how far to trust it."
 )
 
 
 def run(config: GradcamConfig) -> None:
-    """Write ``IMAGE_METHOD.png`` for every image and method; on request the maps, and a page of all figures.
+    """Write ``IMAGE_METHOD.png`` for each image and method; on request also the maps, and a page of all figures.
 
     Raises
     ------
@@ -55,23 +55,20 @@ def run(config: GradcamConfig) -> None:
         readable = [image for image in images if isinstance(image, Readable)]
         if not readable:
             continue
-        panels: list[list[Panel]] = [[] for _ in readable]
-        for method in methods:
-            for network, wanted in zip(networks, targets, strict=True):
-                _explain_batch(panels, network, _inputs(readable, network, networks[0], device), method, wanted)
-        for image, explained in zip(readable, panels, strict=True):
-            if len(explained) < len(methods) * sum(map(len, targets)):
+        inputs = [_stack(readable, network, networks[0], device) for network in networks]
+        for image, panels in zip(readable, explain_images(networks, inputs, methods, targets), strict=True):
+            if len(panels) < len(methods) * sum(map(len, targets)):
                 log.warning("%s: no map of %s against itself; it is left out.", image.path, config.contrast)
-            if not explained:
+            if not panels:
                 continue
             names[image.path.stem] += 1
             repeat = f"_{names[image.path.stem]}" if names[image.path.stem] > 1 else ""  # from another folder
-            figures = _write_figures(folder, image, repeat, methods, explained, config.save_raw)
+            figures = _write_figures(folder, image, repeat, methods, panels, config.save_raw)
             if len(sections) < PAGE_IMAGES:
                 sections.append(Section(image.path.name, figures=tuple(figures)))
     if not names:
         raise ConfigError(
-            f"target={config.target} contrast={config.contrast}: that is what the network answers to every image, "
+            f"target={config.target} contrast={config.contrast}: the network predicts the contrast for every image, "
             "and a class cannot be compared with itself. Give another contrast or target."
         )
     if config.page:
@@ -81,33 +78,17 @@ def run(config: GradcamConfig) -> None:
         print(folder / PAGE)
 
 
-def _inputs(images: Sequence[Readable], network: Network, first: Network, device: torch.device) -> torch.Tensor:
+def _stack(images: Sequence[Readable], network: Network, first: Network, device: torch.device) -> torch.Tensor:
     if network.preprocessing == first.preprocessing:
         return stack_inputs(images, device)
     inputs = torch.stack([preprocess(image.image, network.preprocessing) for image in images])
     return inputs.to(device).contiguous(memory_format=torch.channels_last)
 
 
-def _explain_batch(
-    panels: Sequence[list[Panel]], network: Network, inputs: torch.Tensor, method: str, targets: Sequence[Target]
-) -> None:
-    """Append to each image's panels one for each target that is not compared with itself."""
-    for target, explained in zip(targets, explain(network, inputs, method, targets), strict=True):
-        probabilities = explained.logits.double().softmax(1)
-        for number, (index, heatmap) in enumerate(zip(explained.targets.tolist(), explained.maps.cpu(), strict=True)):
-            if index == target.against:
-                continue
-            name = network.classes[index]
-            if target.against is not None:
-                name += f" rather than {network.classes[target.against]}"
-            confidence = float(probabilities[number, index])
-            panels[number].append(Panel(heatmap.numpy(), network.label, method, name, confidence))
-
-
 def _write_figures(
     folder: Path, image: Readable, repeat: str, methods: Sequence[str], panels: Sequence[Panel], save_raw: bool
 ) -> list[Illustration]:
-    """Write a figure for each method, print what each shows, and return those for the page."""
+    """Write a figure for each method, print what it shows, and return the figures for the page."""
     figures = []
     for method in methods:
         chosen = [panel for panel in panels if panel.method == method]

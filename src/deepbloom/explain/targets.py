@@ -14,6 +14,7 @@ from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
 from deepbloom.errors import ConfigError, unknown
 from deepbloom.explain.cam import Maps, Targets, class_activation_maps
+from deepbloom.explain.figures import Panel
 from deepbloom.explain.methods import METHODS
 from deepbloom.models.registry import get_spec
 
@@ -127,6 +128,43 @@ def explain(network: Network, inputs: Tensor, method: str, targets: Sequence[Tar
         pair: Targets = wanted if target.against is None else (wanted, target.against)
         explained.append(class_activation_maps(network.model, inputs, network.layers, pair, method))
     return explained
+
+
+def explain_images(
+    networks: Sequence[Network],
+    inputs: Sequence[Tensor],
+    methods: Sequence[str],
+    targets: Sequence[Sequence[Target]],
+) -> list[list[Panel]]:
+    """Return each image's panels, ordered by method, network and target; classes are not compared with themselves.
+
+    Parameters
+    ----------
+    networks : sequence of Network
+    inputs : sequence of Tensor, shape (B, 3, S, S)
+        The same images for each network.
+    methods : sequence of str
+    targets : sequence of sequences of Target
+        For each network.
+    """
+    panels: list[list[Panel]] = [[] for _ in inputs[0]]
+    for method in methods:
+        for network, batch, wanted in zip(networks, inputs, targets, strict=True):
+            for target, maps in zip(wanted, explain(network, batch, method, wanted), strict=True):
+                probabilities = maps.logits.double().softmax(1)
+                for number, (index, heatmap) in enumerate(zip(maps.targets.tolist(), maps.maps.cpu(), strict=True)):
+                    if index == target.against:
+                        continue
+                    rather = "" if target.against is None else f" rather than {network.classes[target.against]}"
+                    panel = Panel(
+                        heatmap.numpy(),
+                        network.label,
+                        method,
+                        network.classes[index] + rather,
+                        float(probabilities[number, index]),
+                    )
+                    panels[number].append(panel)
+    return panels
 
 
 def _find_class(key: str, name: str, classes: tuple[str, ...], words: tuple[str, ...]) -> int:
