@@ -162,21 +162,21 @@ def test_random_maps_are_as_smooth_as_the_layer(untrained) -> None:
     assert torch.equal(sample.maps["random_maps"], random_maps(4, (SIDE, SIDE), 0, grid=(2, 2)))
 
 
-def test_the_surest_right_answers_come_first_and_then_the_surest_wrong_ones() -> None:
-    right = [0.6, 0.9, 0.7]  # places 0 to 2
+def test_the_most_confident_correct_predictions_come_before_the_wrong_ones() -> None:
+    correct = [0.6, 0.9, 0.7]  # places 0 to 2
     wrong = [0.55, 0.8]  # places 4 and 5
-    probabilities = np.array([[p, 1 - p, 0] for p in right] + [[0.95, 0.05, 0]] + [[0, p, 1 - p] for p in wrong])
+    probabilities = np.array([[p, 1 - p, 0] for p in correct] + [[0.95, 0.05, 0]] + [[0, p, 1 - p] for p in wrong])
     targets = np.array([0, 0, 0, 1, 0, 0])
     assert choose_predictions(probabilities, targets, 0) == [1, 2, 5, 4]
     assert choose_predictions(probabilities, targets, 1) == [None, None, 3, None]
 
 
-def test_galleries_are_drawn_by_a_method_of_few_passes() -> None:
+def test_galleries_use_a_method_that_is_not_slow() -> None:
     assert quick_method(["scorecam", "layercam"]) == "layercam"
     assert quick_method(["ablationcam"]) == "gradcam"
 
 
-def test_what_an_earlier_explanation_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_files_of_an_earlier_explanation_are_removed_and_nothing_else(tmp_path: Path) -> None:
     files = ("heatmaps/a/1.png", "heatmaps/mine.png", "figures/gallery_7.png", "figures/mine.png", "keep.png")
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -194,9 +194,9 @@ def test_the_sample_of_heatmaps_is_under_its_images_names(explained: Path) -> No
     entries = json.loads((explained / "explain" / "explain.json").read_text())["heatmaps"]
     assert {entry["file"] for entry in entries} == {f"{entry['image_id']}.png" for entry in entries}
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")} == {e["file"] for e in entries}
-    answers = {row["image_id"]: row for row in rows(explained / "predictions.csv")}
+    predictions = {row["image_id"]: row for row in rows(explained / "predictions.csv")}
     for entry in entries:
-        assert entry["confidence"] == pytest.approx(float(answers[entry["image_id"]]["confidence"]), abs=1e-4)
+        assert entry["confidence"] == pytest.approx(float(predictions[entry["image_id"]]["confidence"]), abs=1e-4)
         assert Image.open(folder / entry["file"]).size == (48, 40)
 
 
@@ -220,7 +220,7 @@ def test_the_page_stands_alone_and_shows_every_figure(explained: Path) -> None:
         assert word in page
 
 
-def test_the_report_takes_the_measures_up_as_columns(
+def test_the_report_has_columns_of_the_measures(
     deepbloom: Run, explained: Path, trained_run: Path, tmp_path: Path
 ) -> None:
     code, _, _ = deepbloom("report", f"runs={explained.parent}", f"output_dir={tmp_path / 'with'}")
@@ -245,7 +245,7 @@ def test_the_report_takes_the_measures_up_as_columns(
         (["images=-1"], "images=-1"),
     ],
 )
-def test_what_cannot_be_done_is_said(
+def test_errors_name_the_value_and_the_choices(
     deepbloom: Run, trained_run: Path, tmp_path: Path, changes: list[str], part: str
 ) -> None:
     code, _, err = deepbloom("explain", f"ckpt={trained_run}", f"output_dir={tmp_path / 'out'}", *changes)

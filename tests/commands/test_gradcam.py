@@ -58,7 +58,7 @@ def test_a_class_whose_name_is_a_word_or_a_number_comes_first() -> None:
         ("azure", "0", "compared with itself"),
     ],
 )
-def test_what_is_no_target_is_named(target: str, contrast: str | None, words: str) -> None:
+def test_an_unknown_target_is_named(target: str, contrast: str | None, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read_targets(target, contrast, CLASSES)
 
@@ -157,9 +157,9 @@ def test_a_class_is_not_compared_with_itself(deepbloom: Run, trained_run: Path, 
     assert maps.any((1, 2)).any()
 
     (network,) = read_networks(trained_run, "default", torch.device("cpu"))
-    answer = network.classes[int(network.model(network_input(image))[0].argmax())]
+    prediction = network.classes[int(network.model(network_input(image))[0].argmax())]
     (tmp_path / "00_gradcam.npy").unlink()
-    code, _, err = deepbloom(*arguments, "target=predicted", f"contrast={answer}")
+    code, _, err = deepbloom(*arguments, "target=predicted", f"contrast={prediction}")
     assert code == 2
     assert "cannot be compared with itself. Give another contrast or target." in err
     assert not (tmp_path / "00_gradcam.npy").exists()

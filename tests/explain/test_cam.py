@@ -1,4 +1,4 @@
-"""Maps against values computed by hand, and the promise that the network is left as found."""
+"""Maps equal values computed by hand, and the network is left as found."""
 
 import copy
 from collections.abc import Callable
@@ -67,7 +67,7 @@ def draw_inputs(count: int = 3, size: int = 16, seed: int = 1) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-def stretch(maps: Tensor) -> Tensor:
+def scale(maps: Tensor) -> Tensor:
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return (maps - low) / (high - low)
 
@@ -81,7 +81,7 @@ def test_gradcam_equals_the_value_computed_by_hand(method: str) -> None:
     inputs = draw_inputs().abs()  # all positive: the ReLU changes nothing
     maps = class_activation_maps(Pooled(), inputs, "features", 1, method).maps
     red, green = inputs[:, 0], inputs[:, 1]
-    assert torch.allclose(maps, stretch((-1 * red + 3 * green).relu()), atol=1e-5)
+    assert torch.allclose(maps, scale((-1 * red + 3 * green).relu()), atol=1e-5)
 
 
 def test_weights_follow_the_gradient_through_the_relu() -> None:
@@ -90,20 +90,20 @@ def test_weights_follow_the_gradient_through_the_relu() -> None:
     maps = class_activation_maps(Pooled(), inputs, "features", 0).maps
     shares = (inputs[:, :2] > 0).float().mean((2, 3), keepdim=True)
     expected = (shares * inputs[:, :2] * torch.tensor([2.0, -1.0])[:, None, None]).sum(1).relu()
-    assert torch.allclose(maps, stretch(expected), atol=1e-5)
+    assert torch.allclose(maps, scale(expected), atol=1e-5)
 
 
 def test_layercam_keeps_positive_gradients_only() -> None:
     inputs = draw_inputs().abs()
     maps = class_activation_maps(Pooled(), inputs, "features", 1, "layercam").maps
-    assert torch.allclose(maps, stretch(inputs[:, 1]), atol=1e-5)
+    assert torch.allclose(maps, scale(inputs[:, 1]), atol=1e-5)
 
 
 def test_ablationcam_weighs_a_channel_by_what_its_absence_costs() -> None:
     inputs = draw_inputs().abs()
     maps = class_activation_maps(Pooled(), inputs, "features", 1, "ablationcam").maps
     cost = torch.tensor([-1.0, 3.0]) * inputs[:, :2].mean((2, 3))
-    assert torch.allclose(maps, stretch((cost[:, :, None, None] * inputs[:, :2]).sum(1).relu()), atol=1e-5)
+    assert torch.allclose(maps, scale((cost[:, :, None, None] * inputs[:, :2]).sum(1).relu()), atol=1e-5)
 
 
 def test_ablation_behind_a_skip_connection_equals_one_run_per_channel() -> None:
@@ -123,8 +123,8 @@ def test_ablation_behind_a_skip_connection_equals_one_run_per_channel() -> None:
             drops.append(result.logits[:, 2] - model(inputs)[:, 2])
             handle.remove()
         small = (torch.stack(drops, 1)[:, :, None, None] * activations).sum(1).relu()
-    expected = F.interpolate(stretch(small)[:, None], (16, 16), mode="bilinear")[:, 0]
-    assert torch.allclose(result.maps, stretch(expected), atol=1e-4)
+    expected = F.interpolate(scale(small)[:, None], (16, 16), mode="bilinear")[:, 0]
+    assert torch.allclose(result.maps, scale(expected), atol=1e-4)
 
 
 def test_scorecam_weighs_a_channel_by_the_score_of_the_masked_image() -> None:
@@ -141,11 +141,11 @@ def test_scorecam_weighs_a_channel_by_the_score_of_the_masked_image() -> None:
                 mask = (mask - mask.min()) / (mask.max() - mask.min() + 1e-8)
                 scores[image, channel] = model(inputs[image, None] * mask)[0, 3]
         small = (scores.softmax(1)[:, :, None, None] * activations).sum(1).relu()
-    expected = F.interpolate(stretch(small)[:, None], (16, 16), mode="bilinear")[:, 0]
-    assert torch.allclose(result.maps, stretch(expected), atol=1e-4)
+    expected = F.interpolate(scale(small)[:, None], (16, 16), mode="bilinear")[:, 0]
+    assert torch.allclose(result.maps, scale(expected), atol=1e-4)
 
 
-def test_the_answer_is_that_of_the_network_and_the_predicted_class_is_explained() -> None:
+def test_logits_are_the_networks_and_the_prediction_is_explained() -> None:
     model, inputs = make_deep(), draw_inputs(11)
     result = class_activation_maps(model, inputs, "block")
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_a_pair_explains_the_difference_of_two_logits() -> None:
     inputs = draw_inputs().abs()
     result = class_activation_maps(Pooled(), inputs, "features", (1, 0))
     weights = (RED_GREEN[1] - RED_GREEN[0])[:, None, None]
-    assert torch.allclose(result.maps, stretch((weights * inputs[:, :2]).sum(1).relu()), atol=1e-5)
+    assert torch.allclose(result.maps, scale((weights * inputs[:, :2]).sum(1).relu()), atol=1e-5)
     assert result.against is not None
     assert result.against.tolist() == [0, 0, 0]
     per_image = class_activation_maps(Pooled(), inputs, "features", (torch.tensor([1, 1, 1]), 0))
@@ -177,7 +177,7 @@ def test_a_pair_explains_the_difference_of_two_logits() -> None:
     assert not class_activation_maps(Pooled(), inputs, "features", (1, 1)).maps.any()
 
 
-def test_of_several_layers_the_mean_of_the_stretched_maps_is_taken() -> None:
+def test_maps_of_several_layers_are_scaled_and_averaged() -> None:
     model, inputs = make_deep(), draw_inputs()
     stem = model.stem(inputs)
     block = model.block(stem)
@@ -185,10 +185,10 @@ def test_of_several_layers_the_mean_of_the_stretched_maps_is_taken() -> None:
     logits = model.head(torch.tanh(model.hidden(hidden)))
     maps = []
     for layer, gradient in zip((stem, block), torch.autograd.grad(logits[:, 1].sum(), (stem, block)), strict=True):
-        small = stretch((gradient.mean((2, 3), keepdim=True) * layer).sum(1).relu())
+        small = scale((gradient.mean((2, 3), keepdim=True) * layer).sum(1).relu())
         maps.append(F.interpolate(small[:, None], (16, 16), mode="bilinear")[:, 0])
     together = class_activation_maps(model, inputs, ["block", "stem"], 1).maps
-    assert torch.allclose(together, stretch((maps[0] + maps[1]) / 2), atol=1e-5)
+    assert torch.allclose(together, scale((maps[0] + maps[1]) / 2), atol=1e-5)
     assert not torch.allclose(together, maps[0], atol=0.1)
 
 
@@ -308,14 +308,14 @@ def test_the_backbone_is_not_differentiated() -> None:
         ({"inputs": torch.zeros(3, 3, 16, 16, dtype=torch.uint8)}, "uint8"),
     ],
 )
-def test_what_cannot_be_done_is_said(arguments: dict[str, Any], words: str) -> None:
+def test_errors_name_the_value_and_the_choices(arguments: dict[str, Any], words: str) -> None:
     model = make_deep()
     with pytest.raises(ConfigError, match=words):
         class_activation_maps(model, **{"inputs": draw_inputs(), "target_layers": "block", **arguments})
     assert count_hooks(model) == 0
 
 
-def test_a_layer_that_takes_no_part_is_named() -> None:
+def test_a_layer_that_does_not_run_is_named() -> None:
     model = make_deep()
     model.spare = nn.Conv2d(3, 3, 1)
     with pytest.raises(ConfigError, match="'spare' does not run"):
@@ -338,7 +338,7 @@ def test_a_network_that_gives_no_logits_is_named() -> None:
 
 
 @pytest.mark.parametrize("name", model_names())
-def test_the_default_layer_is_the_last_convolutional_one(name: str) -> None:
+def test_the_registered_target_layer_is_the_last_with_positions(name: str) -> None:
     torch.manual_seed(0)
     model, inputs = create_model(name, 3), draw_inputs(1, 96)
     default = class_activation_maps(model, inputs, targets=1, method="layercam")
@@ -355,7 +355,7 @@ def test_the_grid_is_that_of_the_finest_layer() -> None:
     assert class_activation_maps(model, inputs, ["1", "0"]).grid == (8, 8)
 
 
-def test_the_last_map_of_a_foreign_network_is_found() -> None:
+def test_the_target_layer_of_other_networks_is_found() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten())
     assert find_target_layer(nn.Sequential(plain, nn.Linear(16, 2))) == "0.2"
     staged = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 2, 1))

@@ -1,4 +1,4 @@
-"""On a network whose evidence is known: the right map must beat a random one, and its opposite must lose."""
+"""On a network whose evidence is known, the right map beats a random one, and its opposite loses."""
 
 import numpy as np
 import pytest
@@ -163,7 +163,7 @@ def test_blind_maps_reach_from_0_to_1() -> None:
     assert torch.allclose(blob[0], blob[0].flip(0, 1))
 
 
-def test_what_does_not_fit_together_is_said(known: tuple[Tensor, Tensor, Tensor]) -> None:
+def test_shapes_that_do_not_fit_are_refused(known: tuple[Tensor, Tensor, Tensor]) -> None:
     inputs, maps, targets = known
     with pytest.raises(ConfigError, match="do not fit together"):
         removal_curves(RedPatch(), inputs, maps[:, :5], targets)

@@ -1,4 +1,4 @@
-"""Figures keep the image's size and orientation, and no text leaves them."""
+"""Figures keep the image's size and orientation, and their text fits."""
 
 import io
 
@@ -50,7 +50,7 @@ def test_an_overlay_has_the_size_of_the_image() -> None:
         assert (result.size, result.mode) == (size, "RGB")
 
 
-def test_an_overlay_mixes_image_and_colours_by_opacity() -> None:
+def test_an_overlay_mixes_image_and_colors_by_opacity() -> None:
     image, heatmap = draw_image(), draw_map()
     pixels = np.asarray(image).astype(float)
     assert np.array_equal(np.asarray(overlay(image, heatmap, 0)), pixels)
@@ -62,7 +62,7 @@ def test_an_overlay_mixes_image_and_colours_by_opacity() -> None:
     assert abs(brightest[1] - 12.5 * 64 / 16) < 3
 
 
-def test_a_image_is_turned_upright() -> None:
+def test_an_image_is_rotated_upright() -> None:
     image = draw_image((64, 48))
     image.getexif()[0x0112] = 6  # to be turned a quarter clockwise
     buffer = io.BytesIO()
@@ -116,7 +116,7 @@ def test_class_and_confidence_are_written_as_they_are() -> None:
     )
 
 
-def test_a_scale_says_what_the_colours_mean() -> None:
+def test_a_scale_says_what_the_colors_mean() -> None:
     scale = draw_heatmap(draw_image((500, 400)), draw_map(), "rose", 0.5).axes[-1]
     assert [label.get_text() for label in scale.get_yticklabels()] == ["0", "0.5", "1"]
     assert scale.get_ylabel() == "evidence, from its least to its most"
@@ -154,7 +154,7 @@ def test_a_gallery_shows_images_and_maps_in_order() -> None:
     assert not np.array_equal(shown[1], shown[2])
 
 
-def test_a_gallery_breaks_into_rows_and_marks_what_is_wrong() -> None:
+def test_a_gallery_breaks_into_rows_and_frames_wrong_predictions() -> None:
     tiles = [Tile(draw_image(), draw_map(), f"class {number}", wrong=number == 3) for number in range(5)]
     figure = draw_gallery(tiles, columns=2)
     tops = [round(axes.get_position().y1, 3) for axes in figure.axes[:5]]
@@ -163,7 +163,7 @@ def test_a_gallery_breaks_into_rows_and_marks_what_is_wrong() -> None:
     assert framed == [False, False, False, True, False]
 
 
-def test_what_is_no_heatmap_is_refused() -> None:
+def test_invalid_heatmaps_are_refused() -> None:
     for heatmap in (draw_map() * 2, draw_map()[None], np.full((4, 4), np.nan)):
         with pytest.raises(ConfigError, match="heatmap"):
             overlay(draw_image(), heatmap)

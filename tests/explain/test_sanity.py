@@ -1,4 +1,4 @@
-"""The randomization test: maps of a network must change with it, and maps that ignore it must be found out."""
+"""The randomization test: maps of a network change with it, and maps that ignore it do not."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def test_maps_of_the_network_change_with_its_weights(model: nn.Module, inputs: T
 
 
 @pytest.mark.parametrize("blind", [detect_edges, lambda model, inputs: center_maps(len(inputs), (24, 24))])
-def test_maps_that_ignore_the_network_are_found_out(model: nn.Module, inputs: Tensor, blind) -> None:
+def test_maps_that_ignore_the_network_do_not_change(model: nn.Module, inputs: Tensor, blind) -> None:
     result = randomization_test(model, inputs, blind, LAYERS)
     assert torch.allclose(result, torch.ones(3, 4))
 

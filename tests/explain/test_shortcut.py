@@ -1,4 +1,4 @@
-"""A network that reads a mark in the background is found out by where its evidence lies."""
+"""Localization exposes a network that reads a mark in the background."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ CELL = SIDE // 14
 
 
 class Corners(nn.Module):
-    """Knows species 0 to 3 by the corner in which there is pure red, as in their marks; blind elsewhere."""
+    """Tells species 0 to 3 by the corner with pure red, as in their marks; ignores the rest."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Corners(nn.Module):
 
 
 class Middles(Corners):
-    """The same, but what it looks at is the middle of the image."""
+    """Looks at the middle of the image instead."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,11 +97,11 @@ def test_without_marks_the_reader_of_marks_has_no_evidence() -> None:
 
 
 def train_small(rate: float) -> tuple[float, dict[str, np.ndarray]]:
-    """Train a tiny network on three species; return its accuracy and localization on images that it never saw."""
+    """Train a tiny network on three species; return its accuracy and localization on held-out images."""
     inputs, masks, targets = draw(rate, classes=3, per_class=24, side=64)
     inputs = 4 * (inputs - 0.45)
     held_out = torch.arange(len(inputs)) % 3 == 0
-    shown, answers = inputs[~held_out], targets[~held_out]
+    shown, labels = inputs[~held_out], targets[~held_out]
     torch.manual_seed(0)
     layers = (nn.Conv2d(3, 16, 5, 2, 2), nn.BatchNorm2d(16), nn.ReLU())
     layers += (nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU())
@@ -110,7 +110,7 @@ def train_small(rate: float) -> tuple[float, dict[str, np.ndarray]]:
     for _ in range(25):
         for batch in torch.randperm(len(shown)).split(16):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(shown[batch]), answers[batch]).backward()
+            nn.functional.cross_entropy(model(shown[batch]), labels[batch]).backward()
             optimizer.step()
     result = class_activation_maps(model, inputs[held_out], "5", targets[held_out], "hirescam")
     accuracy = float((result.logits.argmax(1) == targets[held_out]).float().mean())
@@ -119,7 +119,7 @@ def train_small(rate: float) -> tuple[float, dict[str, np.ndarray]]:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Steps this small wait for one another on a busy machine; commands of earlier tests take all cores."""
+    """Commands of earlier tests take all cores, and so small steps are slower on many."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -127,7 +127,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_small_network_trained_with_marks_is_found_out() -> None:
+def test_localization_exposes_a_small_network_trained_with_marks() -> None:
     """The negative control is the same network, trained on the same flowers without marks."""
     (honest_accuracy, honest), (cheating_accuracy, cheating) = train_small(0.0), train_small(1.0)
     assert honest_accuracy > 0.5
@@ -139,7 +139,7 @@ def test_a_small_network_trained_with_marks_is_found_out() -> None:
 
 
 def mark_energy(run: Path) -> tuple[float, float]:
-    """Return what explain.json says of the energy inside the flower, and what the class marks hold of the maps."""
+    """Return the energy inside the flower from explain.json, and the share of the maps on the class marks."""
     from deepbloom.engine.checkpoint import read_model
 
     content = json.loads((run / "explain" / "explain.json").read_text())

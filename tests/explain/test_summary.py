@@ -1,4 +1,4 @@
-"""What is said of measures follows from the images: means, paired differences, and verdicts."""
+"""Means, paired differences and verdicts follow from the values per image."""
 
 import numpy as np
 import pytest
