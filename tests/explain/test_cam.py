@@ -338,7 +338,7 @@ def test_a_network_that_gives_no_logits_is_named() -> None:
 
 
 @pytest.mark.parametrize("name", model_names())
-def test_the_registered_target_layer_is_the_last_with_positions(name: str) -> None:
+def test_the_default_layer_is_the_last_convolutional_one(name: str) -> None:
     torch.manual_seed(0)
     model, inputs = create_model(name, 3), draw_inputs(1, 96)
     default = class_activation_maps(model, inputs, targets=1, method="layercam")
