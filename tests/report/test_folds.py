@@ -20,7 +20,9 @@ CORRECT = {0: 18, 1: 16, 2: 15}
 def make_fold(make_run):
     """Return a function that writes the run of one fold: 20 images of its own, `CORRECT` of them correct."""
 
-    def write(model="mini_resnet", fold=0, seed=0, folds=3, name=None):
+    def write(model="mini_resnet", fold=0, seed=0, folds=3, name=None, ids=None):
+        ids = ids or [f"fold{fold}/{i:02d}" for i in range(20)]
+        split = f"{ids[0]} to {ids[-1]}"
         folder = make_run(
             name or f"{model}-s{seed}-f{fold}",
             model=model,
@@ -29,14 +31,14 @@ def make_fold(make_run):
             folds=folds,
             fold=fold,
             epochs=2,
-            identity={"data.split.folds": folds, "data.split.fold": fold, "split_fingerprint": f"fold {fold}"},
+            identity={"data.split.folds": folds, "data.split.fold": fold, "split_fingerprint": split},
         )
         right = CORRECT[fold] - seed
         with open(folder / "predictions.csv", "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["image_id", "target", "prediction", "confidence", "top5"])
-            writer.writerows([f"fold{fold}/{i:02d}", i % 5, (i + (i >= right)) % 5, 0.9, ""] for i in range(20))
-        change(folder / "metrics.json", split_fingerprint=f"fold {fold}", **{"test.top1_accuracy": right / 20})
+            writer.writerows([ids[i], i % 5, (i + (i >= right)) % 5, 0.9, ""] for i in range(20))
+        change(folder / "metrics.json", split_fingerprint=split, **{"test.top1_accuracy": right / 20})
         return folder
 
     return write
@@ -108,6 +110,19 @@ def test_folds_that_test_an_image_twice_are_not_joined(make_fold, tmp_path):
     make_fold(fold=0)
     change(make_fold(fold=0, name="copy") / "metrics.json", fold=1)
     assert len(groups_of(tmp_path / "runs")) == 2
+
+
+def test_folds_of_two_sets_are_not_mixed(make_fold, tmp_path):
+    """Another seed of the split divides the same images otherwise."""
+    for fold in (0, 1):
+        make_fold(fold=fold, folds=2)
+        halves = [f"fold{half}/{i:02d}" for half in (0, 1) for i in range(10 * fold, 10 * fold + 10)]
+        make_fold(fold=fold, folds=2, name=f"other-{fold}", ids=halves)
+    groups = groups_of(tmp_path / "runs")
+    assert sorted([run.name for run in group.runs] for group in groups) == [
+        ["mini_resnet-s0-f0", "mini_resnet-s0-f1"],
+        ["other-0", "other-1"],
+    ]
 
 
 def test_overlapping_folds_with_a_repeat_are_reported(make_fold, tmp_path):

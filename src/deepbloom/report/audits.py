@@ -1,7 +1,7 @@
 """What the audits of a group's runs found."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from deepbloom.report.formatting import format_percent, shorten
 from deepbloom.report.groups import Group
@@ -12,17 +12,8 @@ MAX_NAMED = 3
 Audited = Sequence[tuple[CompleteRun, Audit]]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One audit over all runs of a group.
-
-    Attributes
-    ----------
-    name : str
-    verdict : str
-        ``passed``, ``failed``, or ``remark``: passed, but with something to know.
-    text : str
-    """
+class Finding(NamedTuple):
+    """One audit over all runs of a group: ``passed``, ``failed``, or ``remark`` if it passed with something to know."""
 
     name: str
     verdict: str

@@ -34,15 +34,13 @@ class Column:
         What the value is. That of a model is the mean over its runs for numbers, and what all runs share otherwise.
     path : str
         Where it stands in metrics.json. A run without it is damaged, unless ``required`` is false.
+    heading, meaning : str
+        Its column in the benchmark table, and how to read it; empty for the CSV files alone.
+    format : function of a value to str
     run : function of CompleteRun
-        Where it comes from otherwise; None if only models have it.
+        Where it comes from if not from metrics.json; None if only models have it.
     model : function of Model
         Where the value of a model comes from if it is not the mean.
-    heading : str
-        Its column in the benchmark table; empty for the CSV files alone.
-    meaning : str
-        How to read it.
-    format : function of a value to str
     detail : function of Model to str
         Smaller lines below the value.
     """
@@ -50,12 +48,12 @@ class Column:
     key: str
     kind: Kind = TEXT
     path: str = ""
-    required: bool = True
-    run: Callable[[CompleteRun], object] | None = None
-    model: Callable[[Model], object] | None = None
     heading: str = ""
     meaning: str = ""
     format: Callable[[Any], str] = shorten
+    required: bool = True
+    run: Callable[[CompleteRun], object] | None = None
+    model: Callable[[Model], object] | None = None
     detail: Callable[[Model], str] | None = None
 
     def of_run(self, run: CompleteRun) -> Any:
@@ -106,6 +104,7 @@ def _audit(get: Callable[[Audit], object]) -> Callable[[CompleteRun], object]:
     return lambda run: get(run.metrics.audit) if run.metrics.audit else None
 
 
+# fmt: off
 COLUMNS = (
     Column(
         "label",
@@ -116,11 +115,9 @@ COLUMNS = (
         detail=_name_in_figures,
     ),
     Column(
-        "training_type",
-        path="training_type",
-        heading="Training type",
-        meaning="From scratch: all weights start at random. Frozen: a pretrained network of which only the classifier "
-        "is trained. Partial: its last stages are trained too.",
+        "training_type", TEXT, "training_type", "Training type",
+        "From scratch: all weights start at random. Frozen: a pretrained network of which only the classifier is "
+        "trained. Partial: its last stages are trained too.",
     ),
     Column(
         "top1_accuracy",
@@ -128,11 +125,11 @@ COLUMNS = (
         run=lambda run: run.metrics.top1_accuracy,
         model=lambda model: model.accuracy,
         heading="Test accuracy",
-        meaning="Share of correct test images, mean over runs, with its 95 % interval below. Over images: how far "
-        "other test images would move it (Wilson), for a single run or for runs that are equally accurate. Over seeds: "
-        "how far other seeds would move the mean on these images (Student's t). Over folds: how far other images would "
-        "move the mean (Student's t, widened because folds share training images: Nadeau and Bengio 2003). These "
-        "intervals answer different questions, so do not compare their widths.",
+        meaning="Share of test images that are classified correctly, mean over runs, with its 95 % interval below. "
+        "Over images: how far other test images would move it (Wilson), for a single run or for runs that are equally "
+        "accurate. Over seeds: how far other seeds would move the mean on these images (Student's t). Over folds: how "
+        "far other images would move the mean (Student's t, widened because folds share training images: Nadeau and "
+        "Bengio 2003). These intervals answer different questions, so do not compare their widths.",
         format=format_percent,
         detail=_interval,
     ),
@@ -140,95 +137,44 @@ COLUMNS = (
     Column("top1_accuracy_high", FRACTION, run=lambda run: _wilson(run, 1), model=lambda model: model.interval[1]),
     Column("interval_over", run=lambda run: "images", model=lambda model: model.interval_kind),
     Column("top1_accuracy_std", model=lambda model: model.spread),
+    Column("params_total", COUNT, "params.total", "Parameters", "Size of the network.", format_count),
     Column(
-        "params_total",
-        COUNT,
-        "params.total",
-        heading="Parameters",
-        meaning="Size of the network.",
-        format=format_count,
+        "params_trainable", COUNT, "params.trainable", "Trainable",
+        "Parameters that are trained; the others are frozen.", format_count,
     ),
     Column(
-        "params_trainable",
-        COUNT,
-        "params.trainable",
-        heading="Trainable",
-        meaning="Parameters that are trained; the others are frozen.",
-        format=format_count,
+        "macs", COUNT, "macs", "MACs",
+        "Multiply-accumulate operations to classify one image.", format_count, required=False,
     ),
     Column(
-        "macs",
-        COUNT,
-        "macs",
-        required=False,
-        heading="MACs",
-        meaning="Multiply-accumulate operations to classify one image.",
-        format=format_count,
+        "train_seconds", NUMBER, "train_seconds", "Training time",
+        "Mean over runs. Comparable on equal machines only.", format_seconds,
     ),
     Column(
-        "train_seconds",
-        NUMBER,
-        "train_seconds",
-        heading="Training time",
-        meaning="Mean over runs. Comparable on equal machines only.",
-        format=format_seconds,
+        "images_per_second", NUMBER, "images_per_second", "Images/s",
+        "Training images per second.", format_rate, required=False,
     ),
     Column(
-        "images_per_second",
-        NUMBER,
-        "images_per_second",
-        required=False,
-        heading="Images/s",
-        meaning="Training images per second.",
-        format=format_rate,
+        "latency_ms", NUMBER, "latency_ms", "Latency",
+        "Median time to classify a single image, measured after training on the same machine and threads. Comparable "
+        "on equal machines only.", format_milliseconds, required=False,
+    ),
+    Column("size_bytes", COUNT, "size_bytes", "Size", "Size of the weights file.", format_bytes, required=False),
+    Column(
+        "peak_memory_bytes", COUNT, "peak_memory_bytes", "Peak memory",
+        "Highest memory use of the run.", format_bytes, required=False,
     ),
     Column(
-        "latency_ms",
-        NUMBER,
-        "latency_ms",
-        required=False,
-        heading="Latency",
-        meaning="Median time to classify a single image, measured after training on the same machine and threads. "
-        "Comparable on equal machines only.",
-        format=format_milliseconds,
-    ),
-    Column(
-        "size_bytes",
-        COUNT,
-        "size_bytes",
-        required=False,
-        heading="Size",
-        meaning="Size of the weights file.",
-        format=format_bytes,
-    ),
-    Column(
-        "peak_memory_bytes",
-        COUNT,
-        "peak_memory_bytes",
-        required=False,
-        heading="Peak memory",
-        meaning="Highest memory use of the run.",
-        format=format_bytes,
-    ),
-    Column(
-        "epochs",
-        POSITIVE,
-        "epochs",
-        heading="Epochs",
-        meaning="Passes over the training images; more of them are an advantage. Below, the epoch with the highest "
-        "validation accuracy, whose weights were tested. If it is the last, longer training may help.",
-        format=lambda epochs: f"{epochs:.0f}",
+        "epochs", POSITIVE, "epochs", "Epochs",
+        "Passes over the training images; more of them are an advantage. Below, the epoch with the highest validation "
+        "accuracy, whose weights were tested. If it is the last, longer training may help.", "{:.0f}".format,
         detail=_best_epochs,
     ),
     Column("best_epoch", POSITIVE, "best_epoch"),
     Column(
-        "macro_f1",
-        FRACTION,
-        "test.macro_f1",
-        heading="Macro F1",
-        meaning="Mean F1 score over classes, in which every class counts the same. A value far below the accuracy "
-        "means that rare classes do badly.",
-        format=format_percent,
+        "macro_f1", FRACTION, "test.macro_f1", "Macro F1",
+        "Mean F1 score over classes, in which every class counts the same. A value far below the accuracy means that "
+        "rare classes do badly.", format_percent,
     ),
     Column("top5_accuracy", FRACTION, "test.top5_accuracy"),
     Column("loss", NUMBER, "test.loss"),
@@ -272,14 +218,11 @@ COLUMNS = (
     Column("near_duplicates_test", COUNT, run=_audit(lambda audit: audit.near_test)),
     Column("top1_accuracy_without_near_duplicates", FRACTION, run=_audit(lambda audit: audit.accuracy_without)),
     Column(
-        "description",
-        path="description",
-        required=False,
-        heading="Description",
-        meaning="What the network is.",
-        format=lambda text: shorten(text, 160),
+        "description", TEXT, "description", "Description",
+        "What the network is.", lambda text: shorten(text, 160), required=False,
     ),
 )
+# fmt: on
 
 
 def fields(columns: Sequence[Column]) -> dict[str, Field]:

@@ -1,26 +1,14 @@
 """Classes and images that are hard for all models, and what they are confused with."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from deepbloom.report.groups import Group
 
 
-@dataclass(frozen=True)
-class HardClass:
-    """A class with low recall.
-
-    Attributes
-    ----------
-    name : str
-    images : int
-        Test images of it.
-    mean_recall, best_recall : float in [0, 1]
-        Share of correct predictions: mean over models, and of the best model.
-    confused_with : str
-        The most common wrong prediction; empty if there is none.
-    """
+class HardClass(NamedTuple):
+    """A class with low recall: mean over models, and of the best; ``confused_with`` may be empty."""
 
     name: str
     images: int
@@ -29,20 +17,8 @@ class HardClass:
     confused_with: str
 
 
-@dataclass(frozen=True)
-class HardImage:
-    """An image with wrong predictions.
-
-    Attributes
-    ----------
-    image_id, class_name : str
-    wrong_runs, runs : int
-        Runs with a wrong prediction, of how many.
-    confused_with : str
-        The most common wrong prediction.
-    mean_confidence : float in [0, 1]
-        Of the wrong predictions.
-    """
+class HardImage(NamedTuple):
+    """An image with wrong predictions, the most common of them, and their mean confidence."""
 
     image_id: str
     class_name: str

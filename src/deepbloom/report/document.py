@@ -18,10 +18,8 @@ class Illustration:
         What it shows, for those who cannot see it.
     caption : str
         How to read it.
-    title : str
-        If given, the figure can be folded under it.
-    is_open : bool
-        Whether it is unfolded at first.
+    title, is_open : str, bool
+        If there is a title, the figure can be folded under it; whether it is unfolded at first.
     """
 
     path: Path
@@ -64,8 +62,6 @@ class PageTable:
 
     Attributes
     ----------
-    headings : sequence of str
-    rows : sequence of rows of cells
     caption : str
         How to read it.
     words : set of int
@@ -74,10 +70,8 @@ class PageTable:
         CSS class.
     shown : int or None
         Rows that are visible at once; the rest can be unfolded.
-    title : str
-        If given, the table can be folded under it.
-    is_open : bool
-        Whether it is unfolded at first.
+    title, is_open : str, bool
+        If there is a title, the table can be folded under it; whether it is unfolded at first.
     """
 
     headings: Sequence[str]
@@ -100,19 +94,12 @@ class Section:
 
     Attributes
     ----------
-    heading : str
-    paragraphs : sequence of str
-    tables : sequence of PageTable
     notes : sequence of str
-        What a reader must know before using the tables.
+        What to know before using the tables.
     items : sequence of pairs of str
-        Terms and values of a list that belongs to the last note.
-    figures : sequence of Illustration
-    meanings : sequence of pairs of str
-        Terms and their meanings, under "How to read this" if ``is_help``.
-    details : sequence of str
-        Paragraphs after the meanings.
-    sections : sequence of Section
+        Terms and values, as a list under the last note.
+    meanings, details : sequence of pairs of str, sequence of str
+        Terms and their meanings, then paragraphs; under "How to read this" if ``is_help``.
     look : str
         ``finding`` for paragraphs that state one, ``pair`` for small figures side by side.
     """

@@ -53,7 +53,7 @@ class Model:
 
     @cached_property
     def predictions(self) -> tuple[Predictions, ...]:
-        """The predictions of each seed; those of its folds are joined, so that each image is in them once."""
+        """The predictions of each seed, with those of its folds joined: each image is in them once."""
         by_seed: dict[int, list[Predictions]] = {}
         for run in self.runs:
             by_seed.setdefault(run.metrics.seed, []).append(run.predictions)
@@ -139,16 +139,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same test images.
+    """Two models on the same test images, the more accurate one first.
 
-    Attributes
-    ----------
-    first, second : Model
-        The more accurate one first.
-    difference : Difference
-        First minus second, with its own 95 % interval and p value.
-    adjusted_p : float
-        The p value after Holm's correction for all comparisons of the group.
+    ``difference`` is first minus second, with its own 95 % interval and p value; ``adjusted_p`` is that p value after
+    Holm's correction for all comparisons of the group.
     """
 
     first: Model
@@ -158,7 +152,7 @@ class Comparison:
 
     @property
     def is_tie(self) -> bool:
-        """Whether chance explains the difference."""
+        """Whether chance alone could explain the difference."""
         return self.adjusted_p >= SIGNIFICANCE
 
     @property
@@ -169,15 +163,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Group:
-    """Models that may be ranked together, the most accurate first.
+    """Models that may be ranked together, the most accurate first, and the comparisons of the first `MAX_COMPARED`.
 
-    Attributes
-    ----------
-    models : tuple of Model
-    comparisons : tuple of Comparison
-        Every two of the first `MAX_COMPARED` models.
-    repeats : tuple of CompleteRun
-        Runs left out because another one has the same identity, seed and fold.
+    ``repeats`` are left out, because another run has the same identity, seed and fold.
     """
 
     models: tuple[Model, ...]
@@ -221,12 +209,22 @@ class Group:
         return f"{data}, only {tested} of {self.folds} {kind} folds, {self.num_images} test images"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Unit:
     """A single run, or the folds of one seed that test different images; and repeats that are left out."""
 
-    runs: tuple[CompleteRun, ...]
-    repeats: tuple[CompleteRun, ...]
+    runs: list[CompleteRun]
+    repeats: list[CompleteRun]
+
+    def repeats_one(self, run: CompleteRun) -> bool:
+        return any(_tested_on(other) == _tested_on(run) for other in self.runs)
+
+    def takes(self, run: CompleteRun) -> bool:
+        tested = set(run.predictions.image_ids)
+        folds = {other.metrics.fold for other in self.runs}
+        return run.metrics.fold not in folds and all(
+            tested.isdisjoint(other.predictions.image_ids) for other in self.runs
+        )
 
 
 def make_groups(runs: Sequence[CompleteRun]) -> list[Group]:
@@ -256,23 +254,22 @@ def _difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Differen
 def _make_units(runs: Sequence[CompleteRun]) -> list[_Unit]:
     """Join the folds of each seed of each model, ordered by seed.
 
-    The folds of a unit have different split fingerprints. They belong to one set if no image is tested twice;
-    otherwise each stands alone.
+    The folds of a set have different split fingerprints; they belong together if they test different images.
     """
-    sets: dict[tuple[Any, ...], dict[int, list[CompleteRun]]] = {}
+    sets: dict[tuple[Any, ...], list[_Unit]] = {}
     for run in sorted(runs, key=lambda run: run.name):
         split = None if run.metrics.folds else _tested_on(run)
-        key = (_data(run), split, _identity(run), run.metrics.seed)
-        sets.setdefault(key, {}).setdefault(run.metrics.fold, []).append(run)
-    units = []
-    for folds in sets.values():
-        same = [_Unit((first,), tuple(repeats)) for _, (first, *repeats) in sorted(folds.items())]
-        tested = [image_id for unit in same for image_id in unit.runs[0].predictions.image_ids]
-        if len(set(tested)) == len(tested):
-            repeats = tuple(run for unit in same for run in unit.repeats)
-            same = [_Unit(tuple(unit.runs[0] for unit in same), repeats)]
-        units += same
-    return sorted(units, key=lambda unit: unit.runs[0].metrics.seed)
+        units = sets.setdefault((_data(run), split, _identity(run), run.metrics.seed), [])
+        if same := [unit for unit in units if unit.repeats_one(run)]:
+            same[0].repeats.append(run)
+        elif free := [unit for unit in units if unit.takes(run)]:
+            free[0].runs.append(run)
+        else:
+            units.append(_Unit([run], []))
+    found = [unit for units in sets.values() for unit in units]
+    for unit in found:
+        unit.runs.sort(key=lambda run: run.metrics.fold)
+    return sorted(found, key=lambda unit: unit.runs[0].metrics.seed)
 
 
 def _join_folds(parts: Sequence[Predictions]) -> Predictions:

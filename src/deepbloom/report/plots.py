@@ -3,9 +3,8 @@
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -38,21 +37,8 @@ SECOND_TICKS = (
 )
 
 
-@dataclass(frozen=True)
-class Cost:
-    """A cost of models, for `plot_pareto`.
-
-    Attributes
-    ----------
-    name, unit : str
-        ``MACs``, ``multiply-accumulate operations per image``.
-    values : sequence of float or None
-        One per model; models without a positive value are not drawn.
-    ticks : sequence of float
-        Values that the axis may show.
-    write : function of float to str
-        Formats a tick.
-    """
+class Cost(NamedTuple):
+    """A cost of models for `plot_pareto`: one value per model (None is not drawn), and the ticks that may be shown."""
 
     name: str
     unit: str
@@ -215,7 +201,7 @@ def plot_reliability(
             axis.set_visible(False)
         figure.supxlabel("confidence", fontsize=10)
         figure.supylabel("accuracy", fontsize=10)
-        figure.suptitle("Calibration (below the diagonal: overconfident; larger dots: more predictions)", fontsize=11)
+        figure.suptitle("Calibration", fontsize=11)
 
 
 def _draw_band(axis: Axes, histories: Sequence[History], name: str, index: int, label: str) -> None:

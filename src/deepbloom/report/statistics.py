@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
+CONFIDENCE = 0.95
+"""Of every interval."""
 FloatArray = NDArray[np.float64]
 SMALLEST_P = 1e-12
 """Lower limit of p values that are found by a search."""
@@ -30,7 +32,7 @@ class Difference:
     p_value: float
 
 
-def wilson_interval(successes: ArrayLike, total: ArrayLike, confidence: float = 0.95) -> tuple[FloatArray, FloatArray]:
+def wilson_interval(successes: ArrayLike, total: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Return the interval of a proportion (Wilson 1927), which also holds near 0 and 1.
 
     (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n).
@@ -38,7 +40,6 @@ def wilson_interval(successes: ArrayLike, total: ArrayLike, confidence: float = 
     Parameters
     ----------
     successes, total : array of float, broadcast; ``total`` at least 1
-    confidence : float in (0, 1)
 
     Returns
     -------
@@ -46,14 +47,14 @@ def wilson_interval(successes: ArrayLike, total: ArrayLike, confidence: float = 
     """
     n = np.asarray(total, dtype=np.float64)
     p = np.asarray(successes, dtype=np.float64) / n
-    z = stats.norm.ppf(0.5 + confidence / 2)
+    z = stats.norm.ppf(0.5 + CONFIDENCE / 2)
     center = p + z**2 / (2 * n)
     half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     scale = 1 + z**2 / n
     return np.clip((center - half) / scale, 0, 1), np.clip((center + half) / scale, 0, 1)
 
 
-def seed_interval(accuracies: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+def seed_interval(accuracies: ArrayLike) -> tuple[float, float]:
     """Return the interval of the mean accuracy over seeds by Student's t: mean ± t √(s²/S), clipped to [0, 1].
 
     Parameters
@@ -61,10 +62,10 @@ def seed_interval(accuracies: ArrayLike, confidence: float = 0.95) -> tuple[floa
     accuracies : array of float in [0, 1], shape (S,), S at least 2
         One per seed, all on the same test images. The interval does not cover a change of test images.
     """
-    return _t_interval(accuracies, 0.0, confidence)
+    return _t_interval(accuracies, 0.0)
 
 
-def fold_interval(accuracies: ArrayLike, folds: int, confidence: float = 0.95) -> tuple[float, float]:
+def fold_interval(accuracies: ArrayLike, folds: int) -> tuple[float, float]:
     """Return the interval of the mean accuracy over folds, clipped to [0, 1].
 
     The corrected t of Nadeau and Bengio (2003, https://doi.org/10.1023/A:1024068626366):
@@ -78,21 +79,19 @@ def fold_interval(accuracies: ArrayLike, folds: int, confidence: float = 0.95) -
     folds : int
         The number of folds: n_test/n_train = 1 / (folds - 1).
     """
-    return _t_interval(accuracies, 1 / (folds - 1), confidence)
+    return _t_interval(accuracies, 1 / (folds - 1))
 
 
-def _t_interval(accuracies: ArrayLike, test_to_train: float, confidence: float) -> tuple[float, float]:
+def _t_interval(accuracies: ArrayLike, test_to_train: float) -> tuple[float, float]:
     values = np.asarray(accuracies, dtype=np.float64)
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"An interval of the mean needs at least 2 accuracies, got shape {values.shape}.")
     scale = np.sqrt(values.var(ddof=1) * (1 / len(values) + test_to_train))
-    half = stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * scale
+    half = stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * scale
     return float(max(0.0, values.mean() - half)), float(min(1.0, values.mean() + half))
 
 
-def bootstrap_mean(
-    values: ArrayLike, num_samples: int = 10_000, seed: int = 0, confidence: float = 0.95
-) -> tuple[float, float]:
+def bootstrap_mean(values: ArrayLike, num_samples: int = 10_000, seed: int = 0) -> tuple[float, float]:
     """Return the bootstrap percentile interval of a mean; for one image, its value twice.
 
     Parameters
@@ -105,7 +104,7 @@ def bootstrap_mean(
         raise ValueError(f"A mean needs values of shape (N,), N at least 1, got {values.shape}.")
     rng = np.random.default_rng(seed)
     means = [values[rng.integers(len(values), size=(100, len(values)))].mean(axis=1) for _ in range(num_samples // 100)]
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(low), float(high)
 
@@ -127,7 +126,7 @@ def mcnemar_exact(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def paired_bootstrap(
-    first: ArrayLike, second: ArrayLike, num_samples: int = 10_000, seed: int = 0, confidence: float = 0.95
+    first: ArrayLike, second: ArrayLike, num_samples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
     """Return the bootstrap percentile interval of the accuracy difference over test images.
 
@@ -142,7 +141,7 @@ def paired_bootstrap(
     gain, loss = (first & ~second).sum() / count, (second & ~first).sum() / count
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(count, [gain, loss, max(0.0, 1 - gain - loss)], size=num_samples)
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile((draws[:, 0] - draws[:, 1]) / count, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -159,7 +158,7 @@ def compare_runs(first: ArrayLike, second: ArrayLike) -> Difference:
     return Difference(float(first.mean() - second.mean()), low, high, mcnemar_exact(first, second))
 
 
-def compare_seeds(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -> Difference:
+def compare_seeds(first: ArrayLike, second: ArrayLike) -> Difference:
     """Compare two models trained with several seeds; both images and seeds are samples.
 
     Correctness is a two-way table of seeds and images. The variance of the difference of the two grand means is
@@ -199,10 +198,10 @@ def compare_seeds(first: ArrayLike, second: ArrayLike, confidence: float = 0.95)
     if variance == 0:
         return Difference(estimate, estimate, estimate, float(estimate == 0))
     if min(map(len, tables)) == 1:
-        return _keep_parts_apart(estimate, (v_images, v_seeds), (count - 1, seed_freedom), confidence)
+        return _keep_parts_apart(estimate, (v_images, v_seeds), (count - 1, seed_freedom))
     freedom = variance**2 / (v_images**2 / (count - 1) + v_seeds**2 / seed_freedom)
     freedom = float(np.clip(freedom, seed_freedom, count - 1))
-    half = float(stats.t.ppf(0.5 + confidence / 2, freedom) * np.sqrt(variance))
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom) * np.sqrt(variance))
     p_value = float(2 * stats.t.sf(abs(estimate) / np.sqrt(variance), freedom))
     return Difference(estimate, max(-1.0, estimate - half), min(1.0, estimate + half), p_value)
 
@@ -239,15 +238,13 @@ def pareto_front(costs: ArrayLike, scores: ArrayLike) -> NDArray[np.bool_]:
     return np.logical_not((no_worse & better).any(axis=1))
 
 
-def _keep_parts_apart(
-    estimate: float, variances: Sequence[float], freedoms: Sequence[int], confidence: float
-) -> Difference:
+def _keep_parts_apart(estimate: float, variances: Sequence[float], freedoms: Sequence[int]) -> Difference:
     """Return a difference whose parts of variance have their own degrees of freedom: half width² = Σ t(freedom)² V."""
 
     def half_width(tail: float) -> float:
         return float(np.sqrt((stats.t.ppf(tail, freedoms) ** 2 * variances).sum()))
 
-    half = half_width((1 - confidence) / 2)
+    half = half_width((1 - CONFIDENCE) / 2)
     if estimate == 0:
         p_value = 1.0
     elif half_width(SMALLEST_P / 2) <= abs(estimate):

@@ -12,14 +12,10 @@ class Audit:
 
     Attributes
     ----------
-    frozen : int
-        Frozen weights and buffers.
-    changed : tuple of str
-        Frozen ones that changed.
-    declared, in_optimizer : int
-        Parameters declared as trainable, and parameters in the optimizer.
-    stray : tuple of str
-        Parameters that are in only one of these two.
+    frozen, changed : int, tuple of str
+        Number of frozen weights and buffers, and those of them that changed.
+    declared, in_optimizer, stray : int, int, tuple of str
+        Parameters declared as trainable, parameters in the optimizer, and those that are in only one of these two.
     in_two_splits, near_test, near_val : int
         Images in two splits; test images with a near-duplicate in train or validation, validation images with one in
         train.
@@ -27,11 +23,9 @@ class Audit:
         Such images.
     accuracy_without : float or None
         Test accuracy without the test images that have a near-duplicate.
-    times_tested : int
-    reads : tuple of int
-        How often the least and the most read test image was read; empty if the run does not say.
-    read_early : bool
-        Whether a test image was read before the test.
+    times_tested, reads, read_early : int, tuple of int, bool
+        Starts of the test; how often the least and the most read test image was read (empty if unknown); whether a
+        test image was read before the test.
     """
 
     frozen: int

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +19,12 @@ from deepbloom.runs.parsing import Fields, Kind, load_json, read_columns, to_num
 RUN_FILES = (run_dir.CONFIG, run_dir.METRICS, run_dir.HISTORY, run_dir.LAST, run_dir.FAILED)
 HISTORY_COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 History = list[dict[str, float]]
-VARYING = frozenset({"seed", "split_fingerprint", "data.split.fold", "data.split.val_fold", "fold"})
+VARYING = frozenset({"seed", "split_fingerprint", "data.split.fold"})
 """Keys of a run's identity in which seeds and folds of one model differ."""
 
 
-@dataclass(frozen=True)
-class Field:
-    """A value to read from metrics.json.
-
-    Attributes
-    ----------
-    path : str
-        Its dotted name: ``test.macro_f1``.
-    kind : Kind
-    required : bool
-        Whether a run without it is damaged; otherwise the value is None.
-    """
+class Field(NamedTuple):
+    """A value of metrics.json by its dotted name; a run is damaged if it lacks a required one."""
 
     path: str
     kind: Kind
