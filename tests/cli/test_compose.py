@@ -187,6 +187,7 @@ def test_values_of_a_recipe_are_never_parsed(root: str) -> None:
         ("mini_resnet", {"train": {"epochs": "3"}}, r"train\.epochs='3' must be of type int"),
         ("mini_resnet", {"train": {"epochs": 0}}, r"train\.epochs=0"),
         ("mini_resnet", {"train": 3}, "is not a group"),
+        ("mini_resnet", {"model": "scratch_cnn"}, "names the model already"),
         ("mini_resnet", {"data.num_classes": 3, "data": "flowers102"}, r"Nothing reads data\.num_classes"),
     ],
 )

@@ -202,7 +202,7 @@ def test_one_more_method_is_one_function(
     assert (tmp_path / "00_comparison.png").exists()
 
     assert "loudest" in read_methods("all")
-    assert "|loudest\n" in deepbloom("gradcam", "--help")[1]
+    assert " loudest\n" in deepbloom("gradcam", "--help")[1]
     assert "Choices: " in (message := deepbloom("gradcam", f"ckpt={trained_run}", f"image={image}", "method=no")[2])
     assert "loudest" in message
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deepbloom.config.commands import COMMANDS
-from deepbloom.config.groups import conf_dir, defaults_list, groups_of
+from deepbloom.config.groups import conf_dir, group_defaults, groups_of
 from deepbloom.config.schema import (
     check_read,
     expand_home,
@@ -57,7 +57,9 @@ def recipe(name: str, /, **overrides: object) -> RunConfig:
         A key, a name or a value is wrong, or nothing reads the key in this combination.
     """
     groups, known, values = groups_of(RunConfig), {key.name for key in keys(RunConfig)}, flatten(overrides)
-    chosen = {"model": name} | {key: values.pop(key) for key in list(values) if key in groups}
+    chosen = {key: values.pop(key) for key in list(values) if key in groups}
+    if chosen.setdefault("model", name) != name:
+        raise ConfigError(f"recipe({name!r}) names the model already: leave out model={chosen['model']!r}.")
     for group, choice in chosen.items():
         if choice not in groups[group]:
             raise ConfigError(unknown(group, choice, groups[group]))
@@ -106,10 +108,11 @@ def typed(command: str, composed: DictConfig, overrides: Sequence[Override]) -> 
 
 def _typed(command: str, composed: DictConfig, values: dict[str, object], given: Iterable[str] = ()) -> Any:
     schema = COMMANDS[command].settings
+    paths = text_keys(schema, "path")
     with _readable_errors():
         content = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     for key, value in flatten(content).items():
-        if key in text_keys(schema, "path"):
+        if key in paths:
             update_nested(content, key, expand_home(value))
     for key, value in values.items():
         update_nested(content, key, value)
@@ -124,7 +127,8 @@ def _initialized(command: str) -> Iterator[None]:
     schema, store = COMMANDS[command].settings, ConfigStore.instance()
     store.store(name=f"{command}_schema", node=schema)
     if not (conf_dir() / f"{command}.yaml").exists():
-        store.store(name=command, node={"defaults": [f"{command}_schema", *defaults_list(schema), "_self_"]})
+        groups = [{group: name} for group, name in group_defaults(schema).items()]
+        store.store(name=command, node={"defaults": [f"{command}_schema", *groups, "_self_"]})
     with initialize_config_dir(str(conf_dir().absolute()), job_name=command, version_base="1.3"):
         OmegaConf.clear_resolver("oc.env")  # values from the environment must not end up in a run's files
         yield

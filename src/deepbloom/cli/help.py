@@ -3,12 +3,12 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from functools import lru_cache
 
 from deepbloom.config.commands import COMMANDS, load
-from deepbloom.config.groups import choices, groups_of
+from deepbloom.config.groups import choices, group_defaults, groups_of
 from deepbloom.config.schema import Key, keys
 
 WIDTH = 100
@@ -18,7 +18,6 @@ def overview() -> str:
     """Return the text of ``deepbloom --help``."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {row.summary}" for name, row in COMMANDS.items()]
-    names = [f"  {group:<10}  {', '.join(names)}" for group, names in choices().items()]
     return "\n".join(
         [
             "deepbloom COMMAND [key=value ...]",
@@ -29,7 +28,7 @@ def overview() -> str:
             *lines,
             "",
             "Names to choose from, e.g. model=mini_resnet:",
-            *names,
+            *_listing(choices()),
             "",
             "Start here:",
             "  deepbloom train model=mini_resnet train.epochs=5",
@@ -44,7 +43,9 @@ def command(name: str) -> str:
     lines = [f"deepbloom {name}{' [-m]' * row.multirun} [key=value ...]", "", row.summary, "", "Examples:"]
     lines += [f"  {example}" for example in row.examples]
     names = groups_of(row.settings) | {key: list(load(place)) for key, place in row.names.items()}
-    lines += ["", "Names to choose from:"] * bool(names) + [f"  {key}={'|'.join(names[key])}" for key in names]
+    note = "; a model may have other defaults" if "model" in names else ""
+    lines += ["", f"Names to choose from, as KEY=NAME{note}:"] * bool(names)
+    lines += _listing(names, group_defaults(row.settings))
     listed = list(_listed_keys(row.settings))
     lines += ["", "Keys (default):"] * bool(listed)
     for key in listed:
@@ -53,6 +54,18 @@ def command(name: str) -> str:
         lines += textwrap.wrap(text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
     multirun = " -m runs every combination of values that are separated by commas." * row.multirun
     return "\n".join([*lines, "", f"--cfg job shows the settings without running.{multirun}"])
+
+
+def _listing(names: Mapping[str, Sequence[str]], defaults: Mapping[str, str | None] | None = None) -> list[str]:
+    """Return wrapped lines with the names of each key; the one that a command starts from is marked."""
+    lines = []
+    for key, known in names.items():
+        default = (defaults or {}).get(key)
+        text = ", ".join(f"{name} (default)" if name == default else name for name in known)
+        lines += textwrap.wrap(
+            text, WIDTH, initial_indent=f"  {key:<10}  ", subsequent_indent=" " * 14, break_on_hyphens=False
+        )
+    return lines
 
 
 def _listed_keys(schema: type) -> Iterator[Key]:

@@ -29,12 +29,9 @@ def groups_of(schema: type) -> dict[str, list[str]]:
     return {group: found[group] for group in found if group in names}
 
 
-def defaults_list(schema: type) -> list[dict[str, str | None]]:
-    """Return Hydra's defaults list for a command other than ``train``.
-
-    A group of settings starts from the same file as in ``conf/train.yaml``, a dict of changes from none.
-    """
+def group_defaults(schema: type) -> dict[str, str | None]:
+    """Return the file that each group starts from: that of ``conf/train.yaml``, none for a dict of changes."""
     train = yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))["defaults"]
-    of_train = {group: name for entry in train if isinstance(entry, dict) for group, name in entry.items()}
+    defaults = {group: name for entry in train if isinstance(entry, dict) for group, name in entry.items()}
     kinds = get_type_hints(schema)
-    return [{group: of_train[group] if is_dataclass(kinds[group]) else None} for group in groups_of(schema)]
+    return {group: defaults[group] if is_dataclass(kinds.get(group)) else None for group in groups_of(schema)}

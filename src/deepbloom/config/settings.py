@@ -37,8 +37,8 @@ class SplitConfig:
     """How images are divided into train, validation and test."""
 
     kind: str = "auto"
-    """``stratified``: all images merged and split by class. ``official``: the parts that the data comes with.
-    ``auto``: the ready-made parts of a folder of one's own that has train and test; otherwise stratified."""
+    """``stratified``: all images merged and split by class. ``official``: the predefined split of the data.
+    ``auto``: the predefined split of an image folder that has train and test; otherwise stratified."""
     test_fraction: float = setting(
         0.2,
         only=(
@@ -46,16 +46,16 @@ class SplitConfig:
             lambda split: not split.folds and split.kind != "official",
         ),
     )
-    """Share of every class that is tested, in (0, 1)."""
+    """Share of each class in the test split, in (0, 1)."""
     val_fraction: float = 0.1
-    """Share of the rest that chooses the best epoch, in (0, 1)."""
+    """Share of the remaining images in the validation split, which chooses the best epoch, in (0, 1)."""
     seed: int = 42
-    """Which images go where; independent of the training seed."""
+    """Seed of the split; independent of the training seed."""
     folds: int = 0
-    """Parts of equal size that are tested in turn, at least 2, instead of ``test_fraction``; 0 makes a single split.
+    """Number of cross-validation folds, at least 2, instead of ``test_fraction``; 0 makes a single split.
     ``data.split.folds=5 data.split.fold=0,1,2,3,4`` with -m tests every image exactly once."""
     fold: int = setting(0, only=("data.split.folds=K", lambda split: split.folds > 0))
-    """Which of the ``folds`` is tested, from 0."""
+    """The fold that is the test split, from 0."""
 
     def __post_init__(self) -> None:
         check_choice("data.split.kind", self.kind, SPLIT_KINDS)
@@ -64,7 +64,7 @@ class SplitConfig:
         if self.folds < 0 or self.folds == 1:
             raise ConfigError(f"data.split.folds={self.folds} is out of range: give at least 2, or 0 for one split.")
         if self.folds and self.kind == "official":
-            raise ConfigError("data.split.folds divides the images anew: add data.split.kind=stratified.")
+            raise ConfigError("data.split.folds replaces the predefined split: add data.split.kind=stratified.")
         check_range("data.split.fold", self.fold, 0, max(0, self.folds - 1))
 
 
@@ -74,26 +74,26 @@ FILES = ("data=imagefolder or data=flowers102", lambda data: data.name != "synth
 
 @dataclass
 class DataConfig:
-    """Where the images come from."""
+    """The source of the images, and their split."""
 
     name: str
     """``flowers102``, ``imagefolder`` or ``synthetic``."""
     root: str | None = setting(None, path=True, only=FILES)
     """Folder of the images. None: a per-user cache folder (flowers102); required for imagefolder."""
     allow_missing: bool = setting(False, only=FILES)
-    """Go on without absent or unreadable images and say which were left out, instead of stopping."""
+    """Leave out missing or unreadable images and name them, instead of stopping."""
     num_classes: int = setting(10, only=SYNTHETIC)
-    """Species drawn, 2 to 102 (synthetic)."""
+    """Number of species, 2 to 102 (synthetic)."""
     images_per_class: int = setting(100, only=SYNTHETIC)
-    """Images drawn per species (synthetic)."""
+    """Number of images per species (synthetic)."""
     imbalance: float = setting(1.0, only=SYNTHETIC)
-    """Images of the largest class over those of the smallest, at least 1 (synthetic). Flowers102 has 6.5."""
+    """Size of the largest class over that of the smallest, at least 1 (synthetic). Flowers102 has 6.5."""
     shortcut_rate: float = setting(0.0, only=SYNTHETIC)
-    """Share of training-like images whose background carries a mark that betrays the class, in [0, 1] (synthetic)."""
+    """Share of images whose background has a mark that reveals the class, in [0, 1] (synthetic)."""
     seed: int = setting(0, only=SYNTHETIC)
-    """Which images are drawn; the species are always the same (synthetic)."""
+    """Seed of the images; the species are always the same (synthetic)."""
     pixel_cache: str = setting("auto", path=True)
-    """``auto``: decode once into the per-user cache folder; ``off``: decode in every epoch; else the folder to use."""
+    """``auto``: decode once into the per-user cache folder; ``off``: decode in every epoch; or the cache folder."""
     split: SplitConfig = field(default_factory=SplitConfig)
 
     def __post_init__(self) -> None:
@@ -183,7 +183,7 @@ class TrainConfig:
     """The training loop."""
 
     epochs: int = 20
-    """Passes over the training part."""
+    """Passes over the training split."""
     batch_size: int = 32
     """Images per optimizer step."""
     label_smoothing: float = 0.1
@@ -199,9 +199,9 @@ class TrainConfig:
     num_threads: int = 0
     """Threads of CPU arithmetic; 0 takes one per available core. The last bits of results depend on it."""
     resume: str = "auto"
-    """``auto`` goes on where the same run stopped; ``never`` starts anew."""
+    """``auto`` resumes an interrupted run with the same settings; ``never`` starts a new run."""
     checkpoint_seconds: float = 60.0
-    """Least time between two saves of the state to go on from."""
+    """Shortest time between two checkpoints, in seconds."""
     compile: bool = False
     """Compile the network (``torch.compile``; CUDA graphs on a GPU). Needs a C++ compiler; dropout differs then."""
     feature_cache: str = "auto"
@@ -227,18 +227,18 @@ class TrainConfig:
 
 @dataclass
 class LoggerConfig:
-    """Where results are sent besides the run directory."""
+    """Where results go besides the run directory."""
 
     name: str
     """``none``, ``tensorboard`` (into the run directory) or ``mlflow``."""
     tracking_uri: str | None = setting(None, text=True, only=("logger=mlflow", lambda logger: logger.name == "mlflow"))
-    """Server or database (mlflow). None: what ``MLFLOW_TRACKING_URI`` says, else ``mlflow/runs.db`` beside the run."""
+    """Server or database (mlflow). None: ``MLFLOW_TRACKING_URI`` if set, else ``mlflow/runs.db`` beside the run."""
 
     def __post_init__(self) -> None:
         check_choice("logger", self.name, LOGGERS)
         if re.search("://[^/]*@", self.tracking_uri or ""):
             raise ConfigError(
-                "logger.tracking_uri holds a user or password, which a run's config.yaml would show. Leave it out, "
+                "logger.tracking_uri contains a user or password, which a run's config.yaml would show. Leave it out, "
                 "and set the environment variable MLFLOW_TRACKING_URI instead."
             )
 
@@ -248,9 +248,9 @@ class RunConfig:
     """Settings of one training run."""
 
     seed: int = 0
-    """Initial weights, order of images, augmentation and dropout follow from it."""
+    """Seed of the initial weights, the order of images, augmentation and dropout."""
     output_dir: str | None = setting(None, path=True)
-    """The run directory. None: ``outputs/`` and a name made of the settings."""
+    """The run directory. None: a folder in ``outputs/`` named by model, data, seed and a hash."""
     model: ModelConfig
     data: DataConfig
     optimizer: OptimizerConfig
