@@ -1,19 +1,21 @@
-"""``deepbloom data``: what images there are, how they are split, and whether they can be read."""
+"""``deepbloom data``: count the images, show how they are split, and check that they can be read."""
 
 import io
-import logging
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deepbloom.config.commands import InspectConfig
-from deepbloom.data.dataset import prepare
+from deepbloom.data.dataset import PreparedData, prepare
 from deepbloom.data.images import printable
 from deepbloom.data.preprocessing import Preprocessing
+from deepbloom.data.split import PARTS
 from deepbloom.device import available_cores
 from deepbloom.runs import files as atomic_files
 
-log = logging.getLogger("deepbloom")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHOWN_CLASSES = 12
 IMAGES_PER_CLASS = 6
@@ -29,34 +31,39 @@ def run(config: InspectConfig) -> None:
     """
     data = prepare(config.data, Preprocessing(), available_cores())
     folder = atomic_files.make_folder(Path(config.output_dir))
-    source, split = data.source, data.split
-    parts = {"train": split.train, "val": split.val, "test": split.test}
-    counts = {part: np.bincount(source.targets[of], minlength=len(source.class_names)) for part, of in parts.items()}
-    rows = [
-        {"class": name, "total": int(sum(c[i] for c in counts.values()))} | {p: int(c[i]) for p, c in counts.items()}
-        for i, name in enumerate(source.class_names)
-    ]
-    atomic_files.write_csv(folder / "counts.csv", ("class", "total", *parts), rows)
+    source, rows = data.source, count_images(data)
+    atomic_files.write_csv(folder / "counts.csv", tuple(rows[0]), rows)
     sheet = io.BytesIO()
     draw_contact_sheet(data).savefig(sheet)
     atomic_files.write_bytes(folder / "contact_sheet.png", sheet.getvalue())
-    _print_counts(rows, parts)
-    print(f"\nimages     {len(source)} in {len(source.class_names)} classes")
+    _print_counts(rows)
+    print(f"\nimages       {len(source)} in {len(source.class_names)} classes")
     print(f"fingerprint  {source.fingerprint[:16]} (data)  {data.split_fingerprint[:16]} (split)")
     print(f"wrote        {folder / 'counts.csv'}, {folder / 'contact_sheet.png'}")
 
 
-def _print_counts(rows: list[dict], parts: dict[str, np.ndarray]) -> None:
-    rows = [row | {"class": printable(row["class"])} for row in rows]
+def count_images(data: PreparedData) -> list[dict[str, Any]]:
+    """Return a row per class: ``class``, ``total``, ``train``, ``val``, ``test``."""
+    names, targets = data.source.class_names, data.source.targets
+    counts = {part: np.bincount(targets[getattr(data.split, part)], minlength=len(names)) for part in PARTS}
+    return [
+        {"class": name, "total": int(sum(count[i] for count in counts.values()))}
+        | {part: int(count[i]) for part, count in counts.items()}
+        for i, name in enumerate(names)
+    ]
+
+
+def _print_counts(rows: list[dict[str, Any]]) -> None:
+    numbers = [key for key in rows[0] if key != "class"]
+    total = {"class": "all"} | {key: sum(row[key] for row in rows) for key in numbers}
+    rows = [row | {"class": printable(row["class"])} for row in [*rows, total]]
     width = max(len(row["class"]) for row in rows)
-    print(f"{'class':<{width}}  total  train    val   test")
+    print(f"{'class':<{width}}" + "".join(f"  {key:>5}" for key in numbers))
     for row in rows:
-        print(f"{row['class']:<{width}}  {row['total']:5d}  {row['train']:5d}  {row['val']:5d}  {row['test']:5d}")
-    sums = [sum(row[key] for row in rows) for key in ("total", *parts)]
-    print(f"{'all':<{width}}  {sums[0]:5d}  {sums[1]:5d}  {sums[2]:5d}  {sums[3]:5d}")
+        print(f"{row['class']:<{width}}" + "".join(f"  {row[key]:5d}" for key in numbers))
 
 
-def draw_contact_sheet(data):
+def draw_contact_sheet(data: PreparedData) -> "Figure":
     """Return a figure with the first images of the classes, spread evenly over the list of classes."""
     from matplotlib.figure import Figure
 

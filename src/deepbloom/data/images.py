@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from deepbloom.data.preprocessing import Preprocessing, preprocess
@@ -162,7 +162,7 @@ def _name(path: str | os.PathLike[str]) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return f"it is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image, or its beginning is damaged"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()

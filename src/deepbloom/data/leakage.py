@@ -97,7 +97,8 @@ def _cell_means(bands: np.ndarray, height: int, columns: int) -> np.ndarray:
     tops, lefts = np.arange(GRID) * height // GRID, np.arange(columns) * width // columns
     heights, widths = np.diff(np.append(tops, height)).clip(1), np.diff(np.append(lefts, width)).clip(1)
     areas = heights[:, None] * widths
-    return (np.add.reduceat(bands, lefts, axis=2) / areas[None, :, :, None]).astype(np.float32)
+    result: np.ndarray = (np.add.reduceat(bands, lefts, axis=2) / areas[None, :, :, None]).astype(np.float32)
+    return result
 
 
 class WatchedPixels(Pixels):

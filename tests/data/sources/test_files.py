@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -5,12 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepbloom.config.settings import DataConfig
+from deepbloom.config.settings import DataConfig, SplitConfig
 from deepbloom.data import cache_folder as cache_folder_module
+from deepbloom.data import images as image_files
 from deepbloom.data.cache_folder import cache_folder
+from deepbloom.data.pixel_cache import open_pixels
+from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.sources import files, load_source
 from deepbloom.data.sources.files import check_readable, leave_out
 from deepbloom.data.sources.imagefolder import ImageFolder
+from deepbloom.data.split import make_split
 from deepbloom.errors import DataError
 
 
@@ -135,3 +140,79 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
     with pytest.raises(OSError, match="DEEPBLOOM_CACHE"):
         cache_folder()
     assert files.recall_unreadable(ImageFolder("", (), np.array([]), (), "f", paths=(), digests=())) is None
+
+
+# Identity
+
+
+@pytest.mark.parametrize("spelling", ["{root}/", "{root}/.", "moved", "relative", "./relative"])
+def test_fingerprints_do_not_depend_on_where_the_folder_lies(folder, tmp_path, monkeypatch, spelling):
+    def fingerprints(root: str) -> tuple[str, str]:
+        source = load_source(DataConfig("imagefolder", root=root))
+        return source.fingerprint, make_split(source, SplitConfig(kind="stratified")).fingerprint(source)
+
+    before = fingerprints(str(folder))
+    if spelling == "moved":
+        root = str(folder.rename(tmp_path / "moved"))
+    elif "relative" in spelling:
+        monkeypatch.chdir(folder.parent)
+        root = spelling.replace("relative", folder.name)
+    else:
+        root = spelling.format(root=folder)
+    assert fingerprints(root) == before
+
+
+def test_one_changed_pixel_changes_the_fingerprint_of_the_data_but_not_of_the_split(folder):
+    def fingerprints() -> tuple[str, str]:
+        source = ImageFolder.create(folder)
+        return source.fingerprint, make_split(source, SplitConfig(kind="stratified")).fingerprint(source)
+
+    before = fingerprints()
+    path = folder / "train" / "a" / "1.png"
+    image = Image.open(path).copy()
+    image.putpixel((4, 4), (254, 0, 0))
+    image.save(path)
+    data, split = fingerprints()
+    assert data != before[0]
+    assert split == before[1]
+    path.rename(folder / "train" / "b" / "3.png")
+    assert fingerprints()[1] != split
+
+
+# Errors of the machine
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
+def test_an_error_of_the_machine_is_not_a_verdict_about_an_image(number, folder, user_cache, monkeypatch):
+    source = ImageFolder.create(folder)
+
+    def failing(path: object, *arguments: object, **options: object) -> object:
+        if str(path).endswith("1.png"):
+            raise OSError(number, os.strerror(number))
+        return open(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_files, "open", failing, raising=False)
+        for attempt in (
+            lambda: check_readable(source, 0, progress=False),
+            lambda: open_pixels(source, Preprocessing(size=8), "auto", 0, progress=False),
+            lambda: ImageFolder.create(folder),
+            lambda: load_source(DataConfig("imagefolder", root=str(folder), allow_missing=True)),
+        ):
+            with pytest.raises(DataError, match=os.strerror(number).lower()):
+                attempt()
+    assert check_readable(source, 0, progress=False) == {}
+    assert ImageFolder.create(folder).fingerprint == source.fingerprint
+
+
+def test_too_little_memory_is_not_a_verdict_about_an_image(folder, monkeypatch):
+    source = ImageFolder.create(folder)
+
+    def no_memory(*_: object, **__: object) -> object:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", no_memory)
+        with pytest.raises(DataError, match="not enough memory"):
+            check_readable(source, 0, progress=False)
+    assert check_readable(source, 0, progress=False) == {}

@@ -86,7 +86,8 @@ class Flowers102(FileSource):
             return None
         image = read_image(segmentation).resize(self.read(index).size, Image.Resampling.NEAREST)
         difference = np.abs(np.asarray(image, dtype=np.int16) - np.array(BACKGROUND, dtype=np.int16))
-        return difference.max(axis=2) > BACKGROUND_TOLERANCE
+        result: np.ndarray = difference.max(axis=2) > BACKGROUND_TOLERANCE
+        return result
 
 
 @source("flowers102")

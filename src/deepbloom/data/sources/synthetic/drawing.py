@@ -63,7 +63,8 @@ class Draws:
 
     def bytes(self, count: int) -> np.ndarray:
         """Return ``count`` random bytes, a multiple of eight, as uint8."""
-        return self._bits.random_raw(count // 8).astype("<u8").view(np.uint8)
+        drawn: np.ndarray = self._bits.random_raw(count // 8).astype("<u8").view(np.uint8)
+        return drawn
 
 
 def direction(angle: float) -> Vector:
@@ -79,18 +80,21 @@ def norm(vector: Vector) -> float:
 def clip(values: np.ndarray, low: float = 0.0, high: float = 1.0) -> np.ndarray:
     """Limit a temporary array to [low, high], in place."""
     np.maximum(values, low, out=values)
-    return np.minimum(values, high, out=values)
+    result: np.ndarray = np.minimum(values, high, out=values)
+    return result
 
 
 def smooth_step(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Rise smoothly from 0 at ``low`` to 1 at ``high``."""
     x = clip((values - low) * (1.0 / (high - low)))
-    return x * x * (3.0 - 2.0 * x)
+    result: np.ndarray = x * x * (3.0 - 2.0 * x)
+    return result
 
 
 def triangle_wave(values: np.ndarray) -> np.ndarray:
     """Return 0 at whole numbers, 1 half-way between them, linear in between."""
-    return 1.0 - np.abs(2.0 * (values - np.floor(values)) - 1.0)
+    result: np.ndarray = 1.0 - np.abs(2.0 * (values - np.floor(values)) - 1.0)
+    return result
 
 
 @lru_cache(maxsize=64)
@@ -259,7 +263,7 @@ def _sample(sprite: Sprite, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     v -= column
     row *= float(columns)
     row += column
-    found = sprite.texels.reshape(8, -1).take(row.astype(np.intp), axis=1, mode="clip")
+    found: np.ndarray = sprite.texels.reshape(8, -1).take(row.astype(np.intp), axis=1, mode="clip")
     found[5] += u * found[6]
     found[5] += v * found[7]
     return found

@@ -40,7 +40,8 @@ PALETTES = (
 
 def _root(values: np.ndarray) -> np.ndarray:
     """Square root that goes on below zero, so that a round tip has an outside."""
-    return np.sqrt(np.maximum(values, 0.0)) - np.sqrt(np.maximum(-values, 0.0))
+    result: np.ndarray = np.sqrt(np.maximum(values, 0.0)) - np.sqrt(np.maximum(-values, 0.0))
+    return result
 
 
 # Profiles: half the width of a petal (at most about 1) where u runs from its base (0) to its tip (1); negative beyond.
@@ -51,7 +52,8 @@ def oval(u: np.ndarray) -> np.ndarray:
 
 def wedge(u: np.ndarray) -> np.ndarray:
     """Widest near its round tip."""
-    return 2.6 * (u + 0.05) * _root(1.0 - u)
+    result: np.ndarray = 2.6 * (u + 0.05) * _root(1.0 - u)
+    return result
 
 
 def star(u: np.ndarray) -> np.ndarray:
@@ -72,7 +74,8 @@ def strap(u: np.ndarray) -> np.ndarray:
 
 def spoon(u: np.ndarray) -> np.ndarray:
     """A narrow stalk that ends in a round blade."""
-    return _root((u + 0.03) * (1.0 - u)) * (0.35 + 2.3 * u * u * u)
+    result: np.ndarray = _root((u + 0.03) * (1.0 - u)) * (0.35 + 2.3 * u * u * u)
+    return result
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,8 @@ def _distance(half_width: np.ndarray, side: np.ndarray, row_step: float, column_
     du[1:-1] = (inside[2:] - inside[:-2]) * (0.5 / row_step)
     dv[:, 1:-1] = (inside[:, 2:] - inside[:, :-2]) * (0.5 / column_step)
     du[0], du[-1], dv[:, 0], dv[:, -1] = du[1], du[-2], dv[:, 1], dv[:, -2]
-    return inside / np.sqrt(du * du + dv * dv + 1e-6)
+    result: np.ndarray = inside / np.sqrt(du * du + dv * dv + 1e-6)
+    return result
 
 
 def _spots(draws: Draws, u: np.ndarray, t: np.ndarray) -> np.ndarray:
