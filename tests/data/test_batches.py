@@ -91,4 +91,4 @@ def test_prefetch_stops_its_thread_when_it_is_left() -> None:
     taken = prefetch(iter(range(1000)))
     next(taken)
     taken.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "deepbloom-prefetch"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("deepbloom-prefetch")]

@@ -1,4 +1,4 @@
-"""Copies across parts are found, different images are not, and an early look at the test part is noticed."""
+"""Copies across splits are found, different images are not, and reading a test image too early is noticed."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 
 from deepbloom.config.settings import DataConfig, SplitConfig
 from deepbloom.data.dataset import prepare
-from deepbloom.data.leakage import WatchedPixels, audit_split, find_twins, fingerprint
+from deepbloom.data.leakage import WatchedPixels, audit_split, find_near_duplicates, fingerprint
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.sources.synthetic.source import SyntheticFlowers
@@ -53,18 +53,18 @@ CHANGES = {
 def test_near_duplicates_are_found_with_their_partner(flowers: list[Image.Image], change: str) -> None:
     prints = fingerprint(Given(flowers), len(flowers))
     changed = fingerprint(Given([CHANGES[change](image) for image in flowers[10:20]]), 10)
-    np.testing.assert_array_equal(find_twins(changed, prints), np.arange(10, 20))
+    np.testing.assert_array_equal(find_near_duplicates(changed, prints), np.arange(10, 20))
 
 
 def test_different_images_are_no_near_duplicates(flowers: list[Image.Image]) -> None:
     prints = fingerprint(Given(flowers), len(flowers))
-    assert (find_twins(prints[:30], prints[30:]) == -1).all()
+    assert (find_near_duplicates(prints[:30], prints[30:]) == -1).all()
 
 
 def test_images_without_contrast_are_compared_by_color() -> None:
     plain = [Image.new("RGB", (64, 64), color) for color in ("red", "blue", "navy", "red")]
     prints = fingerprint(Given(plain), 4)
-    assert find_twins(prints[:3], prints[3:]).tolist() == [0, -1, -1]
+    assert find_near_duplicates(prints[:3], prints[3:]).tolist() == [0, -1, -1]
 
 
 def test_images_smaller_than_the_grid_have_each_pixel_in_several_cells() -> None:

@@ -55,5 +55,5 @@ def test_what_is_no_folder_of_masks_is_named(images: Path, tmp_path: Path) -> No
         find_masks(source, str(tmp_path / "absent"))
     with pytest.raises(DataError, match=r"azure/00\.png"):
         find_masks(source, str(tmp_path))
-    with pytest.raises(ConfigError, match="masks=download is for data=flowers102"):
+    with pytest.raises(ConfigError, match="masks=download needs data=flowers102"):
         find_masks(source, "download")

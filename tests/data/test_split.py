@@ -111,7 +111,7 @@ def test_validation_is_carved_from_train_where_the_data_have_none():
     assert counts_of(source, split.val) == [1, 1, 0]
     assert counts_of(source, split.train) == [7, 7, 1]
     assert split.test.tolist() == [8, 9, 18, 19, 21]
-    assert "2 images were taken from the train part" in split.notes[0]
+    assert "2 images were taken from the train split" in split.notes[0]
     assert "class2" in split.notes[1]
 
 
@@ -127,7 +127,7 @@ def test_one_class_is_refused():
 
 
 def test_an_empty_part_is_refused():
-    with pytest.raises(DataError, match=r"val part .* is empty"):
+    with pytest.raises(DataError, match=r"val split .* is empty"):
         make_split(named(2, 2), SplitConfig())
 
 

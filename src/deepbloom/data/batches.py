@@ -1,8 +1,8 @@
 """From pixels to batches. The order of images is a function of (seed, epoch), so there is no state to save."""
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -30,39 +30,15 @@ def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list[np.n
 
 def prefetch(batches: Iterable[Batch], depth: int = 2) -> Iterator[Batch]:
     """Yield from ``batches``, which a thread prepares ``depth`` ahead; its exceptions are raised here."""
-    ready: queue.Queue[tuple[Batch | None, BaseException | None]] = queue.Queue(maxsize=depth)
-    stop = threading.Event()
-
-    def put(batch: Batch | None, error: BaseException | None) -> None:
-        while not stop.is_set():
-            try:
-                return ready.put((batch, error), timeout=0.1)
-            except queue.Full:
-                continue
-
-    def produce() -> None:
-        try:
-            for batch in batches:
-                put(batch, None)
-                if stop.is_set():
-                    return
-            put(None, StopIteration())
-        except BaseException as error:
-            put(None, error)
-
-    thread = threading.Thread(target=produce, name="deepbloom-prefetch", daemon=True)
-    thread.start()
+    iterator, end = iter(batches), object()
+    executor = ThreadPoolExecutor(1, "deepbloom-prefetch")
     try:
-        while True:
-            batch, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield batch  # type: ignore[misc]  # without an error there is a batch
+        waiting = deque(executor.submit(next, iterator, end) for _ in range(depth))
+        while (batch := waiting.popleft().result()) is not end:
+            waiting.append(executor.submit(next, iterator, end))
+            yield batch  # type: ignore[misc]  # everything but the end is a batch
     finally:
-        stop.set()
-        thread.join()
+        executor.shutdown(cancel_futures=True)
 
 
 def prefetch_on_gpu(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:

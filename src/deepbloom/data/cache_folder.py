@@ -33,7 +33,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold the lock of a cache folder; create the folder where it is absent.
+    """Hold the lock of a cache folder; create the folder if it is absent.
 
     Raises
     ------

@@ -12,11 +12,11 @@ from deepbloom.data.split import PARTS
 
 GRID = 16
 MAX_BITS = 36
-"""Of 256: images that differ in at most so many bits are compared more closely. Of 245,000 pairs of different
-images of Flowers102 the closest differ in 70; JPEG of quality 30, a third of the size, or 1 % cut from each side
-change at most 29."""
+"""Of 256: images that differ in at most this many bits are compared more closely. The closest of 245,000 pairs of
+different images of Flowers102 differ in 70; JPEG of quality 30, a third of the size, or 1 % cut from each side change
+at most 29."""
 MAX_LEVELS = 12.0
-"""Of 255: mean difference of the small images of a pair that is called a near-duplicate."""
+"""Of 255: largest mean difference between the thumbnails of near-duplicates."""
 READ_AT_ONCE = 64
 ROWS_AT_ONCE = 256
 MAX_CANDIDATES = 20
@@ -24,12 +24,12 @@ MAX_CANDIDATES = 20
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What images look like from afar.
+    """Small summaries of images, to compare each with many others.
 
     Attributes
     ----------
     bits : ndarray of float32, -1 or 1, shape (N, 256)
-        Difference hash: whether each cell of a 16 x 17 grid of gray means is brighter than the next one in its row
+        Difference hash: whether each cell of a 16 x 17 grid of gray means is darker than the next one in its row
         (dHash, Krawetz 2013, with 16 instead of 8 rows). The scalar product of two is 256 - 2 x differing bits.
     thumbnails : ndarray of float32 in [0, 255], shape (N, 16, 16, 3)
         Mean color of each cell of a 16 x 16 grid.
@@ -39,7 +39,7 @@ class Fingerprints:
     thumbnails: np.ndarray
 
     def mirrored(self) -> "Fingerprints":
-        """Return those of the mirror images; a bit between equal cells may differ."""
+        """Return the fingerprints of the mirror images; a bit between equal cells may differ."""
         bits = -self.bits.reshape(-1, GRID, GRID)[:, :, ::-1].reshape(self.bits.shape)
         return Fingerprints(bits, self.thumbnails[:, :, ::-1])
 
@@ -61,14 +61,14 @@ def fingerprint(pixels: Pixels, count: int) -> Fingerprints:
     return Fingerprints(bits, thumbnails)
 
 
-def find_twins(first: Fingerprints, second: Fingerprints) -> np.ndarray:
-    """Return for each image of ``first`` a near-duplicate in ``second``: int64 index, shape (N,), -1 where none is.
+def find_near_duplicates(first: Fingerprints, second: Fingerprints) -> np.ndarray:
+    """Return a near-duplicate in ``second`` of each image of ``first``: int64 indices, shape (N,), -1 if none.
 
-    Two steps: difference hashes within `MAX_BITS`, as they are or mirrored; of the closest `MAX_CANDIDATES` of these,
-    thumbnails that differ by at most `MAX_LEVELS` on average. The second keeps apart what only has a similar outline,
-    or no contrast at all.
+    The difference hashes of a pair, one of them mirrored or not, differ in at most `MAX_BITS`. Of the closest
+    `MAX_CANDIDATES`, the thumbnails differ by at most `MAX_LEVELS` on average; this rejects images that only share an
+    outline or have no contrast.
     """
-    twins = np.full(len(first.bits), -1, dtype=np.int64)
+    matches = np.full(len(first.bits), -1, dtype=np.int64)
     least = first.bits.shape[1] - 2 * MAX_BITS
     for other in (second, second.mirrored()):
         for start in range(0, len(first.bits), ROWS_AT_ONCE):
@@ -78,8 +78,8 @@ def find_twins(first: Fingerprints, second: Fingerprints) -> np.ndarray:
                 candidates = candidates[np.argsort(-products[row, candidates], kind="stable")[:MAX_CANDIDATES]]
                 difference = np.abs(first.thumbnails[start + row] - other.thumbnails[candidates]).mean(axis=(1, 2, 3))
                 if difference.min() <= MAX_LEVELS:
-                    twins[start + row] = candidates[difference.argmin()]
-    return twins
+                    matches[start + row] = candidates[difference.argmin()]
+    return matches
 
 
 def _band_sums(images: np.ndarray) -> np.ndarray:
@@ -102,7 +102,7 @@ def _cell_means(bands: np.ndarray, height: int, columns: int) -> np.ndarray:
 
 
 class WatchedPixels(Pixels):
-    """Pixels that count how often each image is read, and report the first reading of a test image that is early.
+    """Pixels that count how often each image is read, and report a test image that is read too early.
 
     Parameters
     ----------
@@ -110,14 +110,14 @@ class WatchedPixels(Pixels):
     count : int
         Images of the source.
     test : ndarray of int64
-        Indices of the test part.
+        Indices of the test split.
     on_early : function without arguments
-        Called once, at the first reading of a test image before ``testing`` is set.
+        Called once, when a test image is read before ``testing`` is set.
 
     Attributes
     ----------
     testing : bool
-        Set when the test begins.
+        Set this when the test begins.
     """
 
     def __init__(self, pixels: Pixels, count: int, test: np.ndarray, on_early: Callable[[], None]) -> None:
@@ -139,33 +139,33 @@ class WatchedPixels(Pixels):
 
     @property
     def test_reads(self) -> tuple[int, int]:
-        """How often the least and the most read test image was read."""
+        """The fewest and the most times that a test image was read."""
         reads = self._reads[self._test]
         return int(reads.min()), int(reads.max())
 
 
 def audit_split(data: PreparedData) -> tuple[dict[str, Any], np.ndarray]:
-    """Look for images that are in two parts, as themselves or as near-duplicates. Every image is read once.
+    """Find images that are in two splits, as themselves or as near-duplicates. Every image is read once.
 
     Returns
     -------
     findings : dict
-        ``in_two_parts``: images that are in two parts. ``near_duplicates``: images of ``test`` that have a
+        ``in_two_parts``: images that are in two splits. ``near_duplicates``: images of ``test`` that have a
         near-duplicate in training or validation, and of ``val`` that have one in training. ``examples``: up to ten
         pairs of names.
-    affected : ndarray of bool, shape of the test part
+    affected : ndarray of bool, shape of the test split
         Test images that have a near-duplicate in training or validation.
     """
     split, names = data.split, data.source.image_ids
     prints = fingerprint(data.pixels, len(names))
     counts = np.bincount(np.concatenate([getattr(split, part) for part in PARTS]), minlength=len(names))
     seen = np.concatenate([split.train, split.val])
-    twins = find_twins(prints[split.test], prints[seen])
-    val_twins = find_twins(prints[split.val], prints[split.train])
-    affected = twins >= 0
+    matches = find_near_duplicates(prints[split.test], prints[seen])
+    val_matches = find_near_duplicates(prints[split.val], prints[split.train])
+    affected = matches >= 0
     findings = {
         "in_two_parts": int((counts > 1).sum()),
-        "near_duplicates": {"test": int(affected.sum()), "val": int((val_twins >= 0).sum())},
-        "examples": [[names[split.test[i]], names[seen[twins[i]]]] for i in np.flatnonzero(affected)[:10]],
+        "near_duplicates": {"test": int(affected.sum()), "val": int((val_matches >= 0).sum())},
+        "examples": [[names[split.test[i]], names[seen[matches[i]]]] for i in np.flatnonzero(affected)[:10]],
     }
     return findings, affected

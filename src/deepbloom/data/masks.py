@@ -1,4 +1,4 @@
-"""Where the flower is: segmentations that come with the images, or a folder of one's own."""
+"""Segmentation masks: those that come with the images, or files in a folder."""
 
 import os
 from collections.abc import Callable
@@ -27,9 +27,9 @@ class Masks:
     Attributes
     ----------
     read : callable
-        From an image's index to its segmentation, bool of shape (H, W), True on the flower; None where there is none.
+        From an image's index to its mask, bool of shape (H, W), True on the flower; None if there is none.
     origin : str
-        Where they come from and what they are worth; empty where there are none at all.
+        Where the masks come from and how reliable they are; empty without masks.
     """
 
     read: Callable[[int], np.ndarray | None]
@@ -43,8 +43,8 @@ def find_masks(source: ImageSource, choice: str) -> Masks:
     ----------
     source : ImageSource
     choice : str
-        ``auto``: those that come with the images, if any; ``download``: Oxford's for Flowers102, fetched if need be;
-        ``off``: none; else a folder with a file for each image: the image's name with any image suffix, the
+        ``auto``: those that come with the images, if any; ``download``: Oxford's for Flowers102, downloaded if absent;
+        ``off``: none; otherwise a folder with a file for each image: the image's name with any image suffix, the
         flower white, the rest black.
 
     Raises
@@ -59,7 +59,7 @@ def find_masks(source: ImageSource, choice: str) -> Masks:
     if choice == DOWNLOAD:
         if not isinstance(source, Flowers102):
             raise ConfigError(
-                f"masks=download is for data=flowers102; data={source.name} has none to fetch. Use masks=auto or "
+                f"masks=download needs data=flowers102; there are none for data={source.name}. Use masks=auto or "
                 "masks=FOLDER."
             )
         fetch_segmentations(source)

@@ -1,4 +1,4 @@
-"""Which images train, which choose the best epoch, and which test."""
+"""Split images into train, validation and test."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Disjoint parts of a source.
+    """Disjoint train, validation and test images of a source.
 
     Attributes
     ----------
     train, val, test : ndarray of int64
         Indices into the source, ascending.
     notes : tuple of str
-        Sentences for the person: which classes are absent from a part, and why.
+        Sentences for the log: which classes are absent from a split, and why.
     """
 
     train: np.ndarray
@@ -34,7 +34,7 @@ class Split:
     notes: tuple[str, ...] = ()
 
     def fingerprint(self, source: ImageSource) -> str:
-        """Return SHA-256 (hex) over each image's part, name and class, whatever the order of images."""
+        """Return SHA-256 (hex) over each image's split, name and class, independent of the order of images."""
         rows = sorted(
             (part, source.image_ids[i], source.class_names[source.targets[i]])
             for part in PARTS
@@ -44,15 +44,16 @@ class Split:
 
 
 def make_split(source: ImageSource, config: SplitConfig) -> Split:
-    """Divide the images: ``stratified`` by class with all parts merged, or the ``official`` parts of the data.
+    """Split the images: ``stratified`` by class, with any predefined split merged, or ``official``, as predefined.
 
-    With ``folds``, a stratified split tests one of so many parts of each class, and every image is in exactly one.
-    Which part an image falls into depends on its name, its class and ``config`` alone, not on the order of files.
+    With ``folds``, a stratified split tests one of that many equal shares of each class, and every image is in exactly
+    one. Where an image goes depends on the names and classes of the images and on ``config``, not on the order of
+    files.
 
     Raises
     ------
     DataError
-        There are fewer than two classes, a part would be empty, or the data come without ready-made parts.
+        There are fewer than two classes, a split would be empty, or the data have no predefined split.
     """
     if len(source.class_names) < 2:
         raise DataError(
@@ -62,26 +63,26 @@ def make_split(source: ImageSource, config: SplitConfig) -> Split:
     kind = split_kind(source, config)
     if kind == "official" and config.folds:
         raise DataError(
-            f"data.split.folds={config.folds} divides the images anew, but data={source.name} comes with ready-made "
-            "parts. Add data.split.kind=stratified to merge them."
+            f"data.split.folds={config.folds} splits the images anew, but data={source.name} has a predefined split. "
+            "Add data.split.kind=stratified to merge it."
         )
     make = _official if kind == "official" else _fold if config.folds else _stratified
     split = make(source, config)
     for part in PARTS:
         if len(getattr(split, part)) == 0:
             raise DataError(
-                f"The {part} part of data={source.name} is empty (data.split.kind={kind}). "
+                f"The {part} split of data={source.name} is empty (data.split.kind={kind}). "
                 "Give at least three images of a class, or choose another data.split.kind: stratified or official."
             )
     return split
 
 
 def split_kind(source: ImageSource, config: SplitConfig) -> str:
-    """Return ``stratified`` or ``official``: what ``auto`` comes to for these images."""
+    """Return ``stratified`` or ``official``, with ``auto`` resolved for these images."""
     if config.kind != "auto":
         return config.kind
-    ready = source.name == "imagefolder" and {"train", "test"} <= (source.predefined or {}).keys()
-    return "official" if ready else "stratified"
+    predefined = source.name == "imagefolder" and {"train", "test"} <= (source.predefined or {}).keys()
+    return "official" if predefined else "stratified"
 
 
 def _round_half_up(count: int, fraction: float) -> int:
@@ -126,9 +127,9 @@ def _stratified(source: ImageSource, config: SplitConfig) -> Split:
         val += order[num_test : num_test + num_val]
         train += order[num_test + num_val :]
     if pairs:
-        notes.append(f"{_name(pairs)} 2 images each: one trains, one tests, none is left for validation.")
+        notes.append(f"{_name(pairs)} 2 images each: one to train, one to test, none for validation.")
     if singles:
-        notes.append(f"{_name(singles)} 1 image each: it trains, and the class is neither validated nor tested.")
+        notes.append(f"{_name(singles)} 1 image each: it is in the train split, and the class is never tested.")
     return Split(_as_indices(train), _as_indices(val), _as_indices(test), tuple(notes))
 
 
@@ -174,7 +175,7 @@ def _name(classes: list[str]) -> str:
 def _official(source: ImageSource, config: SplitConfig) -> Split:
     absent = [part for part in ("train", "test") if part not in (source.predefined or {})]
     if source.predefined is None or absent:
-        what = "no ready-made parts" if source.predefined is None else f"no ready-made {' and '.join(absent)} part"
+        what = "no predefined split" if source.predefined is None else f"no predefined {' and '.join(absent)} split"
         raise DataError(f"data.split.kind=official, but data={source.name} has {what}. Use data.split.kind=stratified.")
     parts = {part: source.predefined[part].tolist() for part in PARTS if part in source.predefined}
     notes: list[str] = []
@@ -182,13 +183,13 @@ def _official(source: ImageSource, config: SplitConfig) -> Split:
         parts["val"] = _carve_val(source, np.asarray(parts["train"]), config)
         parts["train"] = sorted(set(parts["train"]) - set(parts["val"]))
         notes.append(
-            f"The data come without a validation part: {len(parts['val']):,} images were taken from the train part."
+            f"The data have no validation split: {len(parts['val']):,} images were taken from the train split."
         )
     for part in PARTS:
         present = set(source.targets[_as_indices(parts[part])].tolist())
         absent_names = [name for number, name in enumerate(source.class_names) if number not in present]
         if absent_names:
-            notes.append(f"{_name(absent_names)} no image in the {part} part.")
+            notes.append(f"{_name(absent_names)} no image in the {part} split.")
     train, val, test = (_as_indices(parts[part]) for part in PARTS)
     return Split(train, val, test, tuple(notes))
 

@@ -96,8 +96,8 @@ def test_the_fingerprint_follows_names_classes_and_contents(tmp_path):
         (["rose/1.png"], r"1 class folder \(rose\)"),
         (["rose/1.png", "tulip/notes.txt"], r"hold no image \(tulip\)"),
         (["train/rose/1.png", "train/tulip/1.png", "test/rose/1.png"], "test has no folder tulip"),
-        (["train/rose/1.png", "test/rose/1.png", "extra/1.png"], r"beside other folders \(extra\)"),
-        (["train/a/1.png", "train/b/1.png", "val/a/1.png", "valid/b/1.png"], "holds the parts train, val, valid"),
+        (["train/rose/1.png", "test/rose/1.png", "extra/1.png"], r"next to other folders \(extra\)"),
+        (["train/a/1.png", "train/b/1.png", "val/a/1.png", "valid/b/1.png"], r"predefined split \(train, val, valid\)"),
     ],
 )
 def test_folders_that_cannot_be_used_are_refused_with_the_reason(tmp_path, files, message):

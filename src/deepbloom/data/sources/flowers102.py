@@ -1,8 +1,8 @@
 """Oxford Flowers102 (Nilsback and Zisserman 2008), in the folder layout of torchvision.
 
-``flowers-102/`` holds ``jpg/image_#####.jpg``, ``imagelabels.mat``, ``setid.mat`` and, where `fetch_segmentations` or
-the person has put it there, ``segmim/segmim_#####.jpg``: Oxford's segmentations, in which the background is blue. They
-were made by a program (Nilsback and Zisserman 2007), not drawn by hand, and are wrong in places.
+``flowers-102/`` holds ``jpg/image_#####.jpg``, ``imagelabels.mat``, ``setid.mat`` and optionally
+``segmim/segmim_#####.jpg``: Oxford's segmentations, with a blue background (see `fetch_segmentations`). A program made
+them (Nilsback and Zisserman 2007), and they are wrong in places.
 """
 
 import hashlib
@@ -37,8 +37,7 @@ MD5 = {
 }
 SEGMENTATIONS = "102segmentations.tgz"
 SEGMENTATIONS_MD5 = "51375996b6c4f367a4b9f4492d7ecef5"
-"""As public code that extends torchvision's loader by the segmentations gives it; neither Oxford nor torchvision states
-one."""
+"""From public code that extends torchvision's loader; neither Oxford nor torchvision states it."""
 PARTS = {"train": "trnid", "val": "valid", "test": "tstid"}
 TIMEOUT_SECONDS = 5
 CHUNK_BYTES = 1 << 20
@@ -52,7 +51,7 @@ BACKGROUND_TOLERANCE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Flowers102(FileSource):
-    """The 8,189 images of 102 flowers. Ready-made parts: Oxford's 1,020 train, 1,020 val and 6,149 test images."""
+    """The 8,189 images of 102 flowers. Predefined: 1,020 train, 1,020 val and 6,149 test images."""
 
     @classmethod
     def create(cls, root: str | Path | None = None, allow_missing: bool = False) -> "Flowers102":
@@ -98,13 +97,13 @@ def load(config: DataConfig) -> Flowers102:
 
 
 def is_in(root: str | Path) -> bool:
-    """Return whether `Flowers102.create` finds lists and images below ``root`` and has nothing to put there."""
+    """Return whether ``root`` holds lists and images, so that `Flowers102.create` has nothing to download."""
     folder = Path(os.path.expanduser(root)) / "flowers-102"
     return all((folder / name).exists() for name in ("imagelabels.mat", "setid.mat")) and _holds_images(folder)
 
 
 def fetch_segmentations(source: Flowers102) -> None:
-    """Put Oxford's segmentations (194 MB) beside the images, where they are not there yet.
+    """Download Oxford's segmentations (194 MB) next to the images, unless they are there.
 
     Raises
     ------
@@ -126,7 +125,7 @@ def _find_folder(root: str | Path | None) -> Path:
     root = Path(os.path.expanduser(root))
     if not root.is_dir():
         raise DataError(
-            f"data.root={str(root)!r} is not a folder. Give the folder that holds (or shall hold) flowers-102."
+            f"data.root={str(root)!r} is not a folder. Give the folder that holds, or will hold, flowers-102."
         )
     if (root / "setid.mat").exists():
         raise DataError(f"data.root={str(root)!r} is flowers-102 itself. Give the folder in which it lies.")
@@ -142,7 +141,7 @@ def _md5(path: Path) -> str:
 
 
 def _provide(folder: Path, name: str) -> None:
-    """Make sure that Oxford's file is in the folder: as it is there, else downloaded."""
+    """Download Oxford's file into the folder unless it is there, and check its MD5."""
     path = folder / name
     try:
         if not path.exists():
@@ -194,7 +193,7 @@ def _holds_segmentations(folder: Path) -> bool:
 
 
 class _ImagesOnly:
-    """Lets images in one folder out of an archive, up to `MAX_UNPACKED_BYTES` in all."""
+    """A filter that extracts the images of one folder from an archive, up to `MAX_UNPACKED_BYTES` in all."""
 
     def __init__(self, inside: str) -> None:
         self.inside, self.total = inside, 0
@@ -208,7 +207,7 @@ class _ImagesOnly:
 
 
 def _extract(folder: Path, archive: str, inside: str, is_done: Callable[[Path], bool]) -> None:
-    """Unpack the archive beside its place and rename the folder, so that a stopped extraction leaves no half of it."""
+    """Extract into a temporary folder, then rename it, so that a stopped extraction leaves nothing half done."""
     temporary = folder / ".extracting"
     try:
         with locked_folder(folder):
@@ -227,7 +226,7 @@ def _extract(folder: Path, archive: str, inside: str, is_done: Callable[[Path], 
 
 
 def _read_lists(cls: type[Flowers102], folder: Path) -> Flowers102:
-    """Return all 8,189 images as Oxford lists them, whether their files are there or not, without digests."""
+    """Return all 8,189 images as Oxford lists them, present or not, without digests."""
     from scipy.io import loadmat
     from torchvision.datasets import Flowers102 as OxfordNames  # slow to import
 
@@ -254,7 +253,7 @@ def _leave_out_absent(listed: Flowers102, folder: Path, allow_missing: bool) -> 
         named = name_some([listed.image_ids[index] for index in absent])
         raise DataError(
             f"{len(absent):,} of {len(listed):,} images are absent from {folder / 'jpg'}: {named}. "
-            "Delete that folder, and it is unpacked again, or go on without them: data.allow_missing=true."
+            "Delete that folder to extract it again, or leave them out: data.allow_missing=true."
         )
     digests = digest_files(listed.paths)
     class_of_each = (listed.class_names[target] for target in listed.targets)

@@ -1,4 +1,4 @@
-"""A folder of one's own images: one folder per class, or ready-made parts with one folder per class in each."""
+"""A folder of images with one folder per class, or a predefined split with one folder per class in each part."""
 
 import os
 from collections import Counter
@@ -28,7 +28,7 @@ class ImageFolder(FileSource):
         Raises
         ------
         DataError
-            The folder is absent, holds fewer than two classes or a class without images, or its parts differ.
+            The folder is absent, has fewer than two classes or a class without images, or its splits differ in classes.
         """
         root = Path(os.path.expanduser(root))
         if not root.is_dir():
@@ -90,7 +90,7 @@ def _entries(folder: Path, ignored: Counter[str] | None = None) -> tuple[list[Pa
 
 
 def _find_parts(root: Path) -> dict[str, Path]:
-    """Return the folder of each ready-made part, or {"": root} where the root's folders are the classes."""
+    """Return the folder of each part of a predefined split, or {"": root} if the root's folders are the classes."""
     folders, _ = _entries(root)
     named = [folder for folder in folders if folder.name.lower() in PART_OF_FOLDER]
     others = [folder.name for folder in folders if folder not in named]
@@ -99,8 +99,8 @@ def _find_parts(root: Path) -> dict[str, Path]:
     parts = {PART_OF_FOLDER[folder.name.lower()]: folder for folder in named}
     if others or len(parts) < len(named):
         raise DataError(
-            f"{root} holds the parts {', '.join(folder.name for folder in named)}"
-            + (f" beside other folders ({name_some(others)})" if others else "")
+            f"{root} holds a predefined split ({', '.join(folder.name for folder in named)})"
+            + (f" next to other folders ({name_some(others)})" if others else "")
             + ". Give a folder that holds either classes, or train, val and test with the classes in each."
         )
     return parts
@@ -136,8 +136,8 @@ def _agree_on_classes(root: Path, found: dict[str, dict[str, list[Path]]]) -> tu
         absent = [name for name in every if name not in classes]
         if absent:
             raise DataError(
-                f"The parts of {root} differ in classes: {part} has no folder {name_some(absent)}, "
-                f"{len(absent)} of {len(every)}. Give every part the same class folders."
+                f"The splits in {root} differ in classes: {part} has no folder {name_some(absent)}, "
+                f"{len(absent)} of {len(every)}. Give every split the same class folders."
             )
     if len(every) < 2:
         raise DataError(

@@ -1,4 +1,4 @@
-"""One image: a flower in a pose, in front of foliage, under a light, with other things about."""
+"""One image: a flower in a pose, against a background, under a light, partly covered."""
 
 import math
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from deepbloom.data.sources.synthetic.sprites import LEAF_PALETTES, center_sprit
 
 SIZE = 224
 _TURN = 6.283185
-# (dark, light) of what lies far behind.
+# (dark, light) colors of the background.
 _GROUNDS = (
     ((0.10, 0.19, 0.08), (0.36, 0.50, 0.19)),  # meadow
     ((0.04, 0.10, 0.06), (0.20, 0.33, 0.16)),  # shaded foliage

@@ -1,8 +1,8 @@
 """Drawn flowers: images with labels and masks on every machine, without a download.
 
-Up to 102 invented species, each a fixed set of traits (`flower_species`); every image varies pose, color, light,
-background and what covers the flower (`flower_scene`). The images follow from the parameters alone, byte for byte
-(`flower_drawing` says how), so the fingerprint is computed from the parameters and the generator's version.
+Up to 102 invented species, each a fixed set of traits (`species`); every image varies pose, color, light, background
+and occlusion (`scene`). The parameters determine every byte (see `drawing`), so the fingerprint is computed from the
+parameters and the generator's version.
 """
 
 import hashlib
@@ -37,15 +37,14 @@ _MARK_COLORS: tuple[Color, ...] = (
 class SyntheticFlowers(ImageSource):
     """Images of 224 x 224 pixels, drawn when they are read.
 
-    Species and image numbers decide what an image shows: neither the number of classes nor the number of images
-    changes any of them.
+    An image depends on its species and number alone, not on the number of classes or images.
 
     Attributes
     ----------
     seed : int
-        Which images are drawn of the species, which are always the same.
+        Selects the images; the species are always the same.
     shortcut_rate : float
-        Share of images with a mark in the background that betrays the class.
+        Share of images with a mark in the background that gives the class away.
     """
 
     seed: int = 0
@@ -102,7 +101,7 @@ class SyntheticFlowers(ImageSource):
         return Image.fromarray(self._draw(index)[0])
 
     def mask(self, index: int) -> np.ndarray:
-        """Return where petals and center of the labeled flower are visible, bool of shape (224, 224)."""
+        """Return the mask of the visible petals and center of the labeled flower, bool of shape (224, 224)."""
         return self._draw(index)[1]
 
     def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray]:
