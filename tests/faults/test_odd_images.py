@@ -1,10 +1,8 @@
-"""Odd files among images: each is read or refused, in little time and memory, and stops none of the others."""
+"""Odd files among images: each is read or refused, and none stops the others."""
 
 import csv
 import io
 import os
-import resource
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,11 +22,6 @@ from deepbloom.data import images as image_files
 from deepbloom.data.images import MAX_PIXELS, decode, read_image
 from deepbloom.errors import DataError
 
-SECONDS = 10
-"""Longest time for one file; half a second on an idle machine."""
-EXTRA_BYTES = 600 * 2**20
-"""Most memory for one file: an image of `MAX_PIXELS` in RGB takes 240 MB, and again as much while it is turned."""
-
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Size | None]:
@@ -41,24 +34,19 @@ def test_the_corpus_is_large_and_has_both_kinds(corpus: dict[Path, Size | None])
     assert len({os.fsencode(path) for path in corpus}) == len(corpus)
 
 
-def test_every_odd_file_is_read_or_refused_within_limits(
-    corpus: dict[Path, Size | None], tmp_path: Path, tally: Callable
-) -> None:
+def test_every_odd_file_is_read_or_refused_(corpus: dict[Path, Size | None], tmp_path: Path, tally: Callable) -> None:
     def work() -> None:
         os.chdir(tmp_path)
         wrong = []
         for path, size in corpus.items():
-            before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
             try:
                 image = read_image(path)
                 found = image.size
                 assert image.mode == "RGB"
             except DataError:
                 found = None
-            seconds = time.process_time() - started
-            more = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-            if found != size or seconds > SECONDS or more > EXTRA_BYTES:
-                wrong.append(f"{path.name!r}: {found}, expected {size}; {seconds:.1f} s, {more / 2**20:.0f} MB more")
+            if found != size:
+                wrong.append(f"{path.name!r}: {found}, expected {size}")
         assert not wrong, "\n".join(wrong)
 
     child = Child(work, tmp_path / "output")
@@ -67,17 +55,13 @@ def test_every_odd_file_is_read_or_refused_within_limits(
     tally("odd files tried", len(corpus))
 
 
-@pytest.mark.long
-def test_the_largest_image_allowed_stays_within_the_limit_of_memory(tmp_path: Path) -> None:
-    Image.new("RGB", (20_000, MAX_PIXELS // 20_000), "red").save(tmp_path / "large.png", compress_level=1)
-
-    def work() -> None:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        read_image(tmp_path / "large.png").resize((224, 224))
-        assert 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < EXTRA_BYTES
-
-    child = Child(work, tmp_path / "output")
-    assert child.wait() == 0, child.said()
+def test_the_largest_image_allowed_is_read_and_one_more_row_is_not(tmp_path: Path) -> None:
+    width = 20_000
+    for rows, name in ((MAX_PIXELS // width, "largest.png"), (MAX_PIXELS // width + 1, "larger.png")):
+        Image.new("1", (width, rows)).save(tmp_path / name)
+    assert read_image(tmp_path / "largest.png").size == (width, MAX_PIXELS // width)
+    with pytest.raises(DataError, match="80,000,000"):
+        read_image(tmp_path / "larger.png")
 
 
 def test_without_the_limit_of_pixels_a_bomb_would_be_decoded(
@@ -90,18 +74,16 @@ def test_without_the_limit_of_pixels_a_bomb_would_be_decoded(
     assert read_image(path).size == (20_000, 4_001)
 
 
-def test_without_the_limit_of_passes_a_small_file_would_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_file_of_many_scans_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = scans(1000, 1000)
     assert len(bomb) < 100_000
-    with pytest.raises(DataError, match="more than 100 scans"):
-        decode(bomb)  # as the demo does
-    seconds = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", lambda *_, **__: pytest.fail("decoded"))
+        with pytest.raises(DataError, match="more than 100 scans"):
+            decode(bomb)  # as the demo does
+    assert decode(scans(1000, 90)).size == (1000, 1000)
     monkeypatch.setattr(image_files, "MAX_SCANS", 10**9)
-    for content in (scans(1000, 1), bomb):
-        started = time.process_time()
-        assert decode(content).size == (1000, 1000)
-        seconds.append(time.process_time() - started)
-    assert seconds[1] > 10 * seconds[0]
+    assert decode(bomb).size == (1000, 1000)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -183,10 +165,8 @@ def fuzz(tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObjec
         content[start:stop] = data.draw(st.binary(max_size=12))
     path = tmp_path_factory.getbasetemp() / "fuzzed"
     path.write_bytes(content)
-    started = time.process_time()
     with suppress(DataError):
         assert read_image(path).mode == "RGB"
-    assert time.process_time() - started < SECONDS
 
 
 def test_a_decoder_that_fails_in_its_own_way_is_answered_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

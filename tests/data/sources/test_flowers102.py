@@ -229,7 +229,7 @@ def test_the_mask_is_what_is_not_blue(root):
 @pytest.mark.real_data
 def test_the_real_lists_give_oxfords_numbers():
     source = Flowers102.create(real_data(), allow_missing=True)
-    whole = flowers102._read_lists(Flowers102, real_data() / "flowers-102")
+    whole = flowers102.read_lists(Flowers102, real_data() / "flowers-102")
     assert len(whole) == 8189
     assert {part: len(indices) for part, indices in whole.predefined.items()} == {
         "train": 1020,

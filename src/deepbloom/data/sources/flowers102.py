@@ -72,11 +72,11 @@ class Flowers102(FileSource):
         """
         folder = _find_folder(root)
         for name in ("imagelabels.mat", "setid.mat"):
-            _provide(folder, name)
-        if not _holds_images(folder):
-            _provide(folder, ARCHIVE)
-            _extract(folder, ARCHIVE, "jpg", _holds_images)
-        return _leave_out_absent(_read_lists(cls, folder), folder, allow_missing)
+            provide(folder, name)
+        if not holds_images(folder):
+            provide(folder, ARCHIVE)
+            extract(folder, ARCHIVE, "jpg", holds_images)
+        return _leave_out_absent(read_lists(cls, folder), folder, allow_missing)
 
     def mask(self, index: int) -> np.ndarray | None:
         path = self.paths[index]
@@ -99,7 +99,7 @@ def load(config: DataConfig) -> Flowers102:
 def is_in(root: str | Path) -> bool:
     """Return whether ``root`` holds lists and images, so that `Flowers102.create` has nothing to download."""
     folder = Path(os.path.expanduser(root)) / "flowers-102"
-    return all((folder / name).exists() for name in ("imagelabels.mat", "setid.mat")) and _holds_images(folder)
+    return all((folder / name).exists() for name in ("imagelabels.mat", "setid.mat")) and holds_images(folder)
 
 
 def fetch_segmentations(source: Flowers102) -> None:
@@ -111,9 +111,9 @@ def fetch_segmentations(source: Flowers102) -> None:
         They cannot be downloaded or unpacked, or the archive is not Oxford's.
     """
     folder = source.paths[0].parent.parent
-    if not _holds_segmentations(folder):
-        _provide(folder, SEGMENTATIONS)
-        _extract(folder, SEGMENTATIONS, "segmim", _holds_segmentations)
+    if not holds_segmentations(folder):
+        provide(folder, SEGMENTATIONS)
+        extract(folder, SEGMENTATIONS, "segmim", holds_segmentations)
 
 
 def _find_folder(root: str | Path | None) -> Path:
@@ -140,14 +140,14 @@ def _md5(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _provide(folder: Path, name: str) -> None:
+def provide(folder: Path, name: str) -> None:
     """Download Oxford's file into the folder unless it is there, and check its MD5."""
     path = folder / name
     try:
         if not path.exists():
             with locked_folder(folder):
                 if not path.exists():
-                    _download(name, path)
+                    download(name, path)
         if _md5(path) == _expected_md5(name):
             return
     except (OSError, http.client.HTTPException) as error:
@@ -165,7 +165,7 @@ def _expected_md5(name: str) -> str:
     return SEGMENTATIONS_MD5 if name == SEGMENTATIONS else MD5[name]
 
 
-def _download(name: str, path: Path) -> None:
+def download(name: str, path: Path) -> None:
     temporary = path.with_name(f".{name}.part")
     request = urllib.request.Request(URL + name, headers={"User-Agent": "deepbloom"})
     digest = hashlib.md5(usedforsecurity=False)
@@ -184,15 +184,15 @@ def _download(name: str, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _holds_images(folder: Path) -> bool:
+def holds_images(folder: Path) -> bool:
     return any((folder / "jpg").glob("image_*.jpg"))
 
 
-def _holds_segmentations(folder: Path) -> bool:
+def holds_segmentations(folder: Path) -> bool:
     return any((folder / "segmim").glob("segmim_*.jpg"))
 
 
-class _ImagesOnly:
+class ImagesOnly:
     """A filter that extracts the images of one folder from an archive, up to `MAX_UNPACKED_BYTES` in all."""
 
     def __init__(self, inside: str) -> None:
@@ -206,7 +206,7 @@ class _ImagesOnly:
         return tarfile.data_filter(member, place)
 
 
-def _extract(folder: Path, archive: str, inside: str, is_done: Callable[[Path], bool]) -> None:
+def extract(folder: Path, archive: str, inside: str, is_done: Callable[[Path], bool]) -> None:
     """Extract into a temporary folder, then rename it, so that a stopped extraction leaves nothing half done."""
     temporary = folder / ".extracting"
     try:
@@ -215,7 +215,7 @@ def _extract(folder: Path, archive: str, inside: str, is_done: Callable[[Path], 
                 return
             try:
                 with tarfile.open(folder / archive, "r:gz") as file:
-                    file.extractall(temporary, filter=_ImagesOnly(inside))
+                    file.extractall(temporary, filter=ImagesOnly(inside))
                 os.replace(temporary / inside, folder / inside)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -225,7 +225,7 @@ def _extract(folder: Path, archive: str, inside: str, is_done: Callable[[Path], 
         ) from error
 
 
-def _read_lists(cls: type[Flowers102], folder: Path) -> Flowers102:
+def read_lists(cls: type[Flowers102], folder: Path) -> Flowers102:
     """Return all 8,189 images as Oxford lists them, present or not, without digests."""
     from scipy.io import loadmat
     from torchvision.datasets import Flowers102 as OxfordNames  # slow to import
