@@ -19,7 +19,7 @@ import torch
 from training_speed import BATCH, seconds_each
 
 from deepbloom.device import use_cores
-from deepbloom.models.registry import create_model, get_spec
+from deepbloom.models.registry import create_model, get_architecture
 
 RUNS = ((10, 25), (10, 50), (10, 100), (10, 200), (40, 25), (80, 25))  # classes, images of each
 
@@ -85,7 +85,7 @@ def main() -> None:
     for classes, each in RUNS:
         print(run(args.model, classes, each, args.epochs), flush=True)
     use_cores()
-    native = get_spec(args.model).preprocessing.size
+    native = get_architecture(args.model).preprocessing.size
     rates = ", ".join(f"{side}: {step_rate(args.model, side):.0f}" for side in (native // 2, native, 2 * native))
     print(f"\nImages/s of a training step by the images' side in pixels: {rates}")
 

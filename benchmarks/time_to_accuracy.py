@@ -27,7 +27,7 @@ from training_speed import timed
 from deepbloom.config.settings import DataConfig, SplitConfig
 from deepbloom.data.sources import load_source
 from deepbloom.data.split import make_split
-from deepbloom.models.registry import create_model, get_spec
+from deepbloom.models.registry import create_model, get_architecture
 
 
 def run_deepbloom(model: str, folder: Path, epochs: int, views: int) -> dict[str, float]:
@@ -52,7 +52,7 @@ def run_plain(name: str, folder: Path, target: float, most_epochs: int) -> dict[
     """Train by an ordinary loop until the target is reached; return its seconds, and the accuracy of every epoch."""
     started = time.perf_counter()
     torch.manual_seed(0)
-    spec = get_spec(name)
+    spec = get_architecture(name)
     means = spec.preprocessing.mean, spec.preprocessing.std
     ending = [transforms.ToTensor(), transforms.Normalize(*means)]
     resize = transforms.Resize((224, 224))

@@ -16,12 +16,12 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from deepbloom import recipe
 from deepbloom.commands.train import train
 from deepbloom.config.settings import (
     AugmentConfig,
     DataConfig,
     LoggerConfig,
-    ModelConfig,
     OptimizerConfig,
     RunConfig,
     SchedulerConfig,
@@ -33,7 +33,7 @@ from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_model, read
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.errors import DivergedError, RunError
 from deepbloom.metrics import mean_cross_entropy, top_k_accuracy
-from deepbloom.models.registry import create_model, get_spec
+from deepbloom.models.registry import create_model
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 
@@ -53,7 +53,7 @@ def settings(images: Path, folder: Path, model: str = "scratch_cnn", **changes: 
     return RunConfig(
         seed=seed,
         output_dir=str(folder),
-        model=ModelConfig(model, "none"),
+        model=recipe(model, model={"weights": "none"}).model,
         data=DataConfig("imagefolder", root=str(images)),
         optimizer=optimizer,
         scheduler=SchedulerConfig("one_cycle"),
@@ -134,8 +134,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
 
 
 def test_a_run_on_stored_growing_images_goes_on_to_the_same_bits(images: Path, tmp_path: Path) -> None:
-    whole = train(settings(images, tmp_path / "whole", "resnet18_partial"))
-    config = settings(images, tmp_path / "run", "resnet18_partial")
+    augment = AugmentConfig({"rotate": {"degrees": 20}, "flip": {}}, 0.86, first_resolution=0.5)
+    whole = train(settings(images, tmp_path / "whole", "resnet18_partial", augment=augment))
+    config = settings(images, tmp_path / "run", "resnet18_partial", augment=augment)
     assert stop_after(start(config), tmp_path / "run" / run_dir.HISTORY, signal.SIGTERM) == 143
     _, header = read_tensors(tmp_path / "run" / run_dir.LAST, STATE_KIND)
     assert 1 < header["progress"]["epoch"] <= 3  # among the larger images
@@ -222,9 +223,9 @@ def test_frozen_parts_keep_weights_and_statistics_bit_for_bit(feature_cache: str
     from deepbloom.rng import seed_everything
 
     seed_everything(0, "weights")
-    initial = create_model(name, 3).state_dict()
+    initial = create_model(config.model.arch, 3).state_dict()
     trained, _ = read_tensors(folder / run_dir.LAST, STATE_KIND)
-    prefixes = tuple(f"{module}." for module in get_spec(name).trainable)
+    prefixes = tuple(f"{module}." for module in config.model.trainable)
     moved = {key for key in initial if not torch.equal(initial[key], trained[f"model/{key}"])}
     assert any(key.startswith("features.8.") for key in initial)
     assert moved

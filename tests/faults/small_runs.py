@@ -2,13 +2,13 @@
 
 import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from deepbloom import recipe
 from deepbloom.config.settings import (
     AugmentConfig,
     DataConfig,
@@ -21,14 +21,17 @@ from deepbloom.config.settings import (
 )
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_tensors
-from deepbloom.models import registry
-from deepbloom.models.scratch import child_stages
+from deepbloom.models.registry import architecture
 from deepbloom.runs import folder as run_dir
 
 NOT_REPEATED = ("seconds", "images_per_second", "train_seconds", "prefix_seconds", "latency_ms", "peak_memory_bytes")
 """Times and memory, the only figures in which a resumed run may differ."""
 
 
+TINY_PREPROCESSING = Preprocessing(size=16)
+
+
+@architecture("tiny", head="fc", target_layer="block2", description="tiny", preprocessing=TINY_PREPROCESSING)
 def _tiny(num_classes: int) -> nn.Sequential:
     body = {
         "block1": nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU()),
@@ -43,15 +46,8 @@ def _tiny(num_classes: int) -> nn.Sequential:
     return model
 
 
-TINY = replace(
-    registry.SCRATCH_CNN,
-    name="tiny",
-    target_layer="block2",
-    build=_tiny,
-    stages=child_stages,
-    preprocessing=Preprocessing(size=16),
-)
-NETWORKS = {"tiny": TINY, "tiny_partial": replace(TINY, name="tiny_partial", trainable=("block2", "fc"))}
+MODELS = {"tiny": ModelConfig("tiny", "tiny", "all", "none")}
+MODELS["tiny_partial"] = ModelConfig("tiny_partial", "tiny", ["block2", "fc"], "none")
 
 
 def settings(
@@ -62,7 +58,7 @@ def settings(
     options |= {"checkpoint_seconds": 0.0, "num_workers": 0}
     return RunConfig(
         output_dir=str(folder),
-        model=ModelConfig(model, "none"),
+        model=MODELS[model] if model in MODELS else recipe(model, model={"weights": "none"}).model,
         data=DataConfig("imagefolder", root=str(images), pixel_cache=pixel_cache),
         optimizer=OptimizerConfig("adamw", 0.01, 0.01),
         scheduler=SchedulerConfig("one_cycle"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from children import at_step
 from PIL import Image
-from small_runs import TINY, outcome, settings
+from small_runs import TINY_PREPROCESSING, outcome, settings
 
 from deepbloom.commands import train as command
 from deepbloom.commands.train import train
@@ -74,7 +74,7 @@ def test_a_run_whose_test_images_are_gone_until_it_is_trained_has_the_same_weigh
     """They are there while all images are tried before the first step, and for the test."""
     root = shutil.copytree(parts if kind == "ready-made parts" else images, tmp_path / "root")
     before = weights(train(settings(root, tmp_path / "before", pixel_cache="off")))
-    data = prepare(settings(root, tmp_path / "unused", pixel_cache="off").data, TINY.preprocessing, 0)
+    data = prepare(settings(root, tmp_path / "unused", pixel_cache="off").data, TINY_PREPROCESSING, 0)
     paths = [data.source.paths[index] for index in data.split.test]
     away = tmp_path / "away"
     away.mkdir()
@@ -125,19 +125,19 @@ def test_no_test_image_is_read_before_the_training_is_over(
     assert read == {"train", "val"}
 
 
-@pytest.mark.parametrize("model", ["scratch_cnn", "mini_resnet", "resnet18_partial"])
+@pytest.mark.parametrize("model", ["scratch_cnn", "mini_resnet", "resnet18"])
 def test_evaluation_is_the_same_in_batches_of_1_and_64(model: str, images: Path) -> None:
-    from deepbloom.models.registry import create_model, get_spec
+    from deepbloom.models.registry import create_model, get_architecture
 
     torch.manual_seed(0)
     network = create_model(model, 3).train()
-    spec = get_spec(model)
-    data = prepare(settings(images, Path("unused"), model).data, spec.preprocessing, 0)
+    preprocessing = get_architecture(model).preprocessing
+    data = prepare(settings(images, Path("unused")).data, preprocessing, 0)
     indices = np.arange(len(data.source))
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
     logits = {}
     for size in (1, 64):
-        batches = evaluation_batches(data.pixels, indices, data.source.targets, spec.preprocessing, size)
+        batches = evaluation_batches(data.pixels, indices, data.source.targets, preprocessing, size)
         logits[size], targets = predict_logits(network, batches, torch.device("cpu"))
         assert np.array_equal(targets, data.source.targets)
     assert np.abs(logits[1] - logits[64]).max() < TOLERANCE * max(1, np.abs(logits[1]).max())

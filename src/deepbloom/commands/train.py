@@ -26,7 +26,7 @@ from deepbloom.engine.state import Progress, read_progress
 from deepbloom.engine.train import train as run_loop
 from deepbloom.errors import ConfigError, DeepBloomError, Interrupted, RunError
 from deepbloom.models.freezing import count_parameters
-from deepbloom.models.registry import create_model, get_spec
+from deepbloom.models.registry import create_model, get_architecture, resolved_trainable
 from deepbloom.rng import seed_everything
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
@@ -61,7 +61,7 @@ def train(config: RunConfig) -> Path:
     DeepBloomError
         Settings, data, weights or the folder do not allow the run, or it diverged or was stopped.
     """
-    get_spec(config.model.name)
+    resolved_trainable(config.model.arch, tuple(config.model.trainable))
     chosen_ops(config.augment)  # an error in them shows before the images are read
     check_logger(config.logger)
     device = choose_device(config.train.device)
@@ -126,8 +126,9 @@ def _train(
     cores = max(1, available_cores() // group.local_size)
     use_cores(config.train.num_threads or cores)
     workers = cores if config.train.num_workers < 0 else config.train.num_workers
-    spec = get_spec(config.model.name)
-    data = prepare(config.data, spec.preprocessing, workers)
+    preprocessing = get_architecture(config.model.arch).preprocessing
+    trainable = resolved_trainable(config.model.arch, tuple(config.model.trainable))
+    data = prepare(config.data, preprocessing, workers)
     if config.train.batch_size > len(data.split.train):
         raise ConfigError(
             f"train.batch_size={config.train.batch_size} is larger than the training part of "
@@ -139,12 +140,12 @@ def _train(
             "images of a step at least."
         )
     seed_everything(config.seed, "weights")
-    model = create_model(config.model.name, len(data.source.class_names), config.model.weights)
+    model = create_model(config.model.arch, len(data.source.class_names), trainable, config.model.weights)
     model = model.to(device).to(memory_format=torch.channels_last)
     parameters = count_parameters(model)
     log.info(
         "%s on %s: %d classes, %d train, %d validation, %d test images; %.2f M parameters, %.2f M trained; %s",
-        config.model.name,
+        config.model.label,
         config.data.name,
         len(data.source.class_names),
         len(data.split.train),
@@ -155,9 +156,11 @@ def _train(
         device_name(device),
     )
     header = model_header(
-        config.model.name,
+        config.model.arch,
         data.source.class_names,
-        spec.preprocessing,
+        preprocessing,
+        model=config.model.label,
+        trainable=list(trainable),
         data=asdict(config.data),
         dataset_fingerprint=data.source.fingerprint,
         split_fingerprint=data.split_fingerprint,
@@ -165,7 +168,7 @@ def _train(
         num_threads=torch.get_num_threads(),
         versions=collect_versions(),
     )
-    frozen = hash_frozen(model, spec.trainable)
+    frozen = hash_frozen(model, trainable)
     facts = {
         "dataset_fingerprint": data.source.fingerprint,
         "split_fingerprint": data.split_fingerprint,
@@ -185,7 +188,7 @@ def _train(
     if not group.leader:
         return
     model.load_state_dict(model.state_dict() | state.best)
-    audit = {"freeze": audit_freeze(frozen, model, state.optimizer, spec.trainable)}
+    audit = {"freeze": audit_freeze(frozen, model, state.optimizer, trainable)}
     test_and_write(job, data, watched, progress, audit)
 
 

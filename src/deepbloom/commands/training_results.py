@@ -18,6 +18,7 @@ from deepbloom.engine.evaluate import EVALUATION_BATCH, predict_logits
 from deepbloom.engine.job import Job
 from deepbloom.engine.state import Progress
 from deepbloom.models.freezing import count_parameters
+from deepbloom.models.registry import training_type
 from deepbloom.report.confusion import plot_confusion
 from deepbloom.report.plots import plot_history
 from deepbloom.runs import files as atomic_files
@@ -31,11 +32,12 @@ def test_and_write(
     job: Job, data: PreparedData, watched: WatchedPixels, progress: Progress, audit: dict[str, Any]
 ) -> None:
     """Test the chosen weights once, and write what a complete run holds; ``metrics.json`` last."""
-    config, model, spec, folder, device = job.config, job.model, job.spec, job.folder, job.device
+    config, model, folder, device = job.config, job.model, job.folder, job.device
+    preprocessing = job.architecture.preprocessing
     split, source = data.split, data.source
     times_tested = run_dir.count(folder, "times_tested")
     watched.testing = True
-    batches = evaluation_batches(watched, split.test, source.targets, spec.preprocessing, EVALUATION_BATCH)
+    batches = evaluation_batches(watched, split.test, source.targets, preprocessing, EVALUATION_BATCH)
     logits, targets = predict_logits(model, batches, device)
     scores = metrics.score_logits(logits, targets)
     outputs.write_predictions(folder, [source.image_ids[i] for i in split.test], logits, targets)
@@ -55,9 +57,11 @@ def test_and_write(
     atomic_files.write_json(
         folder / run_dir.METRICS,
         {
-            "model": config.model.name,
-            "training_type": spec.training_type,
-            "description": spec.remarks,
+            "model": config.model.label,
+            "arch": config.model.arch,
+            "trainable": list(job.trainable),
+            "training_type": training_type(config.model.arch, job.trainable, config.model.weights),
+            "description": job.architecture.description,
             "weights": config.model.weights,
             "dataset": config.data.name,
             "data_split_kind": split_kind(source, config.data.split),
@@ -70,16 +74,16 @@ def test_and_write(
             "device_name": device_name(device),
             "precision": progress.choices["precision"],
             "feature_copies": progress.choices["views"],
-            "train_resolutions": list(train_resolutions(config.augment, spec.preprocessing.size, config.train.epochs)),
+            "train_resolutions": list(train_resolutions(config.augment, preprocessing.size, config.train.epochs)),
             "num_threads": torch.get_num_threads(),
             "classes": list(source.class_names),
             "test": scores,
             "val": {"top1_accuracy": progress.best_val_accuracy, "loss": progress.best_val_loss},
             "params": count_parameters(model),
-            "macs": count_macs(model, spec.preprocessing.size),
+            "macs": count_macs(model, preprocessing.size),
             "train_seconds": progress.prefix_seconds + steps_seconds,
             "images_per_second": config.train.epochs * len(split.train) / (progress.prefix_seconds + steps_seconds),
-            "latency_ms": measure_latency_ms(model, spec.preprocessing.size),
+            "latency_ms": measure_latency_ms(model, preprocessing.size),
             "size_bytes": (folder / run_dir.MODEL).stat().st_size,
             "peak_memory_bytes": peak_memory_bytes(),
             "dataset_fingerprint": source.fingerprint,

@@ -105,12 +105,30 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """Which network, and the weights that it starts from."""
+    """Which network, which of its modules train, and the weights that it starts from."""
 
     name: str
-    """A name of the registry: ``deepbloom.models.registry.model_names()``."""
+    """Name of the YAML file in ``conf/model`` that the settings come from."""
+    arch: str
+    """A registered architecture, or the name of any of timm's networks."""
+    trainable: Any
+    """Modules that train: paths such as ``[layer4,fc]``, ``head`` (the classifier), ``last:N`` (the classifier and the
+    N blocks before it) or ``all``. Every other module keeps its weights and its BatchNorm statistics."""
     weights: str = setting(path=True)
     """``imagenet``, ``none`` (random), or the path of a .safetensors or .pth state dict."""
+
+    def __post_init__(self) -> None:
+        names = [self.trainable] if isinstance(self.trainable, str) else self.trainable
+        if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+            raise ConfigError(
+                f"model.trainable={self.trainable!r}: give head, last:N, all, or module paths such as [layer4,fc]."
+            )
+        self.trainable = list(names)
+
+    @property
+    def label(self) -> str:
+        """What runs and reports call the model: its name, with the architecture where the name does not tell it."""
+        return f"timm-{self.arch}" if self.name == "timm" else self.name
 
 
 @dataclass

@@ -18,7 +18,7 @@ from deepbloom.explain.cam import class_activation_maps
 from deepbloom.explain.figures import COLORMAP
 from deepbloom.explain.methods import METHODS
 from deepbloom.metrics import softmax, top_classes
-from deepbloom.models.registry import get_spec
+from deepbloom.models.registry import get_architecture
 
 PREDICTED = "predicted"
 MAX_SHOWN_SIDE = 1024
@@ -112,7 +112,7 @@ def _predict(network: Network, image: Image.Image, method: str, target: str) -> 
     if target != PREDICTED and target not in trained.classes:
         return prediction
     explained = int(best[0]) if target == PREDICTED else trained.classes.index(target)
-    layer = get_spec(trained.header["model"]).target_layer
+    layer = get_architecture(trained.header["arch"]).target_layer
     maps = class_activation_maps(trained.network, inputs, [layer], explained, method).maps
     colors = matplotlib.colormaps[COLORMAP](maps[0].cpu().numpy(), bytes=True)[..., :3]
     return prediction | {

@@ -90,13 +90,13 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 
 def model_header(
-    name: str, classes: tuple[str, ...], preprocessing: Preprocessing, **provenance: object
+    arch: str, classes: tuple[str, ...], preprocessing: Preprocessing, **provenance: object
 ) -> dict[str, Any]:
     """Return the header of a model file: what is needed to rebuild the network, and where it comes from."""
     return {
         "kind": MODEL_KIND,
         "format": FORMAT,
-        "model": name,
+        "arch": arch,
         "classes": list(classes),
         "preprocessing": asdict(preprocessing),
         **provenance,
@@ -145,8 +145,8 @@ def read_model(run_or_file: str | Path) -> Trained:
         classes = tuple(str(name) for name in header["classes"])
         fields = header["preprocessing"]
         preprocessing = Preprocessing(int(fields["size"]), fields["mean"], fields["std"], str(fields["interpolation"]))
-        _check_shapes(str(header["model"]), len(classes), tensors)
-        network = create_model(str(header["model"]), len(classes), weights="none")
+        _check_shapes(str(header["arch"]), len(classes), tensors)
+        network = create_model(str(header["arch"]), len(classes), header.get("trainable", ["all"]))
         network.load_state_dict(tensors)
     except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not describe a network of this version: {error}") from error
@@ -156,7 +156,7 @@ def read_model(run_or_file: str | Path) -> Trained:
 def _check_shapes(name: str, num_classes: int, tensors: Mapping[str, Tensor]) -> None:
     """Raise `ValueError` unless the tensors are a network's, before memory is taken for the classes of a header."""
     with torch.device("meta"):
-        wanted = create_model(name, num_classes, weights="none").state_dict()
+        wanted = create_model(name, num_classes).state_dict()
     differing = _shapes(wanted) ^ _shapes(tensors)
     if differing:
         key, shape = min(differing)

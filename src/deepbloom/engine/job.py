@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deepbloom.config.settings import RunConfig
 from deepbloom.engine.distributed import Group
-from deepbloom.models.registry import ModelSpec
+from deepbloom.models.registry import Architecture
 from deepbloom.signals import StopRequest
 
 
@@ -30,7 +30,9 @@ class Job:
     """What is trained, on what, and where the state is kept."""
 
     model: nn.Module
-    spec: ModelSpec
+    architecture: Architecture
+    trainable: tuple[str, ...]
+    """Paths of the modules that train."""
     config: RunConfig
     batches: Batches
     validation: Callable[[], Iterable[tuple[Tensor, Tensor]]]

@@ -66,7 +66,7 @@ class State:
 
     def moving(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the tensors that training changes: parameters and buffers of the trained modules."""
-        prefixes = self.job.spec.trainable
+        prefixes = self.job.trainable
         return {
             name: tensor
             for name, tensor in model.state_dict().items()

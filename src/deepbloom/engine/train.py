@@ -92,7 +92,7 @@ def train(job: Job, progress: Progress, saved: tuple[dict[str, Tensor], dict[str
 
     while progress.epoch <= config.train.epochs:
         epoch = progress.epoch
-        train_mode(model, job.spec.trainable)
+        train_mode(model, job.trainable)
         bar = tqdm(total=steps, initial=progress.step, desc=f"epoch {epoch}", unit="step", disable=None, leave=False)
         with bar:
             mark = time.perf_counter()

@@ -16,7 +16,7 @@ from deepbloom.errors import ConfigError, unknown
 from deepbloom.explain.cam import Maps, Targets, class_activation_maps
 from deepbloom.explain.figures import Panel
 from deepbloom.explain.methods import METHODS
-from deepbloom.models.registry import get_spec
+from deepbloom.models.registry import get_architecture
 
 DEFAULT_LAYER = "default"
 PREDICTED = "predicted"
@@ -93,7 +93,7 @@ def read_networks(ckpt: Any, layer: Any, device: torch.device) -> list[Network]:
 
 def place_network(trained: Trained, label: str, layer: Any, device: torch.device) -> Network:
     """Return a trained network on a device; the layer ``default`` is its architecture's target layer."""
-    default = get_spec(trained.header["model"]).target_layer
+    default = get_architecture(trained.header["arch"]).target_layer
     layers = tuple(default if name == DEFAULT_LAYER else str(name) for name in _as_list(layer))
     model = trained.network.to(device).to(memory_format=torch.channels_last)
     return Network(label, model, trained.classes, trained.preprocessing, layers)

@@ -1,14 +1,14 @@
 """Which modules of a network train. Every other module keeps its weights and its BatchNorm statistics bit for bit."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
-from deepbloom.errors import ConfigError
+from deepbloom.errors import ConfigError, unknown
 
-if TYPE_CHECKING:
-    from deepbloom.models.registry import ModelSpec
+LARGE_SHARE = 3 / 4
+"""A container with more than this share of a network's parameter tensors counts by its own children."""
 
 
 def freeze(model: nn.Module, trainable: Iterable[str]) -> None:
@@ -27,7 +27,7 @@ def freeze(model: nn.Module, trainable: Iterable[str]) -> None:
     ConfigError
         The network has no such module.
     """
-    modules = _modules(model, trainable)
+    modules = [find_module(model, path) for path in trainable]
     model.requires_grad_(False)
     for module in modules:
         module.requires_grad_(True)
@@ -37,40 +37,101 @@ def train_mode(model: nn.Module, trainable: Iterable[str]) -> None:
     """Put the modules at the paths ``trainable`` into train mode and every other module into eval mode.
 
     ``requires_grad=False`` alone does not stop BatchNorm's running statistics or dropout, and ``model.train()`` would
-    start them in frozen parts too: call this before each epoch instead.
+    start them in frozen modules too: call this before each epoch instead.
 
     Raises
     ------
     ConfigError
         The network has no such module.
     """
-    modules = _modules(model, trainable)
+    modules = [find_module(model, path) for path in trainable]
     model.eval()
     for module in modules:
         module.train()
 
 
-def split_model(model: nn.Module, spec: "ModelSpec") -> tuple[nn.Sequential, nn.Sequential]:
-    """Cut a network before its first stage that trains: ``tail(prefix(x))`` equals ``model(x)``.
+def resolve_trainable(model: nn.Module, head: Sequence[str], trainable: Iterable[str]) -> tuple[str, ...]:
+    """Return the module paths that the names in ``trainable`` stand for, in the network's order, none inside another.
 
-    The output of ``prefix`` for a given input never changes in training, so it can be computed once. Both halves hold
-    the network's own modules: training ``tail`` trains ``model``, and `train_mode` on ``model`` holds for ``tail``.
+    Parameters
+    ----------
+    model : nn.Module
+    head : sequence of str
+        Paths of the classifier.
+    trainable : iterable of str
+        Each a module path, ``head``, ``last:N`` (the classifier and the last N of `blocks`) or ``all``.
 
     Returns
     -------
-    prefix : nn.Sequential
-        The stages before the first that holds a parameter with ``requires_grad``; empty where that is the first.
-    tail : nn.Sequential
-        The rest.
+    tuple of str
+        ``("",)``, the whole network, where every parameter trains.
+
+    Raises
+    ------
+    ConfigError
+        There is no such module, it has no parameters, or the network has fewer than N blocks.
     """
-    stages = [stage for _, stage in spec.stages(model)]
-    trains = (any(parameter.requires_grad for parameter in stage.parameters()) for stage in stages)
-    cut = next((index for index, found in enumerate(trains) if found), len(stages))
-    return nn.Sequential(*stages[:cut]), nn.Sequential(*stages[cut:])
+    wanted: set[str] = set()
+    for name in trainable:
+        if name == "all":
+            return ("",)
+        if name == "head":
+            wanted.update(head)
+        elif re.fullmatch(r"last:\d+", name):
+            wanted.update(_last(model, head, int(name[5:])))
+        elif next(find_module(model, name).parameters(), None) is None:
+            raise ConfigError(f"model.trainable: the module {name!r} has no parameters to train.")
+        else:
+            wanted.add(name)
+    if not wanted:
+        raise ConfigError("model.trainable is empty: give module paths, head, last:N or all.")
+    if all(covers(wanted, name) for name, _ in model.named_parameters()):
+        return ("",)
+    return tuple(path for path, _ in model.named_modules() if path in wanted and not covers(wanted - {path}, path))
+
+
+def blocks(model: nn.Module, head: Sequence[str]) -> list[list[str]]:
+    """Return the paths of a network's blocks in the order of their definition, without the classifier.
+
+    Blocks are the network's children; a container that holds more than three quarters of the parameter tensors (the
+    ``features`` of an EfficientNet, the ``blocks`` of a transformer) counts by its own children. What holds only
+    vectors, such as a normalization layer, belongs to the block before it.
+    """
+    found: list[list[str]] = []
+    for path in _open(model, "", len(list(model.parameters()))):
+        parameters = list(model.get_submodule(path).parameters())
+        if _holds_head(path, head) or not parameters:
+            continue
+        if found and all(parameter.ndim < 2 for parameter in parameters):
+            found[-1].append(path)
+        else:
+            found.append([path])
+    return found
+
+
+def covers(paths: Iterable[str], name: str) -> bool:
+    """Return whether a module or parameter is, or lies inside, a module at one of ``paths``."""
+    return any(path in ("", name) or name.startswith(f"{path}.") for path in paths)
+
+
+def find_module(model: nn.Module, path: str) -> nn.Module:
+    """Return the module at a path.
+
+    Raises
+    ------
+    ConfigError
+        The network has no such module.
+    """
+    modules = dict(model.named_modules())
+    if path not in modules:
+        inside = next((outer for outer in _outer_paths(path) if outer in modules), "")
+        children = [f"{inside}.{name}".lstrip(".") for name, _ in modules[inside].named_children()]
+        raise ConfigError(unknown("module", path, children))
+    return modules[path]
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Return how many numbers a network learned (``total``) and how many of them train (``trainable``)."""
+    """Return the number of a network's parameters (``total``) and of those that train (``trainable``)."""
     parameters = list(model.parameters())
     return {
         "total": sum(parameter.numel() for parameter in parameters),
@@ -78,14 +139,30 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     }
 
 
-def _modules(model: nn.Module, paths: Iterable[str]) -> list[nn.Module]:
-    modules = []
-    for path in paths:
-        try:
-            modules.append(model.get_submodule(path))
-        except AttributeError:
-            known = ", ".join(name for name, _ in model.named_children())
-            raise ConfigError(
-                f"The network has no module {path!r}. Give the path of one of its modules; at the top are: {known}."
-            ) from None
-    return modules
+def _last(model: nn.Module, head: Sequence[str], count: int) -> list[str]:
+    found = blocks(model, head)
+    if not 1 <= count <= len(found):
+        raise ConfigError(f"model.trainable=last:{count}: this network has {len(found)} blocks; give last:1 or more.")
+    outer = [path for path in _open(model, "", len(list(model.parameters()))) if _holds_head(path, head)]
+    return [*outer, *(path for block in found[-count:] for path in block)]
+
+
+def _holds_head(path: str, head: Sequence[str]) -> bool:
+    return covers(head, path) or any(covers([path], classifier) for classifier in head)
+
+
+def _open(module: nn.Module, path: str, total: int) -> Iterable[str]:
+    """Yield the paths of a module's children; those of a large container instead of the container."""
+    for name, child in module.named_children():
+        inner = f"{path}.{name}".lstrip(".")
+        is_container = isinstance(child, nn.Sequential | nn.ModuleList)
+        if is_container and len(list(child.parameters())) > LARGE_SHARE * total:
+            yield from _open(child, inner, total)
+        else:
+            yield inner
+
+
+def _outer_paths(path: str) -> Iterable[str]:
+    while "." in path:
+        path = path.rpartition(".")[0]
+        yield path

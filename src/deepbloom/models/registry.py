@@ -1,186 +1,202 @@
-"""The networks by name: what each is made of, which of its parts train, and how an image has to be prepared for it."""
+"""The registry of architectures, and networks made from it.
+
+A function with `@architecture` adds a network. Names that are not registered are looked up in the sources that
+`@architecture_source` adds: timm's.
+"""
 
 import logging
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from deepbloom.config.settings import check_range
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.errors import ConfigError, unknown
-from deepbloom.models import scratch as from_scratch
-from deepbloom.models import weights as pretrained
-from deepbloom.models.freezing import freeze
+from deepbloom.models.freezing import covers, freeze, resolve_trainable
+from deepbloom.models.weights import Weights, load_weights, read_weights
 
 log = logging.getLogger(__name__)
 
-IMAGENET_PREPROCESSING = Preprocessing()
 HEAD_STD = 1e-3
 """Standard deviation of a new classifier's weights: almost zero, but enough for class activation maps to exist."""
 
+Build = Callable[[int], nn.Module]
+Decorator = Callable[[Build], Build]
+
 
 @dataclass(frozen=True)
-class ModelSpec:
-    """A network of the registry."""
+class Architecture:
+    """A network as it is before anything is trained."""
 
     name: str
-    training_type: str
-    """``from scratch``, ``frozen`` (only the classifier trains) or ``partial`` (the last stages train too)."""
-    trainable: tuple[str, ...]
-    """Paths of the modules that train; the empty path is the whole network. All others keep weights and statistics."""
-    head: str
-    """Path of the last linear layer."""
-    target_layer: str
-    """Path of the module that class activation maps look at by default: the last convolutional stage."""
-    remarks: str
-    """One line for the report's table."""
-    build: Callable[[int], nn.Module]
+    build: Build
     """Makes the network with random weights for a number of classes."""
-    stages: Callable[[nn.Module], list[tuple[str, nn.Module]]]
-    """Cuts the network into stages that, applied in turn, are the network; named by module path where there is one."""
-    preprocessing: Preprocessing = IMAGENET_PREPROCESSING
-    imagenet: Callable[[], dict[str, Tensor]] | None = None
-    """Finds the ImageNet weights, where there are any."""
+    head: tuple[str, ...]
+    """Paths of the classifier's modules: one, or two for a network that averages two classifiers."""
+    target_layer: str
+    """Path of the module that class activation maps look at by default: the last with spatial features."""
+    description: str
+    """One line for the report's table."""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    imagenet: Callable[[], Weights] | None = None
+    """Reads the ImageNet weights, where there are any."""
 
     @property
     def weights(self) -> tuple[str, ...]:
         """Keywords that ``model.weights`` takes besides the path of a file."""
         return ("imagenet", "none") if self.imagenet else ("none",)
 
-    @property
-    def default_weights(self) -> str:
-        """What ``model.weights`` is where it is not given."""
-        return self.weights[0]
+
+@dataclass(frozen=True)
+class Source:
+    """Architectures that need no registration."""
+
+    find: Callable[[str], Architecture | None]
+    names: Callable[[], list[str]]
 
 
-SCRATCH_CNN = ModelSpec(
-    name="scratch_cnn",
-    training_type="from scratch",
-    trainable=("",),
-    head="fc",
-    target_layer="block3",
-    remarks="three convolutions with pooling, two fully connected layers",
-    build=from_scratch.scratch_cnn,
-    stages=from_scratch.child_stages,
-)
-MINI_RESNET = ModelSpec(
-    name="mini_resnet",
-    training_type="from scratch",
-    trainable=("",),
-    head="fc",
-    target_layer="layer4",
-    remarks="five residual blocks y = F(x) + x",
-    build=from_scratch.mini_resnet,
-    stages=from_scratch.child_stages,
-)
-RESNET18_FROZEN = ModelSpec(
-    name="resnet18_frozen",
-    training_type="frozen",
-    trainable=("fc",),
-    head="fc",
-    target_layer="layer4",
-    remarks="a linear classifier on fixed ImageNet features",
-    build=pretrained.resnet18,
-    stages=pretrained.resnet18_stages,
-    imagenet=pretrained.resnet18_imagenet,
-)
-RESNET18_PARTIAL = replace(
-    RESNET18_FROZEN,
-    name="resnet18_partial",
-    training_type="partial",
-    trainable=("layer3", "layer4", "fc"),
-    remarks="the last two of four stages and the classifier train",
-)
-EFFICIENTNET_B0_PARTIAL = ModelSpec(
-    name="efficientnet_b0_partial",
-    training_type="partial",
-    trainable=("features.6", "features.7", "classifier"),
-    head="classifier.1",
-    target_layer="features.8",
-    remarks="the last two of seven stages and the classifier train; the 1x1 convolution before it stays fixed",
-    build=pretrained.efficientnet_b0,
-    stages=pretrained.efficientnet_b0_stages,
-    preprocessing=Preprocessing(interpolation="bicubic"),
-    imagenet=pretrained.efficientnet_b0_imagenet,
-)
-EFFICIENTNET_LITE0_FROZEN = ModelSpec(
-    name="efficientnet_lite0_frozen",
-    training_type="frozen",
-    trainable=("classifier",),
-    head="classifier.1",
-    target_layer="bn2",
-    remarks="a linear classifier on fixed ImageNet features",
-    build=pretrained.efficientnet_lite0,
-    stages=pretrained.efficientnet_lite0_stages,
-    preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-    imagenet=pretrained.efficientnet_lite0_imagenet,
-)
-EFFICIENTNET_LITE0_PARTIAL = replace(
-    EFFICIENTNET_LITE0_FROZEN,
-    name="efficientnet_lite0_partial",
-    training_type="partial",
-    trainable=("blocks.5", "blocks.6", "conv_head", "bn2", "classifier"),
-    remarks="the last two of seven stages, the 1x1 convolution and the classifier train",
-)
-SPECS = {
-    spec.name: spec
-    for spec in (
-        SCRATCH_CNN,
-        MINI_RESNET,
-        RESNET18_FROZEN,
-        RESNET18_PARTIAL,
-        EFFICIENTNET_B0_PARTIAL,
-        EFFICIENTNET_LITE0_FROZEN,
-        EFFICIENTNET_LITE0_PARTIAL,
-    )
-}
+_ARCHITECTURES: dict[str, Architecture] = {}
+_SOURCES: list[Source] = []
 
 
-def model_names() -> tuple[str, ...]:
-    """Return the names that `create_model` knows, from the simplest network to the strongest."""
-    return tuple(SPECS)
+def architecture(
+    name: str,
+    *,
+    head: str,
+    target_layer: str,
+    description: str,
+    preprocessing: Preprocessing | None = None,
+    imagenet: Callable[[], Weights] | None = None,
+) -> Decorator:
+    """Register a function that builds a network for a number of classes; see `Architecture` for the parameters."""
+
+    def register(build: Build) -> Build:
+        if name in _ARCHITECTURES:
+            raise ValueError(f"the architecture {name!r} is registered twice")
+        _ARCHITECTURES[name] = Architecture(
+            name, build, (head,), target_layer, description, preprocessing or Preprocessing(), imagenet
+        )
+        return build
+
+    return register
 
 
-def get_spec(name: str) -> ModelSpec:
-    """Return what is known of a network.
+def architecture_source(names: Callable[[], list[str]]) -> Callable[[Callable], Callable]:
+    """Register a function that finds an architecture by name, or returns None; ``names`` lists what it knows."""
+
+    def register(find: Callable[[str], Architecture | None]) -> Callable[[str], Architecture | None]:
+        _SOURCES.append(Source(find, names))
+        return find
+
+    return register
+
+
+def architecture_names() -> tuple[str, ...]:
+    """Return the registered names."""
+    return tuple(_ARCHITECTURES)
+
+
+def get_architecture(name: str) -> Architecture:
+    """Return a registered architecture, or one of timm's by its name.
 
     Raises
     ------
     ConfigError
-        There is none of that name.
+        The name is unknown, or the network cannot be used for images of three channels.
     """
-    if name not in SPECS:
-        raise ConfigError(unknown("model", name, SPECS))
-    return SPECS[name]
+    if name in _ARCHITECTURES:
+        return _ARCHITECTURES[name]
+    for source in _SOURCES:
+        if found := source.find(name):
+            return found
+    known = [*_ARCHITECTURES, *(known for source in _SOURCES for known in source.names())]
+    raise ConfigError(unknown("model.arch", name, known))
 
 
-def initialize_head(head: nn.Module) -> None:
-    """Start a new linear classifier near zero, so that the first loss is ln C and no feature is preferred by chance.
+def read_starting_weights(arch: str, weights: str) -> Weights | None:
+    """Return the tensors that training starts from, with the digest of the file that they were read from.
 
-    timm and torchvision draw EfficientNet's classifier uniformly from ±1/sqrt(C), which is ten times too wide for 1,280
-    features: the first loss is then up to twice ln C, and runs on few images never recover.
+    Parameters
+    ----------
+    arch : str
+    weights : str
+        ``none`` (random: returns None), ``imagenet``, or the path of a ``.safetensors``, ``.pth`` or ``.pt`` file.
+
+    Raises
+    ------
+    ConfigError
+        The keyword is not valid for this architecture.
+    WeightsError
+        The weights cannot be found or read.
     """
-    assert isinstance(head, nn.Linear)
-    nn.init.normal_(head.weight, std=HEAD_STD)
-    nn.init.zeros_(head.bias)
+    found = get_architecture(arch)
+    if weights not in found.weights and weights.isidentifier():
+        raise ConfigError(f"{unknown('model.weights', weights, found.weights)} Or give the path of a weights file.")
+    if weights == "none":
+        return None
+    if weights == "imagenet" and found.imagenet:
+        return found.imagenet()
+    return read_weights(Path(weights).expanduser())
 
 
-def create_model(name: str, num_classes: int, weights: str = "none") -> nn.Module:
-    """Make a network, in eval mode, in which only the parameters of ``get_spec(name).trainable`` take gradients.
+def starting_weights_digest(arch: str, weights: str) -> str:
+    """Return ``none``, or the SHA-256 of the file of the starting weights; raises as `read_starting_weights`."""
+    found = read_starting_weights(arch, weights)
+    return found.digest if found else "none"
+
+
+@lru_cache(maxsize=32)
+def resolved_trainable(arch: str, trainable: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the module paths that ``model.trainable`` stands for in a network: see `resolve_trainable`."""
+    found = get_architecture(arch)
+    with torch.device("meta"):
+        return resolve_trainable(found.build(2), found.head, trainable)
+
+
+def training_type(arch: str, trainable: Sequence[str], weights: str) -> str:
+    """Return how a network is trained, for the report.
+
+    Parameters
+    ----------
+    arch : str
+    trainable : sequence of str
+        Resolved module paths.
+    weights : str
+        ``model.weights``.
+
+    Returns
+    -------
+    str
+        ``from scratch`` or ``fine-tuned`` (all modules train, from random or given weights), ``frozen`` (only the
+        classifier trains) or ``partial``.
+    """
+    if "" in trainable:
+        return "from scratch" if weights == "none" else "fine-tuned"
+    head = get_architecture(arch).head
+    return "frozen" if all(covers(head, path) for path in trainable) else "partial"
+
+
+def create_model(
+    arch: str, num_classes: int, trainable: Iterable[str] = ("all",), weights: str | Weights | None = "none"
+) -> nn.Module:
+    """Make a network, in eval mode, in which only the parameters of the trainable modules take gradients.
 
     Random weights follow from torch's global seed.
 
     Parameters
     ----------
-    name : str
-        One of `model_names`.
+    arch : str
+        A registered name, or one of timm's.
     num_classes : int
-    weights : str
-        ``none`` (random), ``imagenet``, or the path of a ``.safetensors``, ``.pth`` or ``.pt`` state dict. Where that
-        has a head of another size, the new head stays random.
+    trainable : iterable of str
+        Module paths and keywords, as in ``model.trainable``.
+    weights : str, Weights or None
+        What `read_starting_weights` takes or returns. Where the weights have a head of another size, the new head
+        stays random.
 
     Returns
     -------
@@ -190,21 +206,29 @@ def create_model(name: str, num_classes: int, weights: str = "none") -> nn.Modul
     Raises
     ------
     ConfigError
-        The name, the number of classes or the keyword is not valid.
+        The name, the number of classes, a module path or the keyword is not valid.
     WeightsError
         The weights cannot be found or read, or they belong to another network.
     """
-    spec = get_spec(name)
+    found = get_architecture(arch)
     check_range("num_classes", num_classes, 1)
-    if weights not in spec.weights and weights.isidentifier():
-        raise ConfigError(f"{unknown('model.weights', weights, spec.weights)} Or give the path of a weights file.")
-    model = spec.build(num_classes)
-    initialize_head(model.get_submodule(spec.head))
-    if weights == "imagenet" and spec.imagenet:
-        pretrained.load_weights(model, spec.imagenet(), spec.head, "The file of ImageNet weights")
-    elif weights != "none":
-        path = Path(os.path.expanduser(weights))
-        if not pretrained.load_weights(model, pretrained.read_state_dict(path), spec.head, str(path)):
-            log.warning("%s has no head for %d classes: the new head starts from random weights.", path, num_classes)
-    freeze(model, spec.trainable)
+    given = read_starting_weights(arch, weights) if isinstance(weights, str) else weights
+    model = found.build(num_classes)
+    for path in found.head:
+        initialize_head(model.get_submodule(path))
+    if given and not load_weights(model, given, found.head) and weights != "imagenet":
+        log.warning("%s has no head for %d classes: the new head is random.", given.source, num_classes)
+    freeze(model, resolve_trainable(model, found.head, trainable))
     return model.eval()
+
+
+def initialize_head(head: nn.Module) -> None:
+    """Start the last layer of a new classifier near zero: the first loss is ln C, and no class is preferred by chance.
+
+    timm and torchvision initialize EfficientNet's classifier uniformly in ±1/sqrt(C), which is ten times too wide for
+    1,280 features: the first loss is then up to twice ln C, and runs on few images never recover.
+    """
+    last = [module for module in head.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    nn.init.normal_(last.weight, std=HEAD_STD)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)

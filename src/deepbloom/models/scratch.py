@@ -1,6 +1,6 @@
-"""The two networks that learn from nothing: a plain CNN and a small residual network.
+"""Two small networks trained from scratch: a plain CNN and a residual network.
 
-Both are sequences of named stages, and both shrink the image early, so that an epoch takes minutes on two CPU cores.
+Both shrink the image early, so that an epoch takes minutes on two CPU cores.
 """
 
 from collections import OrderedDict
@@ -8,7 +8,15 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from deepbloom.models.registry import architecture
 
+
+@architecture(
+    "scratch_cnn",
+    head="fc",
+    target_layer="block3",
+    description="three convolutions with pooling, two fully connected layers",
+)
 def scratch_cnn(num_classes: int) -> nn.Sequential:
     """Return a plain CNN: three blocks of convolution and pooling, then two fully connected layers.
 
@@ -31,11 +39,12 @@ def scratch_cnn(num_classes: int) -> nn.Sequential:
     )
 
 
+@architecture("mini_resnet", head="fc", target_layer="layer4", description="five residual blocks y = F(x) + x")
 def mini_resnet(num_classes: int) -> nn.Sequential:
     """Return a small residual network: a strided stem, then stages of 28, 14, 7 and 4 pixels (for 224 x 224).
 
-    Pooling halves the maps before a stage: strided convolutions, as in He et al. (2016), skip three of four pixels on
-    the way around a block, and learn less from few images.
+    Pooling halves the maps before a stage: the strided shortcuts of He et al. (2016) skip three of four pixels and
+    learn less from few images.
 
     Parameters
     ----------
@@ -57,7 +66,7 @@ def mini_resnet(num_classes: int) -> nn.Sequential:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a way around them: y = ReLU(F(x) + x).
+    """Two 3x3 convolutions and a shortcut: y = ReLU(F(x) + x).
 
     Where the number of channels changes, x passes a 1x1 convolution (He et al. 2016, https://arxiv.org/abs/1512.03385,
     equations 1 and 2).
@@ -87,11 +96,6 @@ class ResidualBlock(nn.Module):
         return torch.relu(self.residual(x) + self.shortcut(x))
 
 
-def child_stages(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the stages of a network that applies its children in turn."""
-    return list(model.named_children())
-
-
 def _halve() -> nn.MaxPool2d:
     return nn.MaxPool2d(3, stride=2, padding=1)
 
@@ -100,6 +104,6 @@ def _conv_pool(in_channels: int, out_channels: int, kernel_size: int = 3, stride
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False),
         _halve(),
-        nn.BatchNorm2d(out_channels),  # behind the pooling: a quarter of the work, on the large early maps above all
+        nn.BatchNorm2d(out_channels),  # after the pooling: a quarter of the work on the large early maps
         nn.ReLU(),
     )

