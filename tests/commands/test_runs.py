@@ -10,6 +10,7 @@ from deepbloom import recipe
 from deepbloom.commands.runs import format_table, list_runs
 from deepbloom.errors import RunError
 from deepbloom.runs import folder as run_dir
+from deepbloom.runs.identity import Identity
 
 
 @pytest.fixture
@@ -19,8 +20,7 @@ def begin(tmp_path):
     def write(name):
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
-        run_dir.write_config(folder, recipe("mini_resnet"))
-        run_dir.check_provenance(folder, {})
+        run_dir.write_settings(folder, recipe("mini_resnet"), Identity({}))
         (folder / run_dir.LAST).touch()
         (folder / run_dir.HISTORY).write_text("epoch,val_accuracy\n1,0.25\n2,0.5\n")
         return folder
@@ -56,8 +56,6 @@ def test_every_state_is_told_apart(make_run, begin, tmp_path, monkeypatch):
     lines = format_table(runs).splitlines()
     assert len({line.index(run.name) for line, run in zip(lines[1:], runs, strict=False)}) == 1  # one column
     assert lines[-1] == "7 runs: 3 damaged, 1 complete, 1 failed, 1 partial, 1 running"
-    monkeypatch.setattr("deepbloom.commands.runs.code_version", lambda: "other")
-    assert "other code" in {run.name[0]: run for run in list_runs(tmp_path / "runs")}["e"].reason
 
 
 def test_a_pipe_in_place_of_a_history_is_damage_and_nothing_to_wait_for(begin, tmp_path):

@@ -1,66 +1,45 @@
-"""How many views are made, and that what is stored is what was computed."""
+"""What the cache stores is what the frozen prefix computes, and room on the disk changes nothing else."""
 
+import shutil
+from collections import namedtuple
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from deepbloom import recipe
 from deepbloom.config.settings import AugmentConfig
-from deepbloom.data.batches import ImageBatches
+from deepbloom.data.batches import ImageBatches, evaluation_batches
 from deepbloom.data.preprocessing import Preprocessing, normalize
 from deepbloom.data.resolution import CopySchedule
-from deepbloom.engine import feature_cache
 from deepbloom.engine.distributed import Group
-from deepbloom.engine.feature_cache import BUDGET_BYTES, Activations, Plan, choose_views
+from deepbloom.engine.feature_cache import FeatureArray, Features, make_features
 
-GB = 10**9
-
-
-@pytest.mark.parametrize(
-    ("wanted", "epochs", "augmented", "bytes_per_view", "free", "views"),
-    [
-        (6, 20, True, GB, 100 * GB, 6),
-        (6, 3, True, GB, 100 * GB, 3),  # more views than epochs are never seen
-        (6, 20, False, GB, 100 * GB, 1),  # without augmentation all views are equal
-        (6, 20, True, 3 * GB, 30 * GB, 2),  # a quarter of the free disk
-        (50, 50, True, GB, 10**15, BUDGET_BYTES // GB),
-        (6, 20, True, 20 * GB, 10**15, 0),  # not even one: no cache
-    ],
-)
-def test_views_follow_the_budget(
-    wanted: int, epochs: int, augmented: bool, bytes_per_view: int, free: int, views: int
-) -> None:
-    assert choose_views(wanted, epochs, augmented, bytes_per_view, 0, free) == views
-
-
-def test_the_validation_part_takes_its_room_first() -> None:
-    assert choose_views(6, 20, True, GB, 5 * GB, 32 * GB) == 3
+ROTATE = AugmentConfig({"rotate": {"degrees": 20}}, 1.0)
+VALIDATION = np.array([0, 13, 1])
+DiskUsage = namedtuple("DiskUsage", ["total", "used", "free"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shape", [(6,), (3, 4, 5)])
-def test_activations_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(6,), (4, 5), (3, 4, 5)])
+def test_features_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    stores = [Activations(Group().shared_file(tmp_path), count=5, shape=shape, dtype=dtype) for _ in range(2)]
+    arrays = [FeatureArray(Group().shared_file(tmp_path), count=5, shape=shape, dtype=dtype) for _ in range(2)]
     written = torch.randn(2, 5, *shape).to(dtype)
-    for store, outputs in zip(stores, written, strict=True):
-        store.write(0, outputs[:3])
-        store.write(3, outputs[3:])
+    for array, features in zip(arrays, written, strict=True):
+        array.write(0, features[:3])
+        array.write(3, features[3:])
     positions = np.array([4, 0, 2])
-    assert torch.equal(stores[1].read(positions), written[1, positions])
+    assert torch.equal(arrays[1].read(positions), written[1, positions])
     if len(shape) == 3:
-        assert stores[0].read(positions).is_contiguous(memory_format=torch.channels_last)
+        assert arrays[0].read(positions).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_activations_leave_nothing_behind(tmp_path: Path) -> None:
-    store = Activations(Group().shared_file(tmp_path), count=2, shape=(3,), dtype=torch.float32)
-    assert store.size_bytes == 24
+def test_a_feature_array_leaves_no_file_behind(tmp_path: Path) -> None:
+    array = FeatureArray(Group().shared_file(tmp_path), count=2, shape=(3,), dtype=torch.float32)
+    array.write(0, torch.ones(2, 3))
     assert list(tmp_path.iterdir()) == []
-
-
-ROTATE = AugmentConfig({"rotate": {"degrees": 20}})
 
 
 class Noise:
@@ -73,48 +52,54 @@ class Noise:
         return self.pixels[indices]
 
 
-def noise_batches(sides: tuple[int, ...], epochs: int) -> ImageBatches:
-    preprocessing, views = Preprocessing(size=16), CopySchedule(epochs, sides)
+def noise_batches(resolutions: tuple[int, ...], epochs: int, copies: int) -> ImageBatches:
+    preprocessing, schedule = Preprocessing(size=16), CopySchedule(epochs, resolutions, copies)
     indices, targets = np.arange(3, 12), np.arange(14) % 5
-    return ImageBatches(
-        Noise(14),
-        indices,
-        targets,
-        preprocessing,
-        ROTATE,
-        0,
-        4,
-        torch.device("cpu"),
-        views,
+    augment, device = ROTATE, torch.device("cpu")
+    return ImageBatches(Noise(14), indices, targets, preprocessing, augment, 0, 4, device, schedule)
+
+
+def features_of(prefix: torch.nn.Module, images: ImageBatches) -> Features:
+    validation = partial(
+        evaluation_batches, images.pixels, VALIDATION, images.targets.numpy(), images.preprocessing, 2, images.device
     )
+    return make_features(prefix, images, validation, len(VALIDATION), "fp32", Group())
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("sides", [(16,), (12,), (8, 12, 16)])
-def test_every_epoch_reads_what_the_frozen_part_makes_of_its_view(tmp_path: Path, sides: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("resolutions", [(16,), (12,), (8, 12, 16)])
+def test_every_epoch_reads_what_the_prefix_makes_of_its_copy(resolutions: tuple[int, ...]) -> None:
     prefix = torch.nn.Conv2d(3, 5, 3, stride=2)
-    images, val_indices = noise_batches(sides, epochs=7), np.array([0, 13, 1])
-    batches, val = feature_cache.compute(prefix, images, val_indices, Plan(2, "fp32"), tmp_path, Group())
+    images = noise_batches(resolutions, epochs=7, copies=2)
+    features = features_of(prefix, images)
+    assert features.train.stored is not None
     for epoch in range(1, 8):
-        for (stored, targets), (inputs, expected) in zip(batches.epoch(epoch), images.epoch(epoch), strict=True):
+        for (stored, targets), (inputs, expected) in zip(features.train.epoch(epoch), images.epoch(epoch), strict=True):
             torch.testing.assert_close(stored, prefix(inputs), atol=1e-5, rtol=0)
             assert torch.equal(targets, expected)
-    seen = list(feature_cache.validation_batches(val, torch.tensor([0, 3, 1]), 2))
-    whole = normalize(torch.from_numpy(images.pixels.read(val_indices)), images.preprocessing)
-    torch.testing.assert_close(torch.cat([inputs for inputs, _ in seen]), prefix(whole), atol=1e-5, rtol=0)
+    for _ in range(2):  # a pass for every epoch
+        seen = list(features.validation())
+        whole = normalize(torch.from_numpy(images.pixels.read(VALIDATION)), images.preprocessing)
+        torch.testing.assert_close(torch.cat([inputs for inputs, _ in seen]), prefix(whole), atol=1e-5, rtol=0)
+        assert torch.cat([targets for _, targets in seen]).tolist() == [0, 3, 1]
 
 
-@pytest.mark.parametrize(
-    ("sides", "epochs", "wanted", "views"),
-    [((16,), 20, 0, 4), ((8, 12, 16), 20, 0, 2), ((8, 12, 16), 20, 5, 5), ((8, 12, 16), 4, 5, 2), ((16,), 3, 0, 3)],
-)
-def test_views_are_planned_for_every_side(
-    tmp_path: Path, sides: tuple[int, ...], epochs: int, wanted: int, views: int, caplog: pytest.LogCaptureFixture
+@torch.no_grad()
+def test_without_room_on_the_disk_the_same_features_are_computed_in_every_step(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = recipe("resnet18_partial", train={"epochs": epochs, "precision": "fp32", "feature_copies": wanted})
     caplog.set_level("INFO", "deepbloom")
-    plan = feature_cache.plan(torch.nn.Conv2d(3, 5_000, 1), noise_batches(sides, epochs), 2, config, tmp_path)
-    assert plan == Plan(views, "fp32")
-    shown = [min(views, epochs_of_side) for epochs_of_side in ((1, 1, 2) if epochs == 4 else (6, 6, 6))]
-    numbers = 9 * sum(number * side * side for number, side in zip(shown, sides, strict=False)) + 2 * 16 * 16
-    assert f"at {', '.join(map(str, sides))} pixels: {numbers * 5_000 * 4 / 1e9:.2f} GB" in caplog.text
+    prefix = torch.nn.Conv2d(3, 5, 3, stride=2)
+    stored = features_of(prefix, noise_batches((12, 16), epochs=4, copies=1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(10**12, 10**12, 1000))
+    computed = features_of(prefix, noise_batches((12, 16), epochs=4, copies=1))
+    assert stored.train.stored is not None
+    assert computed.train.stored is None
+    assert "they are computed in every step" in caplog.text
+    for epoch in range(1, 5):
+        pairs = zip(stored.train.epoch(epoch), computed.train.epoch(epoch), strict=True)
+        for (left, targets), (right, expected) in pairs:
+            torch.testing.assert_close(left, right, atol=1e-5, rtol=0)
+            assert torch.equal(targets, expected)
+    for (left, _), (right, _) in zip(stored.validation(), computed.validation(), strict=True):
+        torch.testing.assert_close(left, right, atol=1e-5, rtol=0)

@@ -1,53 +1,32 @@
-"""The fastest precision is taken only if it is clearly faster and its results agree."""
-
-import time
+"""The precision follows from a rule, and autocast does what the rule promises."""
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from deepbloom.engine.precision import autocast, candidates, choose_fastest, choose_training_precision
+from deepbloom.engine.precision import autocast, has_native_bf16, resolve_precision
+from deepbloom.errors import ConfigError
 
 CPU = torch.device("cpu")
 
 
-def runner(seconds: dict[str, float], results: dict[str, Tensor]):
-    def run(name: str) -> Tensor:
-        time.sleep(seconds[name])
-        return results[name]
-
-    return run
-
-
-@pytest.mark.parametrize(
-    ("bf16_seconds", "bf16_result", "chosen"),
-    [
-        (0.01, 1.01, "bf16"),
-        (0.049, 1.0, "fp32"),  # not clearly faster
-        (0.01, 1.5, "fp32"),  # faster, but another result
-        (0.01, float("nan"), "fp32"),
-        (0.08, 1.0, "fp32"),
-    ],
-)
-def test_the_choice(bf16_seconds: float, bf16_result: float, chosen: str) -> None:
-    results = {"fp32": torch.tensor(1.0), "bf16": torch.tensor(bf16_result)}
-    name, measured = choose_fastest(["fp32", "bf16"], runner({"fp32": 0.05, "bf16": bf16_seconds}, results), CPU)
-    assert name == chosen
-    assert measured["fp32"] >= 0.05
+def test_auto_follows_from_what_the_processor_multiplies_natively() -> None:
+    """The oracle is what Linux says of the processor."""
+    with open("/proc/cpuinfo") as file:
+        flags = next(line.split() for line in file if line.startswith("flags"))
+    native = {"avx512_bf16", "amx_bf16"} & set(flags)
+    assert has_native_bf16() == bool(native)
+    assert resolve_precision("auto", CPU) == ("bf16" if native else "fp32")
 
 
-def test_fp32_is_always_a_candidate() -> None:
-    assert candidates(CPU)[0] == "fp32"
+@pytest.mark.parametrize("wanted", ["fp32", "bf16"])
+def test_an_explicit_precision_is_honored(wanted: str) -> None:
+    assert resolve_precision(wanted, CPU) == wanted
 
 
-def test_measuring_leaves_the_network_as_it_was() -> None:
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2)).train()
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    choose_training_precision(network, torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]), CPU)
-    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
-    assert all(parameter.grad is None for parameter in network.parameters())
-    assert network.training
+def test_a_precision_that_the_device_lacks_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
+        resolve_precision("fp16", CPU)
 
 
 def test_a_cpu_trains_depthwise_convolutions_in_float32_and_all_others_in_bf16() -> None:

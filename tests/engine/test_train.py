@@ -1,4 +1,4 @@
-"""Training runs as a whole: going on after a stop, frozen parts, divergence, and numbers that follow from the seed."""
+"""Training runs as a whole: resuming, frozen modules, divergence, and numbers that follow from the seed."""
 
 import csv
 import json
@@ -114,7 +114,7 @@ def uninterrupted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_goes_on_to_the_same_bits(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     number: signal.Signals, images: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     config = settings(images, tmp_path / "run")
@@ -133,7 +133,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert scores(tmp_path / "run") == scores(uninterrupted)
 
 
-def test_a_run_on_stored_growing_images_goes_on_to_the_same_bits(images: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_on_cached_features_equals_an_uninterrupted_one(images: Path, tmp_path: Path) -> None:
     augment = AugmentConfig({"rotate": {"degrees": 20}, "flip": {}}, 0.86, first_resolution=0.5)
     whole = train(settings(images, tmp_path / "whole", "resnet18_partial", augment=augment))
     config = settings(images, tmp_path / "run", "resnet18_partial", augment=augment)
@@ -143,7 +143,7 @@ def test_a_run_on_stored_growing_images_goes_on_to_the_same_bits(images: Path, t
     train(config)
     assert equal(final_state(tmp_path / "run"), final_state(whole))
     metrics = json.loads((whole / run_dir.METRICS).read_text())
-    assert (metrics["train_resolutions"], metrics["feature_copies"]) == ([112, 160, 192], 1)
+    assert (metrics["train_resolutions"], metrics["feature_copies"]) == ([112, 160, 192], 2)
 
 
 def test_another_seed_gives_other_weights(images: Path, uninterrupted: Path, tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_cached_and_uncached_frozen_parts_train_alike(images: Path, tmp_path: Pa
         )
         runs[feature_cache] = train(config)
     views = [json.loads((runs[name] / run_dir.METRICS).read_text())["feature_copies"] for name in ("auto", "off")]
-    assert views == [1, 0]
+    assert views == [1, 1]
     cached, uncached = (final_state(runs[name]) for name in ("auto", "off"))
     for name, tensor in uncached.items():
         torch.testing.assert_close(cached[name], tensor, rtol=1e-3, atol=1e-4)

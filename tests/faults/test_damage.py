@@ -137,9 +137,9 @@ def test_an_automatic_resume_falls_back_to_the_state_before_and_says_so(
     _, before = read_tensors(tmp_path / "run" / run_dir.PREVIOUS, STATE_KIND)
     train(config)
     log = (tmp_path / "run" / run_dir.LOG).read_text()
-    assert "goes on from the state that was saved before it" in log
+    assert "resumes from the state saved before it" in log
     progress = before["progress"]
-    assert f"going on in epoch {progress['epoch']} after step {progress['step']}" in log
+    assert f"resuming in epoch {progress['epoch']} after step {progress['step']}" in log
     whole = outcome(train(settings(images, tmp_path / "whole")))
     assert outcome(tmp_path / "run") == whole
     tally("damaged files found")

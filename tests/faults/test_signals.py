@@ -51,7 +51,7 @@ def test_a_signal_in_training_saves_and_goes_on_later(
 
     child = Child(work, tmp_path / "output")
     assert child.wait() == 128 + number
-    assert "the state is saved. The same command goes on from here" in child.said()
+    assert "the state is saved. Run the same command to resume" in child.said()
     assert "Traceback" not in child.said()
     _, header = read_tensors(tmp_path / "run" / run_dir.LAST, STATE_KIND)
     assert (header["progress"]["epoch"], header["progress"]["step"]) != (1, 0)
@@ -84,7 +84,7 @@ def test_a_signal_in_the_last_save_is_not_swallowed(
         patch.setattr(state_module, "write_tensors", write)
         child = Child(lambda: train(config), tmp_path / "output")
         assert child.wait() == 128 + number, child.said()
-    assert "Stopped before the test; the state is saved. The same command goes on from here" in child.said()
+    assert "Stopped before the test; the state is saved. Run the same command to resume" in child.said()
     assert not (tmp_path / "run" / run_dir.METRICS).exists()
     with at_step(lambda: pytest.fail("trained again"), 1):
         train(config)

@@ -38,6 +38,7 @@ from deepbloom.config.commands import EvalConfig
 from deepbloom.data import pixel_cache
 from deepbloom.data.sources import flowers102
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_model, read_tensors, write_tensors
+from deepbloom.engine.resolve import resolve
 from deepbloom.errors import CheckpointError, DataError, WeightsError
 from deepbloom.models.weights import read_state_dict
 from deepbloom.runs import files as atomic_files
@@ -403,9 +404,9 @@ def test_a_state_from_a_stranger_is_refused_as_a_whole(
 ) -> None:
     config = settings(images, tmp_path / "run", epochs=4)
     folder = atomic_files.make_folder(tmp_path / "run")
-    run_dir.write_config(folder, config)
+    run_dir.write_settings(folder, config, resolve(config).identity)
     tensors, header = read_tensors(run / run_dir.LAST, STATE_KIND)
-    for change in ({"_target_": "os.system"}, {"progress": {"_target_": "os.system"}}, {"scaler": "x"}, {"run": {}}):
+    for change in ({"_target_": "os.system"}, {"progress": {"_target_": "os.system"}}, {"scaler": "x"}, {"run_id": {}}):
         write_tensors(folder / run_dir.LAST, tensors, header | change)
         assert cli.guarded(lambda: train(config)) == 2
         assert "Traceback" not in capsys.readouterr().err

@@ -20,6 +20,7 @@ from deepbloom.errors import ConfigError, RunError
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs import parsing
+from deepbloom.runs.identity import Identity
 
 BASE = recipe("mini_resnet")
 
@@ -47,91 +48,61 @@ def test_json_with_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "x.json").exists()
 
 
-def test_the_default_folder_follows_from_what_decides_the_result() -> None:
-    base = run_dir.default_folder(BASE)
-    assert base == run_dir.default_folder(BASE)
-    assert base == run_dir.default_folder(replace(BASE, train=TrainConfig(num_workers=3, checkpoint_seconds=1)))
-    assert base == run_dir.default_folder(recipe("mini_resnet", augment="progressive_crop"))
-    assert base != run_dir.default_folder(replace(BASE, seed=1))
-    assert base != run_dir.default_folder(replace(BASE, train=TrainConfig(epochs=3)))
-    assert run_dir.default_folder(replace(BASE, seed=1, model=recipe("scratch_cnn").model)).name.startswith(
-        "scratch_cnn-synthetic-s1-"
-    )
+IDENTITY = Identity({"seed": 0, "train.epochs": 3, "dataset_fingerprint": "a"})
+
+
+def test_the_default_folder_says_what_the_run_is() -> None:
+    def folder(seed: int = 0, **split: int) -> str:
+        config = replace(BASE, seed=seed, data=DataConfig("synthetic", split=SplitConfig(**split)))  # type: ignore[arg-type]
+        return str(run_dir.default_folder(config, IDENTITY.run_id))
+
+    assert folder() == f"outputs/mini_resnet-synthetic-s0-{IDENTITY.run_id}"
+    assert folder(1, folds=5, fold=2) == f"outputs/mini_resnet-synthetic-s1-f2-{IDENTITY.run_id}"
 
 
 def test_never_resuming_gives_each_process_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = replace(BASE, train=TrainConfig(resume="never"))
-    first = run_dir.default_folder(config)
-    claimed = [run_dir.claim_folder(config) for _ in range(3)]  # nothing written yet: begun in the same moment
+    first = run_dir.default_folder(config, "12345678")
+    claimed = [run_dir.claim_folder(config, "12345678") for _ in range(3)]  # nothing written yet
     assert claimed == [first, first.with_name(f"{first.name}-2"), first.with_name(f"{first.name}-3")]
-    assert run_dir.check_folder(claimed[1], config) == "empty"
+    assert run_dir.check_folder(claimed[1], config, IDENTITY) == "empty"
 
 
-def test_the_name_tells_folds_apart_and_follows_from_split_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    def folder(**split: int) -> Path:
-        return run_dir.default_folder(replace(BASE, data=DataConfig("synthetic", split=SplitConfig(**split))))
-
-    assert folder(folds=5, fold=2).name.startswith("mini_resnet-synthetic-s0-f2-")
-    assert len({folder(), folder(seed=1), folder(folds=5), folder(folds=5, fold=1), folder(folds=4)}) == 5
-    before = folder()
-    monkeypatch.setattr(run_dir, "code_version", lambda: "other code")
-    assert folder() != before
-
-
-def test_a_run_of_other_code_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def begun(tmp_path: Path) -> RunConfig:
+    """The settings of a run whose folder holds its settings and nothing trained."""
     config = replace(BASE, output_dir=str(tmp_path))
-    run_dir.write_config(tmp_path, config)
-    run_dir.check_provenance(tmp_path, {})
-    (tmp_path / run_dir.LAST).touch()
-    assert run_dir.check_folder(tmp_path, config) == "partial"
-    monkeypatch.setattr(run_dir, "code_version", lambda: "other code")
-    with pytest.raises(RunError, match="other code of DeepBloom"):
-        run_dir.check_folder(tmp_path, config)
-    (tmp_path / run_dir.METRICS).touch()  # a complete run is left as it is
-    assert run_dir.check_folder(tmp_path, config) == "complete"
+    run_dir.write_settings(tmp_path, config, IDENTITY)
+    return config
 
 
-def test_a_run_whose_images_changed_is_not_gone_on_with(tmp_path: Path) -> None:
-    run_dir.check_provenance(tmp_path, {"split_fingerprint": "a"})
-    run_dir.check_provenance(tmp_path, {"split_fingerprint": "b"})  # nothing was trained yet
-    (tmp_path / run_dir.LAST).touch()
-    run_dir.check_provenance(tmp_path, {"split_fingerprint": "b"})
-    with pytest.raises(RunError, match="another split fingerprint"):
-        run_dir.check_provenance(tmp_path, {"split_fingerprint": "c"})
-    assert run_dir.read_provenance(tmp_path)["split_fingerprint"] == "b"
-
-
-def test_with_the_state_before_only_changed_images_are_refused_too(tmp_path: Path) -> None:
-    """A crash between the two renames of a write leaves no other."""
-    run_dir.check_provenance(tmp_path, {"split_fingerprint": "a"})
-    (tmp_path / run_dir.PREVIOUS).touch()
-    with pytest.raises(RunError, match="another split fingerprint"):
-        run_dir.check_provenance(tmp_path, {"split_fingerprint": "b"})
-    assert run_dir.read_provenance(tmp_path)["split_fingerprint"] == "a"
-
-
-def test_with_the_state_before_only_other_code_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(BASE, output_dir=str(tmp_path))
-    run_dir.write_config(tmp_path, config)
-    run_dir.check_provenance(tmp_path, {})
-    (tmp_path / run_dir.PREVIOUS).touch()
-    monkeypatch.setattr(run_dir, "code_version", lambda: "other code")
-    with pytest.raises(RunError, match="other code of DeepBloom"):
-        run_dir.check_folder(tmp_path, config)
+@pytest.mark.parametrize(("name", "state"), [(run_dir.LAST, "partial"), (run_dir.METRICS, "complete")])
+def test_the_same_run_is_found_again_and_another_is_refused(
+    name: str, state: str, begun: RunConfig, tmp_path: Path
+) -> None:
+    (tmp_path / name).touch()
+    assert run_dir.check_folder(tmp_path, begun, IDENTITY) == state
+    other = Identity({**IDENTITY.settings, "train.epochs": 4})
+    with pytest.raises(RunError, match=r"other settings: train\.epochs is 3 there and 4 now"):
+        run_dir.check_folder(tmp_path, begun, other)
+    changed = Identity({**IDENTITY.settings, "dataset_fingerprint": "b"})
+    with pytest.raises(RunError, match="holds a run with other images"):
+        run_dir.check_folder(tmp_path, begun, changed)
+    assert run_dir.read_provenance(tmp_path)["identity"] == IDENTITY.as_dict()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000, None])
-def test_a_run_whose_provenance_is_damaged_is_not_gone_on_with(content: bytes | None, tmp_path: Path) -> None:
-    facts = {"split_fingerprint": "a"}
-    run_dir.check_provenance(tmp_path, facts)
+@pytest.mark.parametrize("state", [run_dir.LAST, run_dir.PREVIOUS, run_dir.METRICS])
+def test_a_run_whose_provenance_is_damaged_is_not_resumed(
+    content: bytes | None, state: str, begun: RunConfig, tmp_path: Path
+) -> None:
     path = tmp_path / run_dir.PROVENANCE
     path.unlink() if content is None else path.write_bytes(content)
-    (tmp_path / run_dir.LAST).touch()
-    with pytest.raises(RunError, match=r"provenance\.json is damaged or gone"):
-        run_dir.check_provenance(tmp_path, facts)
-    (tmp_path / run_dir.LAST).unlink()
-    run_dir.check_provenance(tmp_path, facts)  # nothing was trained yet: it is written anew
+    assert run_dir.check_folder(tmp_path, begun, IDENTITY) == "partial"  # nothing was trained yet: it is written again
+    (tmp_path / state).touch()
+    with pytest.raises(RunError, match=r"provenance\.json is damaged or missing"):
+        run_dir.check_folder(tmp_path, begun, IDENTITY)
 
 
 @pytest.mark.parametrize("name", [run_dir.LOCK, run_dir.LOG, run_dir.FAILED, run_dir.PLOTS])
@@ -140,10 +111,10 @@ def test_a_run_is_not_written_through_links(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     config = replace(BASE, output_dir=str(folder))
     folder.mkdir()
-    run_dir.write_config(folder, config)
+    run_dir.write_settings(folder, config, IDENTITY)
     (folder / name).symlink_to(tmp_path / "victim")
     with pytest.raises(RunError, match=f"{name} is a link"):
-        run_dir.open_run(config)
+        run_dir.check_folder(Path(str(config.output_dir)), config, IDENTITY)
     if name == run_dir.LOCK:
         with pytest.raises(OSError, match="symbolic links"), run_dir.exclusive(folder):
             pass
@@ -159,7 +130,7 @@ def test_pipes_in_a_run_folder_make_nobody_wait(tmp_path: Path) -> None:
     assert run_dir.read_provenance(tmp_path) == {}
     assert not run_dir.is_running(tmp_path)
     with pytest.raises(RunError, match="or no file"):
-        run_dir.open_run(config)
+        run_dir.check_folder(Path(str(config.output_dir)), config, IDENTITY)
     with pytest.raises(RunError, match="not a regular file"):
         parsing.load_json(tmp_path / run_dir.METRICS)
 
@@ -181,8 +152,8 @@ def test_whether_a_run_is_running_is_seen_without_disturbing_it(tmp_path: Path) 
 
 
 def test_the_written_config_builds_the_same_settings(tmp_path: Path) -> None:
-    config = replace(BASE, seed=3, model=recipe("scratch_cnn").model, train=TrainConfig(epochs=7))
-    run_dir.write_config(tmp_path, config)
+    config = recipe("scratch_cnn", seed=3, train={"epochs": 7})
+    run_dir.write_settings(tmp_path, config, IDENTITY)
     assert from_dict(RunConfig, yaml.safe_load((tmp_path / "config.yaml").read_text())) == config
 
 

@@ -1,38 +1,22 @@
-"""The version of the code: what changes it, and what does not."""
+"""Versions and the commit that a result came from."""
 
-import shutil
+import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
-import pytest
+import torch
 
-import deepbloom
-from deepbloom.runs.provenance import code_version, hash_sources
-
-
-@pytest.fixture
-def package(tmp_path: Path) -> Path:
-    """A copy of the package that may be edited."""
-    ignored = shutil.ignore_patterns("__pycache__", "templates")
-    return Path(shutil.copytree(Path(deepbloom.__file__).parent, tmp_path / "deepbloom", ignore=ignored))
+from deepbloom.runs.provenance import collect_versions, git_commit
 
 
-def append(path: Path, text: str) -> None:
-    path.write_text(path.read_text() + text)
+def test_the_versions_are_those_of_the_installed_packages() -> None:
+    versions = collect_versions()
+    assert versions["torch"] == torch.__version__.split("+")[0]
+    assert versions["timm"] == version("timm")
 
 
-def test_documents_comments_and_reports_are_not_in_it(package: Path) -> None:
-    before = hash_sources(package)
-    assert before == code_version()
-    append(package / "engine" / "train.py", "\n\n# a comment\n")
-    loop = package / "engine" / "train.py"
-    loop.write_text(loop.read_text().replace('"""The training loop', '"""The loop of training'))
-    append(package / "analysis" / "report.py", "\nNEW = 1\n")
-    append(package / "cli.py", "\nNEW = 1\n")
-    assert hash_sources(package) == before
-
-
-@pytest.mark.parametrize("module", ["engine/optim.py", "data/split.py", "models/from_scratch.py", "metrics.py"])
-def test_code_that_decides_results_is_in_it(package: Path, module: str) -> None:
-    before = hash_sources(package)
-    append(package / module, "\nNEW = 1\n")
-    assert hash_sources(package) != before
+def test_the_commit_is_that_of_the_checkout() -> None:
+    here = Path(__file__).parent
+    head = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True)
+    commit = git_commit()
+    assert commit is None if head.returncode else str(commit).removesuffix("-dirty") == head.stdout.strip()

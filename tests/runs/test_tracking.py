@@ -10,10 +10,12 @@ import pytest
 
 from deepbloom import recipe
 from deepbloom.config.settings import LoggerConfig, TrainConfig
+from deepbloom.engine.resolve import resolve
 from deepbloom.errors import ConfigError
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs import tracking
+from deepbloom.runs.identity import Identity
 from deepbloom.runs.tracking import Tracking
 
 BASE = recipe("mini_resnet")
@@ -26,7 +28,7 @@ SECRET = "do-not-send-me"
 def write_run(folder: Path, epochs: int, complete: bool = False) -> None:
     """Write what training leaves after so many epochs."""
     folder.mkdir(parents=True, exist_ok=True)
-    run_dir.write_config(folder, replace(BASE, seed=7, train=TrainConfig(epochs=3)))
+    run_dir.write_settings(folder, replace(BASE, seed=7, train=TrainConfig(epochs=3)), Identity({}))
     rows = [{"epoch": n, "train_loss": 1 / n, "val_loss": 2 / n, "val_accuracy": n / 4} for n in range(1, epochs + 1)]
     atomic_files.write_csv(folder / run_dir.HISTORY, COLUMNS, rows)
     if complete:
@@ -178,7 +180,7 @@ def test_a_server_that_cannot_be_reached_does_not_bring_its_password_into_the_lo
 
 def test_where_results_are_sent_does_not_make_it_another_run() -> None:
     sent = replace(BASE, logger=LoggerConfig("mlflow", "http://localhost:5000"))
-    assert run_dir.run_hash(sent) == run_dir.run_hash(BASE)
+    assert resolve(sent).run_id == resolve(BASE).run_id
 
 
 def test_a_trained_run_reaches_tensorboard(deepbloom: Run, images: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from deepbloom import recipe
 from deepbloom.config.settings import RunConfig
 from deepbloom.runs import folder as run_dir
+from deepbloom.runs.identity import Identity
 from deepbloom.signals import Stopped
 from deepbloom.sweeps import grid as commands_sweep
 from deepbloom.sweeps.grid import JobResult, Submission
@@ -90,7 +91,7 @@ def test_what_a_launcher_lost_is_read_from_the_runs_folders(
 
     def leave(name: str) -> None:
         (tmp_path / name).mkdir(exist_ok=True)
-        run_dir.write_config(tmp_path / name, configs[name])
+        run_dir.write_settings(tmp_path / name, configs[name], Identity({}))
         if left[name]:
             (tmp_path / name / left[name]).write_text("DivergedError: nan" if name == "d" else "ValueError: 1")
 

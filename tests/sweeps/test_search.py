@@ -145,8 +145,8 @@ def test_a_study_of_other_settings_is_not_mixed_with(tmp_path: Path) -> None:
 def test_a_study_of_other_code_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     open_study(storage, "s", ["seed=0"])
-    monkeypatch.setattr("deepbloom.sweeps.search.code_version", lambda: "other")
-    with pytest.raises(ConfigError, match=r"begun by other code of DeepBloom .*another hydra.sweeper.study_name"):
+    monkeypatch.setattr("deepbloom.sweeps.search.RECIPE_VERSION", 99)
+    with pytest.raises(ConfigError, match=r"another recipe version .*another hydra.sweeper.study_name"):
         open_study(storage, "s", ["seed=0"])
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from deepbloom import recipe
 from deepbloom.config.settings import RunConfig
+from deepbloom.engine.resolve import resolve
 from deepbloom.errors import RunError
 from deepbloom.models.registry import model_names
 from deepbloom.runs import files as atomic_files
@@ -50,7 +51,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
             folder = atomic_files.make_folder(Path(str(config.output_dir)))
             code = codes[config.seed]
             if code != 2:
-                run_dir.write_config(folder, config)
+                run_dir.write_settings(folder, config, resolve(config).identity)
             if code == 0:
                 atomic_files.write_json(folder / run_dir.METRICS, {"test": {"top1_accuracy": 0.75}})
             elif code in (1, 3):

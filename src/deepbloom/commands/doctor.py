@@ -11,7 +11,7 @@ from deepbloom.config.commands import DoctorConfig
 from deepbloom.config.groups import conf_dir
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.device import available_cores, choose_device, device_name
-from deepbloom.engine.precision import candidates
+from deepbloom.engine.precision import resolve_precision
 from deepbloom.models.registry import architecture_names, get_architecture
 from deepbloom.runs.provenance import collect_versions, git_commit
 
@@ -27,7 +27,7 @@ def run(_: DoctorConfig) -> None:
         "settings": conf_dir(),
         "device": f"{device.type}: {device_name(device)}",
         "cores": f"{available_cores()} usable",
-        "precisions": ", ".join(candidates(device)),
+        "precision": f"{resolve_precision('auto', device)} by train.precision=auto",
         "cache": f"{cache} ({_used(cache)} used, {shutil.disk_usage(existing).free / 1e9:.0f} GB free)",
         "Flowers102": _flowers(cache),
     }

@@ -6,15 +6,15 @@ from pathlib import Path
 import torch
 
 from deepbloom import metrics
-from deepbloom.commands import outputs
-from deepbloom.commands.trained_data import prepare_trained_data
 from deepbloom.config.commands import EvalConfig
 from deepbloom.data.batches import evaluation_batches
 from deepbloom.device import available_cores, choose_device, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model
 from deepbloom.engine.evaluate import predict_logits
-from deepbloom.runs import files as atomic_files
+from deepbloom.engine.trained_data import prepare_trained_data
+from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
+from deepbloom.runs.results import write_predictions
 
 log = logging.getLogger("deepbloom")
 
@@ -35,14 +35,15 @@ def run(config: EvalConfig) -> None:
     header, model = trained.header, trained.network.to(device).to(memory_format=torch.channels_last)
     data = prepare_trained_data(config.ckpt, trained, config.data)
     path = find_model_file(config.ckpt).resolve()
-    folder = atomic_files.make_folder(Path(config.output_dir or f"outputs/eval-{path.parent.name}"))
+    folder = files.make_folder(Path(config.output_dir or f"outputs/eval-{path.parent.name}"))
     batches = evaluation_batches(
-        data.pixels, data.split.test, data.source.targets, trained.preprocessing, config.batch_size
+        data.pixels, data.split.test, data.source.targets, trained.preprocessing, config.batch_size, device
     )
     logits, targets = predict_logits(model, batches, device)
     scores = metrics.score_logits(logits, targets)
-    outputs.write_predictions(folder, [data.source.image_ids[i] for i in data.split.test], logits, targets)
-    atomic_files.write_json(
+    image_ids = [data.source.image_ids[i] for i in data.split.test]
+    write_predictions(folder, image_ids, trained.classes, logits, targets)
+    files.write_json(
         folder / run_dir.METRICS,
         {
             "model": header["model"],

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepbloom.commands.trained_data import prepare_trained_data
 from deepbloom.config.commands import ExplainConfig
 from deepbloom.data.batches import evaluation_batches
 from deepbloom.data.dataset import PreparedData
@@ -17,6 +16,7 @@ from deepbloom.data.masks import find_masks
 from deepbloom.device import choose_device, device_name, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model
 from deepbloom.engine.evaluate import predict_logits
+from deepbloom.engine.trained_data import prepare_trained_data
 from deepbloom.explain import evaluate, gallery, page, summary
 from deepbloom.explain.evaluate import Sample
 from deepbloom.explain.faithfulness import Columns

@@ -11,7 +11,6 @@ from deepbloom.errors import RunError
 from deepbloom.report.formatting import shorten
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import FRACTION, POSITIVE, Fields, load_yaml
-from deepbloom.runs.provenance import code_version
 from deepbloom.runs.reading import RUN_FILES, is_evaluation
 
 HEADINGS = ("state", "run", "epoch", "validation", "test", "")
@@ -101,10 +100,7 @@ def summarize(path: Path, name: str) -> Summary:
         return Summary("running", name, epoch, val)
     if state == "failed":
         return Summary("failed", name, epoch, val, reason=run_dir.failure_reason(path))
-    begun_by = run_dir.read_provenance(path).get("code_version")
-    other = begun_by not in (None, code_version()) and (path / run_dir.LAST).exists()
-    reason = "started by other code of DeepBloom: the same command starts a new run" if other else ""
-    return Summary("partial", name, epoch, val, reason=reason)
+    return Summary("partial", name, epoch, val)
 
 
 def _summarize_complete(path: Path, name: str) -> Summary:

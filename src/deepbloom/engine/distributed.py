@@ -1,7 +1,7 @@
-"""Several processes that train one network together, started by ``torchrun``. One process alone is a group of one.
+"""Several processes that train one network together, started by ``torchrun``. A single process is a group of one.
 
-Every step's batch is divided among the processes, and their gradients are averaged by torch's DistributedDataParallel.
-So the images of a step, and their order, are those of a single process. The leader (rank 0) alone writes.
+The processes divide the batch of each step, and torch's DistributedDataParallel averages their gradients: a step sees
+the same images as with one process. Only rank 0 writes.
 """
 
 import os
@@ -33,37 +33,37 @@ class Group:
     local_size: int = 1
 
     @property
-    def leader(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     @property
-    def share(self) -> slice:
-        """What this process takes of a step's batch: every ``size``-th image."""
+    def shard(self) -> slice:
+        """The part of a step's batch for this process: every ``size``-th image."""
         return slice(self.rank, None, self.size)
 
-    def agree(self, choose: Callable[[], T]) -> T:
-        """Return what ``choose`` returns in the leader, in every process.
+    def broadcast(self, choose: Callable[[], T]) -> T:
+        """Return what ``choose`` returns in rank 0, in every process.
 
         Raises
         ------
         DeepBloomError
-            ``choose`` raised it in the leader; the others raise `DistributedError`.
+            ``choose`` raised it in rank 0; the others raise `DistributedError`.
         """
         if self.size == 1:
             return choose()
         error = None
-        answer: list[Any] = [None, False]
-        if self.leader:
+        result: list[Any] = [None, False]
+        if self.is_main:
             try:
-                answer = [choose(), True]
+                result = [choose(), True]
             except DeepBloomError as caught:
                 error = caught
-        distributed.broadcast_object_list(answer)
+        distributed.broadcast_object_list(result)
         if error is not None:
             raise error
-        if not answer[1]:
-            raise DistributedError("Stopped, since the leading process could not go on; it says why.")
-        return answer[0]
+        if not result[1]:
+            raise DistributedError("Stopped, because rank 0 failed; its message says why.")
+        return result[0]
 
     def sum(self, *values: float) -> list[float]:
         """Return the sum over all processes of each value."""
@@ -73,19 +73,19 @@ class Group:
         distributed.all_reduce(total)
         return total.tolist()
 
-    def wait(self) -> None:
-        """Wait until every process is here."""
+    def barrier(self) -> None:
+        """Wait until every process has reached this point."""
         if self.size > 1:
             distributed.barrier()
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """Return ``network`` with gradients averaged over the processes; buffers follow the leader's."""
+        """Return ``network`` with gradients averaged over the processes; buffers follow rank 0's."""
         return network if self.size == 1 else DistributedDataParallel(network)
 
     def shared_file(self, folder: Path) -> IO[bytes]:
         """Return a new file open for reading and writing, the same in all processes of a machine.
 
-        It has no name any more: no other run can see it, and no crash can leave it behind.
+        Its name is deleted at once: no other run can see it, and no crash leaves it behind.
         """
         folder.mkdir(parents=True, exist_ok=True)
         if self.size == 1:
@@ -96,7 +96,7 @@ class Group:
         name = names[self.rank - self.local_rank]
         assert name is not None
         file = open(name, "r+b")  # noqa: SIM115 (the caller's)
-        self.wait()
+        self.barrier()
         if own:
             own.close()
             os.unlink(own.name)
@@ -105,7 +105,7 @@ class Group:
 
 @contextmanager
 def join(device: torch.device) -> Iterator[Group]:
-    """Join the processes that ``torchrun`` started, and leave them at the end; alone without torchrun."""
+    """Join the process group that ``torchrun`` started, and leave it at the end; without torchrun a group of one."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Group()
         return

@@ -1,6 +1,7 @@
 """Evaluation: one pass without augmentation that draws no random numbers and changes nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ EVALUATION_BATCH = 64
 def predict_logits(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str = "fp32"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the logits and targets of every image, in order.
+    """Return the logits and targets of every image, in order; nothing is random, and nothing changes.
 
     Parameters
     ----------
@@ -44,3 +45,23 @@ def predict_logits(
         for module, mode in modes.items():
             module.training = mode
     return torch.cat(logits).numpy(), torch.cat(targets).numpy()
+
+
+@contextmanager
+def record_inputs(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the inputs of a layer, (B, F) each on the CPU, as long as the context lasts."""
+    found: list[Tensor] = []
+
+    def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found.append(inputs[0].detach().flatten(1).float().cpu())
+
+    hook = layer.register_forward_pre_hook(record)
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+def last_layer(module: nn.Module) -> nn.Module:
+    """Return the last linear or convolutional layer of a classifier: the one that gives the logits."""
+    return [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]

@@ -1,15 +1,17 @@
-"""The frozen part before the first trained module, computed once.
+"""The feature cache: outputs of the frozen modules in front of the first trained one, computed once.
 
-Its output for an image changes only with the image's augmentation. So a number of augmented views of every image
-is chosen, the prefix is run once over each view, and training reads its activations instead of images.
+For an image they change only with its augmentation. So a fixed number of augmented copies of every image is shown in
+turn, the frozen prefix runs once over each copy, and training reads its features. Which copies are shown is settled
+before the run (`deepbloom.engine.resolve`). Room on the disk decides only whether features are stored or computed again
+in every step.
 """
 
 import logging
 import math
-import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -18,60 +20,30 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from deepbloom.config.settings import RunConfig
-from deepbloom.data.augment import changes_labels, is_random
-from deepbloom.data.batches import ImageBatches, evaluation_batches
+from deepbloom.data.batches import ImageBatches, to_device
+from deepbloom.data.cache_folder import cache_folder
 from deepbloom.data.resolution import AugmentedCopy
 from deepbloom.engine.distributed import Group
-from deepbloom.engine.precision import DTYPES, autocast, choose_inference_precision
+from deepbloom.engine.precision import DTYPES, autocast
 
 log = logging.getLogger("deepbloom")
 
-DEFAULT_VIEWS, DEFAULT_VIEWS_OF_EACH_SIDE = 4, 2
-"""Of each image: where it is shown at one size, and where it grows."""
-MEASURED_IMAGES = 16
-"""A batch to choose the precision with."""
 BUDGET_BYTES = 16 * 2**30
-"""Largest size of a run's activations on disk; a quarter of the free space where that is less."""
+"""Largest size of a run's features on disk; a quarter of the free space where that is less."""
+
+Batches = Iterable[tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What will be computed and stored."""
-
-    views: int
-    """Augmented views of each training image at each of its sides; 0: no cache."""
-    precision: str
-    """Precision of the prefix and of what is stored."""
-
-
-def choose_views(wanted: int, epochs: int, augmented: bool, bytes_per_view: int, fixed_bytes: int, free: int) -> int:
-    """Return how many views of each side fit the budget, or 0 where not even one does.
-
-    Parameters
-    ----------
-    wanted : int
-    epochs : int
-        That show the same side: more views are never seen.
-    augmented : bool
-        Without augmentation all views are equal: one is enough.
-    bytes_per_view, fixed_bytes, free : int
-        Size of one view of the training part at every side, of the validation part, and free bytes on the disk.
-    """
-    useful = min(wanted, epochs) if augmented else 1
-    room = min(BUDGET_BYTES, free // 4) - fixed_bytes
-    return max(0, min(useful, room // max(1, bytes_per_view)))
-
-
-class Activations:
-    """Outputs of the prefix, one per image, memory-mapped; a temporary file goes when the object or process does.
+class FeatureArray:
+    """Features of a set of images, memory-mapped in a temporary file that goes when the object or process does.
 
     Parameters
     ----------
     file : file open for reading and writing
     count : int
+        Number of images.
     shape : tuple of int
-        Of one output, without the batch: (C, H, W) or (F,).
+        Of the features of one image: (C, H, W), or any other.
     dtype : torch.dtype
         float32, bfloat16 or float16.
     """
@@ -80,159 +52,173 @@ class Activations:
         self._file = file  # stays open as long as this object lives
         self._channels_last = len(shape) == 3
         stored = (shape[1], shape[2], shape[0]) if self._channels_last else shape
-        width = torch.empty((), dtype=dtype).element_size()
-        self.size_bytes = count * int(np.prod(stored)) * width
-        os.posix_fallocate(self._file.fileno(), 0, self.size_bytes)
-        self._array = np.memmap(self._file, np.int16 if width == 2 else np.int32, "r+", shape=(count, *stored))
+        file.truncate(count * math.prod(shape) * dtype.itemsize)
+        self._array = np.memmap(file, np.int16 if dtype.itemsize == 2 else np.int32, "r+", shape=(count, *stored))
         self._dtype = dtype
 
-    def write(self, start: int, outputs: Tensor) -> None:
-        """Store outputs (B, ...) of the images ``start``, ``start + 1``, ..."""
-        stored = outputs.permute(0, 2, 3, 1) if self._channels_last else outputs
-        bits = (
-            stored.to("cpu", self._dtype).contiguous().view(torch.int16 if self._dtype.itemsize == 2 else torch.int32)
-        )
+    def write(self, start: int, features: Tensor) -> None:
+        """Store features (B, ...) of the images ``start``, ``start + 1``, ..."""
+        stored = (features.permute(0, 2, 3, 1) if self._channels_last else features).to("cpu", self._dtype).contiguous()
+        bits = stored.view(torch.int16 if self._dtype.itemsize == 2 else torch.int32)
         self._array[start : start + len(bits)] = bits.numpy()
 
     def read(self, positions: np.ndarray) -> Tensor:
-        """Return the outputs (B, ...) at ``positions``, in the stored dtype, channels last."""
+        """Return the features (B, ...) at ``positions``, in the stored dtype, channels last."""
         stored = torch.from_numpy(self._array[positions]).view(self._dtype)
         return stored.permute(0, 3, 1, 2) if self._channels_last else stored
 
 
-class ActivationBatches:
-    """Shuffled batches of the prefix's outputs: the same order, views and targets as the `ImageBatches` behind.
+class FeatureBatches:
+    """Shuffled batches of features: the order, copies and targets of the `ImageBatches` behind them.
 
     Parameters
     ----------
     images : ImageBatches
-    train : dict of AugmentedCopy to Activations
-        Those of every view that the run shows.
+    compute : function
+        From images (B, 3, H, W) to features (B, ...).
+    stored : dict of AugmentedCopy to FeatureArray, optional
+        The features of every copy that the run shows; without it they are computed in every step.
     """
 
-    def __init__(self, images: ImageBatches, train: dict[AugmentedCopy, Activations]) -> None:
-        self.images, self.train = images, train
+    def __init__(
+        self,
+        images: ImageBatches,
+        compute: Callable[[Tensor], Tensor],
+        stored: dict[AugmentedCopy, FeatureArray] | None,
+    ) -> None:
+        self.images, self.compute, self.stored = images, compute, stored
 
     @property
     def steps_per_epoch(self) -> int:
         return self.images.steps_per_epoch
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (activations as stored, targets) of the steps ``start``, ``start + 1``, ... of ``epoch`` (from 1)."""
+        """Yield (features, targets) of the steps ``start``, ``start + 1``, ... of ``epoch`` (from 1)."""
         images = self.images
-        stored = self.train[images.schedule.copy(epoch)]
+        if self.stored is None:
+            yield from ((self.compute(inputs), targets) for inputs, targets in images.epoch(epoch, start))
+            return
+        stored = self.stored[images.schedule.copy(epoch)]
         for positions in images.positions(epoch, start):
             targets = images.targets[images.indices[positions]]
-            yield (
-                stored.read(positions).to(images.device, non_blocking=True),
-                targets.to(images.device, non_blocking=True),
-            )
+            yield to_device(stored.read(positions), images.device), to_device(targets, images.device)
 
 
-@torch.inference_mode()
-def plan(prefix: nn.Module, images: ImageBatches, val_count: int, config: RunConfig, folder: Path) -> Plan:
-    """Choose precision and number of views for this network, these images and this disk; zero views is no cache.
+@dataclass(frozen=True)
+class Features:
+    """What training and validation read instead of images.
+
+    Attributes
+    ----------
+    train : FeatureBatches
+    validation : function
+        Starts a pass over (features, targets) of the validation images.
+    seconds : float
+        Time to fill the cache; 0 where nothing is stored.
+    """
+
+    train: FeatureBatches
+    validation: Callable[[], Batches]
+    seconds: float
+
+
+def make_features(
+    prefix: nn.Module,
+    images: ImageBatches,
+    validation: Callable[[], Batches],
+    val_count: int,
+    precision: str,
+    group: Group,
+) -> Features:
+    """Run the frozen prefix over every augmented copy of the training images, and over the validation images.
+
+    The processes of a machine divide the work and share what they store.
 
     Parameters
     ----------
     prefix : nn.Module
-        The frozen stages; an empty one cannot be cached.
+        Left in the mode in which it is; nothing in it trains.
     images : ImageBatches
+        Its schedule shows a fixed number of copies.
+    validation : function
+        Starts a pass over (inputs, targets) of the validation images.
     val_count : int
-        Images of the validation part.
-    config : RunConfig
-    folder : Path
-        Where the activations will lie.
+        Number of validation images.
+    precision : str
+        Of the prefix and of what is stored.
+    group : Group
     """
-    if (
-        config.train.feature_cache == "off"
-        or changes_labels(config.augment)
-        or not any(True for _ in prefix.parameters())
-    ):
-        return Plan(0, "fp32")
-    schedule = images.schedule
-    inputs = images.inputs(images.indices[: min(images.batch_size, MEASURED_IMAGES)], schedule.copy(schedule.epochs))
-    precision = config.train.precision
-    if precision == "auto":
-        precision, _ = choose_inference_precision(prefix, inputs, images.device)
-    shapes, width = _shapes(prefix, images), DTYPES[precision].itemsize
-    bytes_of_view = {side: math.prod(shapes[side]) * width * len(images.indices) for side in schedule.resolutions}
-    bytes_of_val = math.prod(shapes[images.preprocessing.size]) * width * val_count
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    default = DEFAULT_VIEWS if len(schedule.resolutions) == 1 else DEFAULT_VIEWS_OF_EACH_SIDE
-    count = choose_views(
-        config.train.feature_copies or default,
-        max(schedule.epochs_per_stage),
-        is_random(config.augment),
-        sum(bytes_of_view.values()),
-        bytes_of_val,
-        shutil.disk_usage(existing).free,
-    )
-    if count:
-        stored = sum(bytes_of_view[view.resolution] for view in replace(schedule, copies=count).shown())
-        log.info(
-            "the frozen part is computed once, in %s, for %d view%s of each training image at %s pixels: "
-            "%.2f GB on disk",
-            precision,
-            count,
-            "s" if count > 1 else "",
-            ", ".join(map(str, schedule.resolutions)),
-            (stored + bytes_of_val) / 1e9,
-        )
-    else:
-        log.info("the frozen part is computed in every step: its activations do not fit the disk budget")
-    return Plan(count, precision)
+    dtype = DTYPES[precision]
 
+    @torch.no_grad()
+    def compute(inputs: Tensor) -> Tensor:
+        with autocast(inputs.device, precision):
+            return prefix(inputs).to(dtype)  # type: ignore[no-any-return]
 
-@torch.inference_mode()
-def compute(
-    prefix: nn.Module, images: ImageBatches, val_indices: np.ndarray, plan: Plan, folder: Path, group: Group
-) -> tuple[ActivationBatches, Activations]:
-    """Run the prefix over every view of the training part, and over the validation part without augmentation.
+    def computed_validation() -> Batches:
+        return ((compute(inputs.to(images.device)), targets) for inputs, targets in validation())
 
-    From now on ``images`` shows these views in turn.
-
-    The processes of a machine divide the work and share what they store.
-
-    Returns
-    -------
-    train : ActivationBatches
-    val : Activations
-        In the order of ``val_indices``.
-    """
-    schedule = images.schedule = replace(images.schedule, copies=plan.views)
-    shapes, count, dtype = _shapes(prefix, images), len(images.indices), DTYPES[plan.precision]
+    folder = cache_folder() / "features"
+    shapes = _feature_shapes(compute, images)
+    if not images.schedule.copies or not group.broadcast(lambda: _fits(shapes, images, val_count, dtype, folder)):
+        return Features(FeatureBatches(images, compute, None), computed_validation, 0.0)
+    started = time.perf_counter()
+    count = len(images.indices)
     train = {
-        view: Activations(group.shared_file(folder), count, shapes[view.resolution], dtype) for view in schedule.shown()
+        copy: FeatureArray(group.shared_file(folder), count, shapes[copy.resolution], dtype)
+        for copy in images.schedule.shown()
     }
-    val = Activations(group.shared_file(folder), len(val_indices), shapes[images.preprocessing.size], dtype)
-    total = len(train) * count // group.local_size + len(val_indices)
-    bar = tqdm(total=total, desc="frozen part", unit="image", disable=None, leave=False)
-    with bar, autocast(images.device, plan.precision):
-        for view, stored in train.items():
+    val = FeatureArray(group.shared_file(folder), val_count, shapes[images.preprocessing.size], dtype)
+    total = len(train) * count // group.local_size + val_count
+    with tqdm(total=total, desc="features", unit="image", disable=None, leave=False) as bar:
+        for copy, array in train.items():
             for start in range(0, count, images.batch_size)[group.local_rank :: group.local_size]:
-                inputs = images.inputs(images.indices[start : start + images.batch_size], view)
-                stored.write(start, prefix(inputs))
-                bar.update(len(inputs))
+                features = compute(images.inputs(images.indices[start : start + images.batch_size], copy))
+                array.write(start, features)
+                bar.update(len(features))
+        val_targets: list[Tensor] = []
+        for features, targets in computed_validation():
+            val.write(sum(map(len, val_targets)), features)
+            val_targets.append(targets)
+            bar.update(len(features))
+    group.barrier()
+
+    def stored_validation() -> Batches:
         start = 0
-        targets = images.targets.numpy()
-        for inputs, _ in evaluation_batches(
-            images.pixels, val_indices, targets, images.preprocessing, images.batch_size
-        ):
-            val.write(start, prefix(inputs.to(images.device)))
-            start += len(inputs)
-            bar.update(len(inputs))
-    group.wait()
-    return ActivationBatches(images, train), val
+        for targets in val_targets:
+            yield to_device(val.read(np.arange(start, start + len(targets))), images.device), targets
+            start += len(targets)
+
+    return Features(FeatureBatches(images, compute, train), stored_validation, time.perf_counter() - started)
 
 
-def _shapes(prefix: nn.Module, images: ImageBatches) -> dict[int, tuple[int, ...]]:
-    """Return the shape of the prefix's output for an image of each side in training, and of the full one."""
-    sides = (*images.schedule.resolutions, images.preprocessing.size)
-    return {side: tuple(prefix(images.inputs(images.indices[:1], AugmentedCopy(0, side))).shape[1:]) for side in sides}
+def _feature_shapes(compute: Callable[[Tensor], Tensor], images: ImageBatches) -> dict[int, tuple[int, ...]]:
+    """Return the shape of an image's features at each train resolution and at the full one."""
+    resolutions = {*images.schedule.resolutions, images.preprocessing.size}
+    return {
+        pixels: tuple(compute(images.inputs(images.indices[:1], AugmentedCopy(0, pixels))).shape[1:])
+        for pixels in sorted(resolutions)
+    }
 
 
-def validation_batches(val: Activations, targets: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (activations, targets) of the validation part in order; ``targets`` are int64 of shape (N,)."""
-    for positions in np.array_split(np.arange(len(targets)), -(-len(targets) // batch_size)):
-        yield val.read(positions), targets[positions]
+def _fits(
+    shapes: dict[int, tuple[int, ...]], images: ImageBatches, val_count: int, dtype: torch.dtype, folder: Path
+) -> bool:
+    """Return whether the features fit the budget and a quarter of the free space, and say so."""
+    numbers = sum(math.prod(shapes[copy.resolution]) for copy in images.schedule.shown()) * len(images.indices)
+    size = (numbers + math.prod(shapes[images.preprocessing.size]) * val_count) * dtype.itemsize
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    room = min(BUDGET_BYTES, shutil.disk_usage(existing).free // 4)
+    copies = images.schedule.copies
+    what = f"features of {copies} augmented cop{'ies' if copies > 1 else 'y'} of each training image"
+    if size > room:
+        log.info(
+            "%s would take %.2f GB in %s, more than the %.2f GB allowed there: they are computed in every step.",
+            what,
+            size / 1e9,
+            folder,
+            room / 1e9,
+        )
+        return False
+    log.info("%s are computed once: %.2f GB in %s", what, size / 1e9, folder)
+    return True

@@ -1,12 +1,13 @@
 """Proof that training changed what it declared and nothing else."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+
+from deepbloom.models.freezing import covers
 
 MAX_NAMED = 10
 
@@ -23,16 +24,11 @@ def hash_frozen(model: nn.Module, trainable: Iterable[str]) -> dict[str, str]:
     return {
         name: hashlib.sha256(_bytes(tensor)).hexdigest()
         for name, tensor in model.state_dict().items()
-        if not _is_declared(name, trainable)
+        if not covers(trainable, name)
     }
 
 
-def combine(hashes: Mapping[str, str]) -> str:
-    """Return one hash (16 hex digits) over those of `hash_frozen`."""
-    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def audit_freeze(
+def check_freeze(
     before: Mapping[str, str], model: nn.Module, optimizer: torch.optim.Optimizer, trainable: Iterable[str]
 ) -> dict[str, Any]:
     """Compare a trained network with what was declared.
@@ -55,7 +51,7 @@ def audit_freeze(
     """
     after = hash_frozen(model, trainable)
     parameters = dict(model.named_parameters())
-    declared = {name for name in parameters if _is_declared(name, trainable)}
+    declared = {name for name in parameters if covers(trainable, name)}
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     in_optimizer = {name for name, parameter in parameters.items() if id(parameter) in held}
     return {
@@ -66,10 +62,6 @@ def audit_freeze(
         "undeclared": sorted(in_optimizer - declared)[:MAX_NAMED],
         "missing": sorted(declared - in_optimizer)[:MAX_NAMED],
     }
-
-
-def _is_declared(name: str, trainable: Iterable[str]) -> bool:
-    return any(path == "" or name.startswith(f"{path}.") for path in trainable)
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

@@ -1,10 +1,13 @@
-"""The training loop: read `train` from top to bottom and you have seen an epoch happen."""
+"""One training run, from images to test: read `train` from top to bottom and you have seen it happen."""
 
 import logging
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,17 +18,28 @@ from tqdm import tqdm
 
 from deepbloom.config.settings import RunConfig
 from deepbloom.data.augment import mix_batch
-from deepbloom.data.batches import Batch, prefetch
-from deepbloom.engine.evaluate import predict_logits
-from deepbloom.engine.job import Job
+from deepbloom.data.batches import ImageBatches, epoch_order, prefetch_on_gpu
+from deepbloom.data.dataset import PreparedData
+from deepbloom.data.leakage import WatchedPixels
+from deepbloom.data.pixel_cache import open_pixels
+from deepbloom.device import available_cores, use_cores
+from deepbloom.engine.distributed import Group
+from deepbloom.engine.evaluate import last_layer, predict_logits, record_inputs
+from deepbloom.engine.feature_cache import FeatureBatches, make_features
+from deepbloom.engine.freeze_check import check_freeze, hash_frozen
 from deepbloom.engine.optim import lr_factor, set_lr
 from deepbloom.engine.precision import forward
-from deepbloom.engine.state import Progress, State
+from deepbloom.engine.resolve import Plan
+from deepbloom.engine.state import TrainState
+from deepbloom.errors import ConfigError
 from deepbloom.metrics import mean_cross_entropy, top_k_accuracy
+from deepbloom.models.cutting import Cut, cut
 from deepbloom.models.freezing import train_mode
+from deepbloom.models.registry import create_model, get_architecture
 from deepbloom.rng import generator, seed_everything
-from deepbloom.runs import files as atomic_files
+from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
+from deepbloom.signals import StopRequest
 
 log = logging.getLogger("deepbloom")
 
@@ -39,6 +53,191 @@ HISTORY_COLUMNS = (
     "seconds",
     "images_per_second",
 )
+GPU_STEPS_PER_CHECK = 20
+"""On a GPU the host reads the loss back, looks for signals and saves only every so many steps."""
+
+
+Batch = tuple[Tensor, Tensor]
+Batches = ImageBatches | FeatureBatches
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gave.
+
+    Attributes
+    ----------
+    state : TrainState
+        Its model has the weights of the best epoch.
+    data : PreparedData
+    logits : ndarray of float32, shape (N, C)
+        Of the test images.
+    targets : ndarray of int64, shape (N,)
+    embeddings : ndarray of float32, shape (N, F)
+        The inputs of the last layer.
+    freeze : dict
+        See `check_freeze`.
+    test : dict
+        How often the run was tested and each test image was read.
+    """
+
+    state: TrainState
+    data: PreparedData
+    logits: np.ndarray
+    targets: np.ndarray
+    embeddings: np.ndarray
+    freeze: dict[str, Any]
+    test: dict[str, Any]
+
+
+def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: Callable[[], None]) -> Outcome | None:
+    """Train a network, choose its best epoch on the validation images, and test it once.
+
+    A run that was interrupted resumes exactly where it stopped.
+
+    Parameters
+    ----------
+    plan : Plan
+    folder : Path
+        The run directory, held by this process or by rank 0.
+    group : Group
+    stop : StopRequest
+    on_epoch : function
+        Called when an epoch's row is in history.csv.
+
+    Returns
+    -------
+    Outcome or None
+        None in all processes but rank 0.
+
+    Raises
+    ------
+    DivergedError
+        The loss is not finite; the last good state is kept.
+    Interrupted
+        A signal came; the state is saved.
+    """
+    config, device = plan.config, plan.device
+
+    # Data: pixels are decoded once; readings of test images are counted.
+    workers = _use_cores(config, group)
+    _check_batch_size(config, len(plan.split.train), group.size)
+    on_early = partial(run_dir.note, folder, "test_read_before_testing", True)
+    decoded = open_pixels(plan.source, plan.preprocessing, config.data.pixel_cache, workers)
+    pixels = WatchedPixels(decoded, len(plan.source), plan.split.test, on_early)
+    images = plan.image_batches(pixels, group.shard)
+    validation: Callable[[], Iterable[Batch]] = partial(plan.evaluation_batches, pixels, plan.split.val)
+
+    # Model: random or given weights; only the trainable modules change.
+    seed_everything(config.seed, "weights")
+    model = create_model(config.model.arch, len(plan.source.class_names), plan.trainable, plan.weights)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    frozen = hash_frozen(model, plan.trainable)
+    state = TrainState(plan, model, folder, plan.model_header())
+    resumed = state.resume()
+    progress = state.progress
+    plan.log(model)
+    if resumed:
+        log.info("resuming in epoch %d after step %d", progress.epoch, progress.step)
+
+    # Features: the outputs of the frozen modules in front of the first trained one are computed once.
+    batches: Batches = images
+    network, evaluated = model, state.evaluated
+    parts = _cut(plan, model, images)
+    if parts:
+        features = make_features(parts.prefix, images, validation, len(plan.split.val), plan.precision, group)
+        batches, validation = features.train, features.validation
+        network, evaluated = parts.tail, parts.tail_of(state.evaluated)
+        progress.feature_seconds += features.seconds
+
+    # Epochs: train, validate, keep the best weights.
+    network = _compiled(group.wrap(network), config, device)
+    group.barrier()  # every process has read the state that is saved again now
+    _save(state, group)
+    stop.deferred = True  # from here on a signal stops the loop at its next safe point
+    while progress.epoch <= config.train.epochs:
+        train_mode(model, plan.trainable)
+        _train_epoch(state, network, batches, group, stop)
+        _validate(state, evaluated, validation, stop if group.size == 1 else None)
+        if group.is_main:
+            files.write_csv(folder / run_dir.HISTORY, HISTORY_COLUMNS, progress.history)
+            on_epoch()
+        progress.start_epoch()
+        _save_and_stop(state, group, stop)
+    _save(state, group)
+    stop.deferred = False
+    if group.sum(stop.requested)[0]:
+        _stop(state, stop)
+
+    # Test: once, with the weights of the best epoch, in fp32 and without augmentation.
+    if not group.is_main:
+        return None
+    model.load_state_dict(model.state_dict() | state.best)
+    times_tested = run_dir.count(folder, "times_tested")
+    pixels.testing = True
+    head = model.get_submodule(get_architecture(config.model.arch).head[0])
+    with record_inputs(last_layer(head)) as embeddings:
+        logits, targets = predict_logits(model, plan.evaluation_batches(pixels, plan.split.test), device)
+    return Outcome(
+        state=state,
+        data=PreparedData(plan.source, plan.split, decoded),
+        logits=logits,
+        targets=targets,
+        embeddings=torch.cat(embeddings).numpy(),
+        freeze=check_freeze(frozen, model, state.optimizer, plan.trainable),
+        test={
+            "times_tested": times_tested,
+            "reads_per_image": list(pixels.test_reads),
+            "read_before_testing": bool(run_dir.read_provenance(folder).get("test_read_before_testing", False)),
+        },
+    )
+
+
+def _train_epoch(state: TrainState, network: nn.Module, batches: Batches, group: Group, stop: StopRequest) -> None:
+    """Run the remaining steps of the epoch in progress.
+
+    Loss and correct predictions are summed on the device. The host reads them back, looks for signals and saves at
+    every step on a CPU, and every `GPU_STEPS_PER_CHECK` steps on a GPU.
+    """
+    plan, progress, config = state.plan, state.progress, state.plan.config
+    steps, epoch, num_classes = batches.steps_per_epoch, progress.epoch, len(plan.source.class_names)
+    sizes = [len(part) for part in epoch_order(len(plan.split.train), config.train.batch_size, config.seed, epoch)]
+    sums = _zero_sums(plan.device)
+    count = 0
+    check_every = 1 if plan.device.type == "cpu" else GPU_STEPS_PER_CHECK
+    with tqdm(total=steps, initial=progress.step, desc=f"epoch {epoch}", unit="step", disable=None, leave=False) as bar:
+        started = time.perf_counter()
+        for inputs, targets in prefetch_on_gpu(batches.epoch(epoch, start=progress.step), plan.device):
+            step = (epoch - 1) * steps + progress.step
+            set_lr(state.optimizer, lr_factor(step, steps, config.train.epochs, config.scheduler))
+            seed_everything(config.seed, "step", epoch, progress.step, group.rank)  # dropout
+            stream = generator(config.seed, "mix", epoch, progress.step)
+            loss, logits = training_loss(network, inputs, targets, num_classes, config, stream, plan.precision)
+            sums += torch.stack([loss.detach() * len(targets), (logits.argmax(1) == targets).sum()]).to(sums)
+            count += len(targets)
+            check = (progress.step + 1) % check_every == 0 or progress.step + 1 == steps
+            if check:  # before the step is taken: on a CPU, weights never take a step that is not finite
+                loss_sum, correct, images = group.sum(*sums.tolist(), count)
+                if not math.isfinite(loss_sum):
+                    raise state.diverged(f"the loss is {loss_sum} at epoch {epoch}, step {progress.step + 1}")
+
+            state.optimizer.zero_grad(set_to_none=True)
+            share = len(targets) * group.size / sizes[progress.step]  # gradients are averaged by process
+            state.scaler.scale(loss * share).backward()
+            state.scaler.step(state.optimizer)
+            state.scaler.update()
+            state.average(step)
+
+            progress.step += 1
+            bar.update()
+            if check:
+                progress.loss_sum += loss_sum
+                progress.correct += int(correct)
+                progress.count += int(images)
+                sums, count = _zero_sums(plan.device), 0
+                progress.seconds += time.perf_counter() - started
+                _save_and_stop(state, group, stop)
+                started = time.perf_counter()
 
 
 def training_loss(
@@ -56,157 +255,45 @@ def training_loss(
     return F.cross_entropy(logits, targets, label_smoothing=config.train.label_smoothing), logits
 
 
-def train(job: Job, progress: Progress, saved: tuple[dict[str, Tensor], dict[str, Any]] | None = None) -> State:
-    """Train to the last epoch, choosing the best epoch on the validation part.
-
-    Parameters
-    ----------
-    job : Job
-    progress : Progress
-        A new one, or that of a stopped run, which then goes on exactly where it was.
-    saved : (tensors, scaler state), optional
-        What `read_progress` returned beside the progress.
-
-    Returns
-    -------
-    State
-        ``best`` holds the chosen weights; ``job.model`` those of the last step.
-
-    Raises
-    ------
-    DivergedError
-        The loss is not finite; the last good state is kept.
-    Interrupted
-        A signal came; the state is saved.
-    """
-    config, model = job.config, job.model
-    state = State(job, progress)
-    if saved is not None:
-        state.restore(saved[0])
-        state.scaler.load_state_dict(saved[1])
-    group, network = job.group, _network(job)
-    steps, num_classes = job.batches.steps_per_epoch, len(job.header["classes"])
-    group.wait()  # until all have read the state that is written anew now
-    state.save()  # what was chosen for this run is kept from here on, and a folder that cannot be written shows now
-    job.stop.deferred = True  # from here on a signal stops the loop at its next safe point
-
-    while progress.epoch <= config.train.epochs:
-        epoch = progress.epoch
-        train_mode(model, job.trainable)
-        bar = tqdm(total=steps, initial=progress.step, desc=f"epoch {epoch}", unit="step", disable=None, leave=False)
-        with bar:
-            mark = time.perf_counter()
-            for inputs, targets in _ahead(job.batches.epoch(epoch, start=progress.step), job.device):
-                step = (epoch - 1) * steps + progress.step
-                set_lr(state.optimizer, lr_factor(step, steps, config.train.epochs, config.scheduler))
-                seed_everything(config.seed, "step", epoch, progress.step, group.rank)  # dropout
-                stream = generator(config.seed, "mix", epoch, progress.step)
-                loss, logits = training_loss(
-                    network, inputs, targets, num_classes, config, stream, progress.choices["precision"]
-                )
-                hits = (logits.argmax(1) == targets).sum().item()
-                loss_sum, correct, count, stop = group.sum(
-                    loss.item() * len(targets), hits, len(targets), job.stop.requested
-                )
-                if not math.isfinite(loss_sum):
-                    raise state.diverged(f"the loss is {loss_sum} at epoch {epoch}, step {progress.step + 1}")
-
-                state.optimizer.zero_grad(set_to_none=True)
-                share = len(targets) * group.size / count  # gradients are averaged over processes, not images
-                state.scaler.scale(loss * share).backward()
-                state.scaler.step(state.optimizer)
-                state.scaler.update()
-                state.average(step)
-
-                progress.step += 1
-                progress.loss_sum += loss_sum
-                progress.correct += int(correct)
-                progress.count += int(count)
-                now = time.perf_counter()
-                progress.seconds, mark = progress.seconds + now - mark, now
-                bar.update()
-                if stop or state.due():
-                    _save(state, stop)
-                    mark = time.perf_counter()
-
-        _validate(state)
-        stop = group.sum(job.stop.requested)[0]
-        if stop or state.due():
-            _save(state, stop)
-
-    state.save()
-    job.stop.deferred = False
-    if group.sum(job.stop.requested)[0]:
-        _stop(state)
-    return state
-
-
-def _ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Prepare the next batch while a GPU works on this one; beside CPU training a thread only slows it down."""
-    return prefetch(batches) if device.type == "cuda" else batches
-
-
-def _network(job: Job) -> nn.Module:
-    """Return what is trained, as it is called in training."""
-    network = job.group.wrap(job.as_network(job.model))
-    if job.config.train.compile:
-        network.compile(mode="reduce-overhead" if job.device.type == "cuda" else "default")
-    return network
-
-
-def _save(state: State, stop: float) -> None:
-    """Save, and leave if a signal came to this process or another of its group."""
-    state.save()
-    if stop:
-        _stop(state)
-
-
-def _stop(state: State) -> None:
-    state.job.stop.signal_number = state.job.stop.signal_number or signal.SIGTERM
-    state.job.stop.check(_stopped_message(state))
-
-
-def _validate(state: State) -> None:
-    """End the epoch under way: validate, keep the weights if they are the best, add the history row.
+def _validate(
+    state: TrainState, network: nn.Module, validation: Callable[[], Iterable[Batch]], stop: StopRequest | None
+) -> None:
+    """End the epoch in progress: validate, keep the weights if they are the best, add the history row.
 
     In a group each process does so by itself, which takes no longer than waiting for one of them.
     """
-    job, progress = state.job, state.progress
+    plan, progress, config = state.plan, state.progress, state.plan.config
 
-    def stoppable() -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in job.validation():
-            if job.stop.requested and job.group.size == 1:  # nothing is lost: it begins again when the run goes on
+    def stoppable() -> Iterator[Batch]:
+        for batch in validation():
+            if stop and stop.requested:  # the resumed run validates this epoch again
                 state.save()
-                job.stop.check(_stopped_message(state))
+                _stop(state, stop)
             yield batch
 
-    network, precision = job.as_network(state.evaluated), progress.choices["precision"]
-    logits, targets = predict_logits(network, stoppable(), job.device, precision)
+    logits, targets = predict_logits(network, stoppable(), plan.device, plan.precision)
     if not np.isfinite(logits).all():
         raise state.diverged(f"logits are not finite in the validation of epoch {progress.epoch}")
     val_accuracy, val_loss = top_k_accuracy(logits, targets), mean_cross_entropy(logits, targets)
     if (val_accuracy, -val_loss) > (progress.best_val_accuracy, -progress.best_val_loss):
         progress.best_epoch, progress.best_val_accuracy, progress.best_val_loss = progress.epoch, val_accuracy, val_loss
         state.keep_best()
-    steps, epochs = job.batches.steps_per_epoch, job.config.train.epochs
-    last_factor = lr_factor(progress.epoch * steps - 1, steps, epochs, job.config.scheduler)
+    steps = progress.step
     row = {
         "epoch": progress.epoch,
         "train_loss": progress.loss_sum / progress.count,
         "train_accuracy": progress.correct / progress.count,
         "val_loss": val_loss,
         "val_accuracy": val_accuracy,
-        "lr": job.config.optimizer.lr * last_factor,
+        "lr": config.optimizer.lr * lr_factor(progress.epoch * steps - 1, steps, config.train.epochs, config.scheduler),
         "seconds": progress.seconds,
         "images_per_second": progress.count / progress.seconds,
     }
     progress.history.append(row)
-    if job.group.leader:
-        atomic_files.write_csv(job.folder / run_dir.HISTORY, HISTORY_COLUMNS, progress.history)
     log.info(
         "epoch %3d/%d  train loss %.3f accuracy %.3f  val loss %.3f accuracy %.3f%s  %.0f images/s",
         progress.epoch,
-        job.config.train.epochs,
+        config.train.epochs,
         row["train_loss"],
         row["train_accuracy"],
         val_loss,
@@ -214,16 +301,63 @@ def _validate(state: State) -> None:
         " *" if progress.best_epoch == progress.epoch else "  ",
         row["images_per_second"],
     )
-    job.on_epoch()
-    progress.epoch, progress.step = progress.epoch + 1, 0
-    progress.loss_sum, progress.correct, progress.count, progress.seconds = 0.0, 0, 0, 0.0
 
 
-def _stopped_message(state: State) -> str:
-    again = f"output_dir={state.job.folder} train.resume=auto" if state.job.config.train.resume == "never" else ""
+def _use_cores(config: RunConfig, group: Group) -> int:
+    """Set the threads of CPU arithmetic and return the number of workers that decode images."""
+    cores = max(1, available_cores() // group.local_size)
+    use_cores(config.train.num_threads or cores)
+    return cores if config.train.num_workers < 0 else config.train.num_workers
+
+
+def _check_batch_size(config: RunConfig, count: int, processes: int) -> None:
+    size = config.train.batch_size
+    if size > count:
+        raise ConfigError(f"train.batch_size={size} is larger than the {count} training images. Choose a smaller one.")
+    if size < 2 * processes:  # batches of an epoch differ in size by one
+        raise ConfigError(
+            f"train.batch_size={size} is too small for {processes} processes: each needs at least two images per step."
+        )
+
+
+def _cut(plan: Plan, model: nn.Module, images: ImageBatches) -> Cut | None:
+    if not plan.caches_features:
+        return None
+    train_mode(model, plan.trainable)
+    largest = images.inputs(images.indices[:1], plan.schedule.copy(plan.config.train.epochs))
+    parts = cut(model, plan.trainable, largest)
+    if parts is None:
+        log.info("features are not cached: the network cannot be cut in front of its first trained module")
+    return parts
+
+
+def _compiled(network: nn.Module, config: RunConfig, device: torch.device) -> nn.Module:
+    if config.train.compile:
+        network.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
+    return network
+
+
+def _zero_sums(device: torch.device) -> Tensor:
+    return torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+
+
+def _save(state: TrainState, group: Group) -> None:
+    if group.is_main:
+        state.save()
+
+
+def _save_and_stop(state: TrainState, group: Group, stop: StopRequest) -> None:
+    """Save where the last save is old enough or a signal came to a process of the group; then leave."""
+    stopped = group.sum(stop.requested)[0]
+    if stopped or state.due:
+        _save(state, group)
+    if stopped:
+        _stop(state, stop)
+
+
+def _stop(state: TrainState, stop: StopRequest) -> None:
+    stop.signal_number = stop.signal_number or signal.SIGTERM
+    again = f" with output_dir={state.folder} train.resume=auto" if state.plan.config.train.resume == "never" else ""
     epoch, step = state.progress.epoch, state.progress.step
-    place = f"in epoch {epoch} after step {step}" if epoch <= state.job.config.train.epochs else "before the test"
-    return (
-        f"Stopped {place}; the state is saved. "
-        f"The same command {'with ' + again + ' ' if again else ''}goes on from here."
-    )
+    place = f"in epoch {epoch} after step {step}" if epoch <= state.plan.config.train.epochs else "before the test"
+    stop.check(f"Stopped {place}; the state is saved. Run the same command{again} to resume.")

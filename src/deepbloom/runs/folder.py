@@ -1,7 +1,6 @@
 """A run's folder: the names of its files, its state, and one owner at a time."""
 
 import errno
-import hashlib
 import json
 import os
 import stat
@@ -16,7 +15,8 @@ from deepbloom.config.settings import RunConfig
 from deepbloom.errors import RunError
 from deepbloom.runs import files
 from deepbloom.runs.files import LOCK
-from deepbloom.runs.provenance import code_version, git_commit
+from deepbloom.runs.identity import Identity
+from deepbloom.runs.provenance import collect_versions, git_commit
 
 CONFIG = "config.yaml"
 MODEL = "model.safetensors"
@@ -25,6 +25,7 @@ PREVIOUS = "previous.ckpt"
 METRICS = "metrics.json"
 HISTORY = "history.csv"
 PREDICTIONS = "predictions.csv"
+PROBABILITIES = "probabilities.npz"
 PLOTS = "plots"
 LOG = "train.log"
 FAILED = "failed.txt"
@@ -33,17 +34,6 @@ EXPLAIN, EXPLANATION, HEATMAPS = "explain", "explain.json", "heatmaps"
 
 MAX_TEXT_BYTES = 200_000_000
 """Larger files are not read: the predictions for a million test images take half of it."""
-
-# Where a run is done, and how fast, does not make it another run.
-NOT_IDENTITY = {
-    "output_dir",
-    "train.num_workers",
-    "train.resume",
-    "train.checkpoint_seconds",
-    "data.pixel_cache",
-    "logger.name",
-    "logger.tracking_uri",
-}
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
@@ -88,26 +78,11 @@ def flatten(content: Mapping[str, object], prefix: str = "") -> dict[str, object
     return flat
 
 
-def run_hash(config: RunConfig) -> str:
-    """Return 8 hex digits that are equal exactly for runs that must end alike.
-
-    In it are the settings that decide the result, the split's among them, and `code_version`. What the settings cannot
-    know, the images themselves, is checked when a run goes on: see `check_provenance`.
-    """
-    identity = {
-        key: float(value) if type(value) is int else value  # 20 and 20.0 are the same setting
-        for key, value in flatten(asdict(config)).items()
-        if key not in NOT_IDENTITY
-    }
-    content = json.dumps({"settings": identity, "code": code_version()}, sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:8]
-
-
-def default_folder(config: RunConfig) -> Path:
+def default_folder(config: RunConfig, run_id: str) -> Path:
     """Return ``outputs/MODEL-DATA-sSEED-HASH``, with ``-fFOLD`` behind the seed where there are folds."""
     split = config.data.split
     fold = f"-f{split.fold}" if split.folds else ""
-    return Path("outputs") / f"{config.model.label}-{config.data.name}-s{config.seed}{fold}-{run_hash(config)}"
+    return Path("outputs") / f"{config.model.label}-{config.data.name}-s{config.seed}{fold}-{run_id}"
 
 
 def failure_reason(folder: Path) -> str:
@@ -118,15 +93,15 @@ def failure_reason(folder: Path) -> str:
         return ""
 
 
-def claim_folder(config: RunConfig) -> Path:
-    """Return the run's folder: ``output_dir``, or else the default one.
+def claim_folder(config: RunConfig, run_id: str) -> Path:
+    """Return the run directory: ``output_dir``, or else the default one.
 
-    With ``train.resume=never`` it is the first of that name that is free, and it is made at once, so that of two
-    processes that begin at the same moment each has its own.
+    With ``train.resume=never`` it is the first free one of that name. It is created at once, so that two processes that
+    start at the same moment get one each.
     """
     if config.output_dir:
         return Path(config.output_dir)
-    base = default_folder(config)
+    base = default_folder(config, run_id)
     if config.train.resume == "auto":
         return base
     files.make_folder(base.parent)
@@ -153,44 +128,34 @@ def holds_state(folder: Path) -> bool:
     return (folder / LAST).exists() or (folder / PREVIOUS).exists()
 
 
-def open_run(config: RunConfig) -> tuple[Path, str]:
-    """Return the run's folder and its state, after making sure that nothing of another run is overwritten.
+def check_folder(folder: Path, config: RunConfig, identity: Identity) -> str:
+    """Return the state of ``folder`` after making sure that this run may be written there.
+
+    Call it again once the folder is held (`exclusive`): its state may have changed.
 
     Raises
     ------
     RunError
-        See `check_folder`.
-    """
-    folder = claim_folder(config)
-    state = check_folder(folder, config)
-    files.make_folder(folder)
-    return folder, state
-
-
-def check_folder(folder: Path, config: RunConfig) -> str:
-    """Return the state of ``folder``. Ask again once it is held (`exclusive`): it may have changed until then.
-
-    Raises
-    ------
-    RunError
-        The folder holds a run with other settings or of other code, a run that is not to be resumed, or files that are
-        no run.
+        The folder holds another run, a run that is not to be resumed, or files that are not a run's.
     """
     state = read_state(folder)
     _refuse_links(folder)
     if state == "empty":
         if folder.is_dir() and not all(map(_is_of_a_beginning, folder.iterdir())):
             raise RunError(f"{folder} holds files that are not a run's. Choose another output_dir=PATH.")
-    elif config.train.resume == "never":
+        return state
+    if config.train.resume == "never":
         raise RunError(f"{folder} already holds a run, and train.resume=never. Choose another output_dir=PATH.")
-    else:
-        _check_same_settings(folder, config)
-        begun_by = read_provenance(folder).get("code_version")
-        if state != "complete" and holds_state(folder) and begun_by not in (None, code_version()):
-            raise RunError(
-                f"{folder} was begun by other code of DeepBloom ({begun_by}, now {code_version()}), and half a run of "
-                "each would be neither. Choose another output_dir=PATH, or leave it out; or delete that folder."
-            )
+    stored = read_provenance(folder).get("identity")
+    if not isinstance(stored, dict):
+        if state != "complete" and not holds_state(folder):
+            return state  # killed before anything was trained
+        raise RunError(
+            f"{folder / PROVENANCE} is damaged or missing, so nothing shows which settings, images and weights the run "
+            f"was started with. Choose another output_dir=PATH, or delete {folder} to train again."
+        )
+    if differs := identity.difference(stored):
+        raise RunError(f"{folder} holds a run with {differs}. Choose another output_dir=PATH, or leave it out.")
     return state
 
 
@@ -210,26 +175,6 @@ def _is_of_a_beginning(path: Path) -> bool:
     return temporary or path.name in (LOCK, LOG, PROVENANCE)
 
 
-def _check_same_settings(folder: Path, config: RunConfig) -> None:
-    try:
-        stored = flatten(load_settings(read_text(folder / CONFIG)))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(
-            f"{folder / CONFIG} cannot be read, so the run in it is left alone. Choose another output_dir."
-        ) from error
-    wanted = flatten(asdict(config))
-    differing = sorted(
-        key for key in stored.keys() | wanted.keys() if key not in NOT_IDENTITY and stored.get(key) != wanted.get(key)
-    )
-    if differing:
-        key = differing[0]
-        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
-        raise RunError(
-            f"{folder} holds a run with other settings: {key} is {stored.get(key)!r} there and {wanted.get(key)!r} "
-            f"now{more}. Choose another output_dir=PATH, or leave it out."
-        )
-
-
 def discard(folder: Path) -> None:
     """Remove the traces of a run that was refused before it began; anything else in the folder stays."""
     for name in (CONFIG, LOG, FAILED, PROVENANCE, LOCK):
@@ -238,48 +183,21 @@ def discard(folder: Path) -> None:
         folder.rmdir()
 
 
-def write_config(folder: Path, config: RunConfig) -> None:
-    """Write the whole resolved config."""
-    files.write_bytes(folder / CONFIG, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode())
+def write_settings(folder: Path, config: RunConfig, identity: Identity) -> None:
+    """Write the whole resolved config, and the identity that a resumed run is checked against."""
+    facts = {"run_id": identity.run_id, "identity": identity.as_dict(), "git_commit": git_commit()}
+    files.write_json(folder / PROVENANCE, read_provenance(folder) | facts | {"versions": collect_versions()})
+    text = yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
+    files.write_bytes(folder / CONFIG, text.encode())
 
 
 def read_provenance(folder: Path) -> dict[str, object]:
-    """Return what `check_provenance` wrote; empty where a run has not come so far, or the file is damaged."""
+    """Return the content of provenance.json; empty where it is missing or damaged."""
     try:
         content = json.loads(read_text(folder / PROVENANCE))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def check_provenance(folder: Path, facts: Mapping[str, object]) -> None:
-    """Write down what a run rests on; when it goes on, make sure that it still does.
-
-    Parameters
-    ----------
-    folder : Path
-    facts : dict of str to str
-        Such as ``split_fingerprint``. The code's version is added.
-
-    Raises
-    ------
-    RunError
-        There is a state to go on from, and one of the facts was another when it was begun, or is not known any more.
-    """
-    before = read_provenance(folder) if holds_state(folder) else {}
-    changed = [name for name, value in facts.items() if before.get(name, value) != value]
-    if changed:
-        raise RunError(
-            f"{folder} was begun with another {changed[0].replace('_', ' ')}: the images or weights have changed "
-            "since, and half a run of each would be neither. Bring them back, or choose another output_dir=PATH."
-        )
-    if holds_state(folder) and not facts.keys() <= before.keys():
-        raise RunError(
-            f"{folder / PROVENANCE} is damaged or gone, so that nothing shows whether the images and weights are "
-            f"those that the run was begun with. Choose another output_dir=PATH, or delete {folder} to train anew."
-        )
-    begun = {"code_version": code_version(), "git_commit": git_commit(), **facts}
-    files.write_json(folder / PROVENANCE, before | begun)
 
 
 def note(folder: Path, key: str, value: object) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deepbloom import errors
-from deepbloom.config.settings import RunConfig, SplitConfig
+from deepbloom.config.settings import RunConfig
+from deepbloom.data.sources import ImageSource
+from deepbloom.engine.resolve import resolve
 from deepbloom.errors import ConfigError, DeepBloomError, RunError
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import FRACTION, Fields
@@ -92,7 +94,9 @@ def submit(configs: Sequence[RunConfig]) -> list[RunConfig]:
         raise ConfigError(
             "Several jobs have the same output_dir. Leave it out, or use output_dir='FOLDER/${model.name}'."
         )
-    return [replace(config, output_dir=str(run_dir.claim_folder(config))) for config in configs]
+    sources: dict[str, ImageSource] = {}
+    plans = [resolve(config, sources) for config in configs]
+    return [replace(plan.config, output_dir=str(run_dir.claim_folder(plan.config, plan.run_id))) for plan in plans]
 
 
 def settle(configs: Sequence[RunConfig]) -> list[JobResult | None]:
@@ -100,22 +104,15 @@ def settle(configs: Sequence[RunConfig]) -> list[JobResult | None]:
 
     A complete run of other settings or other images is a refused job: its results are not this job's.
     """
-    fingerprints: dict[str, str] = {}
-    return [_settle(config, Path(str(config.output_dir)), fingerprints) for config in configs]
+    sources: dict[str, ImageSource] = {}
+    return [_settle(config, Path(str(config.output_dir)), sources) for config in configs]
 
 
-def _settle(config: RunConfig, folder: Path, fingerprints: dict[str, str]) -> JobResult | None:
+def _settle(config: RunConfig, folder: Path, sources: dict[str, ImageSource]) -> JobResult | None:
     if run_dir.read_state(folder) != "complete":
         return None
-    from deepbloom.commands.train import check_images
-    from deepbloom.data.sources import load_source
-
-    images = repr(replace(config.data, split=SplitConfig()))
     try:
-        run_dir.check_folder(folder, config)
-        if images not in fingerprints:
-            fingerprints[images] = load_source(config.data).fingerprint
-        check_images(folder, fingerprints[images])
+        run_dir.check_folder(folder, config, resolve(config, sources).identity)
         read_test_accuracy(folder)
     except DeepBloomError as error:
         log.error("%s", error)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from deepbloom.config.schema import from_dict
 from deepbloom.config.settings import RunConfig
 from deepbloom.errors import RunError
 from deepbloom.runs import folder as run_dir
-from deepbloom.runs.provenance import code_version
+from deepbloom.runs.identity import RECIPE_VERSION
 
 SECONDS_TO_LEAVE = 60.0
 """How long a job waits for a process of an earlier sweep that is saving its state in the same folder."""
@@ -47,7 +47,7 @@ def run_in_process(config: RunConfig) -> Ended:
                 sys.executable,
                 "-m",
                 "deepbloom.sweeps.job",
-                code_version(),
+                str(RECIPE_VERSION),
                 str(os.getpid()),
                 reason.name,
             ]
@@ -63,20 +63,20 @@ def run_in_process(config: RunConfig) -> Ended:
             signal.signal(number, handler)
 
 
-def run_submitted(submitted_code: str = "", parent: str = "", reason_file: str = "") -> None:
+def run_submitted(submitted_recipe: str = "", parent: str = "", reason_file: str = "") -> None:
     """Train what stands in stdin. A job whose sweep was killed saves its state and leaves too.
 
     Parameters
     ----------
-    submitted_code : str
-        `code_version` of the sweep, and
+    submitted_recipe : str
+        `RECIPE_VERSION` of the sweep, and
     parent : str
         its process; nothing of each is checked where it is empty.
     reason_file : str
         Where the sweep looks for the error that the job ended with.
     """
     try:
-        _train_submitted(submitted_code, parent)
+        _train_submitted(submitted_recipe, parent)
     except Exception as error:
         if reason_file:
             with suppress(OSError):
@@ -84,22 +84,22 @@ def run_submitted(submitted_code: str = "", parent: str = "", reason_file: str =
         raise
 
 
-def _train_submitted(submitted_code: str, parent: str) -> None:
+def _train_submitted(submitted_recipe: str, parent: str) -> None:
     from deepbloom.commands.train import train
 
     config = from_dict(RunConfig, json.load(sys.stdin))
     if parent:
         _end_with(int(parent))
-    if submitted_code and code_version() != submitted_code:
+    if submitted_recipe and submitted_recipe != str(RECIPE_VERSION):
         raise RunError(
-            f"DeepBloom's code has changed since this sweep was started ({submitted_code}, now {code_version()}). "
-            "Start it again, so that all its jobs are of one code."
+            f"DeepBloom was updated since this sweep was started (recipe version {submitted_recipe}, now "
+            f"{RECIPE_VERSION}). Start it again, so that all its jobs are comparable."
         )
-    folder = run_dir.claim_folder(config)
+    folder = Path(str(config.output_dir))
     if folder.is_dir():
         with run_dir.exclusive(folder, SECONDS_TO_LEAVE):
             pass
-    train(replace(config, output_dir=str(folder)))
+    train(config)
 
 
 def one_line(error: Exception) -> str:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Union
 
 from deepbloom.errors import ConfigError, require_package
 from deepbloom.runs import folder as run_dir
+from deepbloom.runs.identity import RECIPE_VERSION
 from deepbloom.runs.parsing import Fields
-from deepbloom.runs.provenance import code_version
 from deepbloom.sweeps.grid import JobResult, Summary, SweepError
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ def open_study(storage: str, name: str, settings: Sequence[str]) -> "Study":
             f"The study {name!r} in {storage} was begun with other settings (differing: {', '.join(changed)}). "
             "For a new one give another hydra.sweeper.study_name."
         )
-    begun_by = study.user_attrs.get("code_version")
-    if begun_by not in (None, code_version()):
+    begun_by = study.user_attrs.get("recipe_version")
+    if begun_by not in (None, RECIPE_VERSION):
         raise ConfigError(
-            f"The study {name!r} in {storage} was begun by other code of DeepBloom ({begun_by}, now {code_version()}), "
-            "and accuracies of both would be compared. For a new one give another hydra.sweeper.study_name."
+            f"The study {name!r} in {storage} was started with another recipe version of DeepBloom ({begun_by}, now "
+            f"{RECIPE_VERSION}): their accuracies cannot be compared. Give another hydra.sweeper.study_name."
         )
     study.set_user_attr("settings", list(settings))
-    study.set_user_attr("code_version", code_version())
+    study.set_user_attr("recipe_version", RECIPE_VERSION)
     return study
 
 

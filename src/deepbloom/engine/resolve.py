@@ -1,0 +1,219 @@
+"""Resolve, then run: everything that decides a run's result is known and written down before training starts."""
+
+import logging
+from collections.abc import Iterator, MutableMapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deepbloom.config.settings import DataConfig, RunConfig, SplitConfig
+from deepbloom.data.augment import changes_labels, chosen_ops, is_random
+from deepbloom.data.batches import ImageBatches, evaluation_batches
+from deepbloom.data.pixel_cache import Pixels
+from deepbloom.data.preprocessing import Preprocessing
+from deepbloom.data.resolution import CopySchedule, train_resolutions
+from deepbloom.data.sources import ImageSource, load_source
+from deepbloom.data.split import Split, make_split
+from deepbloom.device import choose_device, device_name
+from deepbloom.engine.checkpoint import model_header
+from deepbloom.engine.evaluate import EVALUATION_BATCH
+from deepbloom.engine.precision import resolve_precision
+from deepbloom.models.freezing import count_parameters
+from deepbloom.models.registry import get_architecture, read_starting_weights, resolved_trainable
+from deepbloom.models.weights import Weights
+from deepbloom.runs.folder import flatten
+from deepbloom.runs.identity import Identity
+from deepbloom.runs.provenance import collect_versions
+
+log = logging.getLogger("deepbloom")
+
+Sources = MutableMapping[str, ImageSource]
+
+DEFAULT_COPIES, DEFAULT_COPIES_PER_RESOLUTION = 4, 2
+"""Augmented copies of each image whose features are cached: at a single resolution, and where resolution grows."""
+NOT_DECIDING = ("num_workers", "num_threads", "device", "precision", "resume", "checkpoint_seconds", "feature_cache")
+"""Settings of the loop that do not decide the result, or that an identity holds in resolved form."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run computes.
+
+    Attributes
+    ----------
+    config : RunConfig
+    device : torch.device
+    source : ImageSource
+    split : Split
+    trainable : tuple of str
+        Module paths; the empty path is the whole network.
+    weights : Weights or None
+        The starting weights; None for random ones.
+    preprocessing : Preprocessing
+    precision : str
+        ``fp32``, ``bf16`` or ``fp16``.
+    schedule : CopySchedule
+        The train resolution and the augmented copy that each epoch shows.
+    """
+
+    config: RunConfig
+    device: torch.device
+    source: ImageSource
+    split: Split
+    trainable: tuple[str, ...]
+    weights: Weights | None
+    preprocessing: Preprocessing
+    precision: str
+    schedule: CopySchedule
+
+    @cached_property
+    def identity(self) -> Identity:
+        """The settings that decide the result; see `Identity`."""
+        config = self.config
+        train = {key: value for key, value in asdict(config.train).items() if key not in NOT_DECIDING}
+        settings = {
+            "model": {
+                "arch": config.model.arch,
+                "trainable": ",".join(self.trainable) or "all",
+                "weights": self.weights.digest if self.weights else "none",
+                "preprocessing": asdict(self.preprocessing),
+            },
+            "dataset_fingerprint": self.source.fingerprint,
+            "split_fingerprint": self.split.fingerprint(self.source),
+            "optimizer": asdict(config.optimizer),
+            "scheduler": asdict(config.scheduler),
+            "augment": asdict(config.augment) | {"order": ",".join(config.augment.ops)},
+            "train": train | {"precision": self.precision, "feature_copies": self.schedule.copies},
+            "seed": config.seed,
+        }
+        return Identity(flatten(settings))
+
+    @property
+    def run_id(self) -> str:
+        return self.identity.run_id
+
+    @property
+    def caches_features(self) -> bool:
+        """Whether the outputs of the frozen modules can be computed once."""
+        return _caches_features(self.config, self.trainable)
+
+    def image_batches(self, pixels: Pixels, shard: slice) -> ImageBatches:
+        """Return the training batches, of which this process takes ``shard``."""
+        config = self.config
+        return ImageBatches(
+            pixels,
+            self.split.train,
+            self.source.targets,
+            self.preprocessing,
+            config.augment,
+            config.seed,
+            config.train.batch_size,
+            self.device,
+            self.schedule,
+            shard,
+        )
+
+    def evaluation_batches(self, pixels: Pixels, indices: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return batches of the images ``indices`` in order, without augmentation."""
+        targets = self.source.targets
+        return evaluation_batches(pixels, indices, targets, self.preprocessing, EVALUATION_BATCH, self.device)
+
+    def model_header(self) -> dict[str, Any]:
+        """Return the header of the run's model file."""
+        return model_header(
+            self.config.model.arch,
+            self.source.class_names,
+            self.preprocessing,
+            model=self.config.model.label,
+            trainable=list(self.trainable),
+            data=asdict(self.config.data),
+            dataset_fingerprint=self.source.fingerprint,
+            split_fingerprint=self.split.fingerprint(self.source),
+            run_id=self.run_id,
+            seed=self.config.seed,
+            num_threads=torch.get_num_threads(),
+            versions=collect_versions(),
+        )
+
+    def log(self, model: nn.Module) -> None:
+        """Log what is trained on what."""
+        for note in (*self.source.notes, *self.split.notes):
+            log.info("%s", note)
+        parameters = count_parameters(model)
+        log.info(
+            "%s on %s: %d classes, %d train, %d validation, %d test images; %.2f M parameters, %.2f M trained; %s, %s",
+            self.config.model.label,
+            self.config.data.name,
+            len(self.source.class_names),
+            len(self.split.train),
+            len(self.split.val),
+            len(self.split.test),
+            parameters["total"] / 1e6,
+            parameters["trainable"] / 1e6,
+            device_name(self.device),
+            self.precision,
+        )
+        if self.schedule.resolutions != (self.preprocessing.size,):
+            log.info("%s", self.schedule.describe())
+
+
+def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
+    """Find the images, their split, the starting weights and everything that the settings leave open.
+
+    Parameters
+    ----------
+    config : RunConfig
+    sources : mapping, optional
+        Keeps the images that were found, for further calls with the same data.
+
+    Raises
+    ------
+    DeepBloomError
+        A setting cannot be honored, or images or weights are missing.
+    """
+    chosen_ops(config.augment)  # mistakes in them show before the images are read
+    device = choose_device(config.train.device)
+    precision = resolve_precision(config.train.precision, device)
+    preprocessing = get_architecture(config.model.arch).preprocessing
+    trainable = resolved_trainable(config.model.arch, tuple(config.model.trainable))
+    weights = read_starting_weights(config.model.arch, config.model.weights)
+    source = _find_source(config.data, {} if sources is None else sources)
+    resolutions = train_resolutions(config.augment, preprocessing.size, config.train.epochs)
+    copies = _feature_copies(config, trainable, len(resolutions))
+    return Plan(
+        config=config,
+        device=device,
+        source=source,
+        split=make_split(source, config.data.split),
+        trainable=trainable,
+        weights=weights,
+        preprocessing=preprocessing,
+        precision=precision,
+        schedule=CopySchedule(config.train.epochs, resolutions, copies),
+    )
+
+
+def _find_source(config: DataConfig, sources: Sources) -> ImageSource:
+    key = repr(replace(config, split=SplitConfig()))
+    if key not in sources:
+        sources[key] = load_source(config)
+    return sources[key]
+
+
+def _caches_features(config: RunConfig, trainable: tuple[str, ...]) -> bool:
+    return config.train.feature_cache == "auto" and "" not in trainable and not changes_labels(config.augment)
+
+
+def _feature_copies(config: RunConfig, trainable: tuple[str, ...], stages: int) -> int:
+    """Return the augmented copies of each image that are shown in turn; 0 for new ones in each epoch."""
+    if config.train.feature_copies:
+        return config.train.feature_copies
+    if not is_random(config.augment):
+        return 1
+    if not _caches_features(config, trainable):
+        return 0
+    return DEFAULT_COPIES if stages == 1 else DEFAULT_COPIES_PER_RESOLUTION

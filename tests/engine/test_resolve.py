@@ -1,0 +1,148 @@
+"""What decides a result is in a run's identity, and nothing else: each change with its control."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import deepbloom
+from deepbloom import recipe
+from deepbloom.config.settings import AugmentConfig, RunConfig
+from deepbloom.engine.resolve import resolve
+from deepbloom.errors import ConfigError
+from deepbloom.models.registry import create_model
+
+STILL = AugmentConfig({}, 1.0)
+CROP = AugmentConfig({"crop": {"min_area": 0.4}}, 0.86)
+PROGRESSIVE = AugmentConfig({"crop": {"min_area": 0.4}}, 0.86, first_resolution=0.6)
+MIXUP = AugmentConfig({"crop": {"min_area": 0.4}, "mixup": {"alpha": 0.2}}, 0.86)
+
+
+def settings(root: Path | str, model: str = "resnet18_partial", weights: str = "none", **train: object) -> RunConfig:
+    data = {"name": "imagefolder", "root": str(root)}
+    return recipe(model, model={"weights": weights}, data=data, augment="crop", train=train)
+
+
+def run_id(*arguments: object, **train: object) -> str:
+    return resolve(settings(*arguments, **train)).run_id  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def photos(images: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(images, tmp_path / "photos"))
+
+
+def test_where_the_images_lie_does_not_matter(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run_id(photos)
+    monkeypatch.chdir(photos.parent)
+    assert {run_id(name) for name in ("photos", "photos/", "./photos", f"{photos}/../photos")} == {expected}
+    moved = photos.rename(photos.parent / "moved")
+    assert run_id(moved) == expected
+
+
+def test_one_pixel_is_another_run(photos: Path) -> None:
+    before = run_id(photos)
+    path = next(photos.rglob("*.png"))
+    image = Image.open(path).convert("RGB")
+    red, green, blue = image.getpixel((0, 0))  # type: ignore[misc]
+    image.putpixel((0, 0), (red ^ 1, green, blue))
+    image.save(path)
+    assert run_id(photos) != before
+
+
+def test_the_content_of_the_weights_is_named_and_not_their_path(images: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "start.safetensors"
+    save_file(create_model("resnet18", 3).state_dict(), path)
+    first = run_id(images, "resnet18_partial", str(path))
+    moved = path.rename(tmp_path / "renamed.safetensors")
+    assert run_id(images, "resnet18_partial", str(moved)) == first
+    content = bytearray(moved.read_bytes())
+    content[-1] ^= 1
+    moved.write_bytes(content)
+    assert run_id(images, "resnet18_partial", str(moved)) != first
+    assert run_id(images) != first
+
+
+@pytest.mark.parametrize(
+    "change", [{"feature_copies": 3}, {"epochs": 3}, {"batch_size": 16}, {"ema_decay": 0.9}, {"precision": "bf16"}]
+)
+def test_a_setting_that_decides_the_result_is_another_run(images: Path, change: dict[str, object]) -> None:
+    assert run_id(images, precision="fp32") != run_id(images, **{"precision": "fp32"} | change)
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_workers": 3}, {"num_threads": 1}, {"checkpoint_seconds": 1.0}, {"resume": "never"}]
+)
+def test_a_setting_of_the_machine_is_the_same_run(images: Path, change: dict[str, object]) -> None:
+    assert run_id(images) == run_id(images, **change)
+
+
+def test_a_name_is_a_label(images: Path) -> None:
+    config = settings(images)
+    renamed = replace(config, model=replace(config.model, name="my_resnet"))
+    assert resolve(renamed).run_id == resolve(config).run_id
+    assert resolve(replace(config, model=replace(config.model, trainable=["head"]))).run_id != resolve(config).run_id
+
+
+def test_an_explicit_value_that_says_what_auto_means_is_the_same_run(images: Path) -> None:
+    plan = resolve(settings(images))
+    assert run_id(images, precision=plan.precision, feature_copies=plan.schedule.copies) == plan.run_id
+
+
+@pytest.mark.parametrize(
+    ("model", "augment", "train", "copies"),
+    [
+        ("resnet18_partial", CROP, {}, 4),
+        ("resnet18_partial", PROGRESSIVE, {}, 2),
+        ("resnet18_partial", CROP, {"feature_cache": "off"}, 0),
+        ("resnet18_partial", CROP, {"feature_cache": "off", "feature_copies": 4}, 4),
+        ("resnet18_partial", MIXUP, {}, 0),
+        ("resnet18_partial", STILL, {}, 1),
+        ("resnet18_partial", STILL, {"feature_cache": "off"}, 1),
+        ("scratch_cnn", CROP, {}, 0),
+        ("scratch_cnn", CROP, {"feature_copies": 2}, 2),
+    ],
+)
+def test_the_copies_follow_from_the_settings(
+    images: Path, model: str, augment: AugmentConfig, train: dict[str, object], copies: int
+) -> None:
+    config = replace(settings(images, model, **train), augment=augment)  # type: ignore[arg-type]
+    assert resolve(config).schedule.copies == copies
+
+
+def test_room_on_the_disk_does_not_matter(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = run_id(images)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: (10**12, 10**12, 0))
+    assert run_id(images) == before
+
+
+def test_a_precision_that_the_device_lacks_is_refused(images: Path) -> None:
+    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
+        run_id(images, precision="fp16", device="cpu")
+
+
+def test_a_renamed_private_function_is_the_same_run(images: Path, tmp_path: Path) -> None:
+    source = Path(deepbloom.__file__).parent
+    package = Path(shutil.copytree(source, tmp_path / "src" / "deepbloom"))
+    shutil.copytree(source.parents[1] / "conf", tmp_path / "conf")
+    for path in package.rglob("*.py"):
+        path.write_text(path.read_text().replace("_feature_copies", "_copies_of_features") + "\n# edited\n")
+    code = "import sys; from test_resolve import run_id; print(run_id(sys.argv[1]))"
+    tests = Path(__file__).parents[1]
+    paths = os.pathsep.join(map(str, (tmp_path / "src", tests, tests / "engine")))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(images)],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == run_id(images)
