@@ -104,7 +104,7 @@ def test_bootstrap_agrees_with_resampling_image_by_image():
     assert paired_bootstrap(first, second) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.004)
 
 
-def test_bootstrap_is_seeded_and_of_equal_answers_has_no_width():
+def test_bootstrap_is_seeded_and_of_equal_predictions_has_no_width():
     first, second = paired(3000, 412, 309, 279)
     assert paired_bootstrap(first, second, 200) == paired_bootstrap(first, second, 200)
     assert paired_bootstrap(first, second, 200, seed=1) != paired_bootstrap(first, second, 200)
@@ -236,7 +236,7 @@ def test_equal_models_with_several_seeds_are_a_tie_about_95_times_in_100(seeds, 
 
 
 def test_seeds_must_not_be_taken_for_more_images():
-    """Negative control: answers of all seeds in one long row ignore that a seed shifts all its answers together."""
+    """Negative control: pooled predictions of all seeds ignore that a seed shifts all its predictions together."""
     rng = np.random.default_rng(5)
     tables = [simulate_runs(rng, (0.85, 0.85), 3, 400, 0.3) for _ in range(200)]
     naive = np.mean([mcnemar_exact(a.reshape(-1), b.reshape(-1)) >= 0.05 for a, b in tables])
