@@ -31,7 +31,7 @@ def make_fold(make_run):
             folds=folds,
             fold=fold,
             epochs=2,
-            identity={"data.split.folds": folds, "data.split.fold": fold, "split_fingerprint": split},
+            identity={"split_fingerprint": split},
         )
         right = CORRECT[fold] - seed
         with open(folder / "predictions.csv", "w", newline="") as file:

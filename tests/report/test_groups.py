@@ -1,6 +1,5 @@
 """Runs are ranked together only where that is fair, and a tie is called a tie."""
 
-import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -89,17 +88,6 @@ def test_official_and_stratified_splits_are_never_in_one_group(make_run):
         read_run(make_run(kind, kind=kind, identity={"data.split.kind": ""})) for kind in ("official", "stratified")
     ]
     assert [len(group.models) for group in make_groups(runs)] == [1, 1]
-
-
-def test_runs_without_an_identity_are_never_pooled(make_run):
-    runs = []
-    for seed in (0, 1):
-        folder = make_run(f"s{seed}", seed=seed)
-        content = json.loads((folder / "metrics.json").read_text())
-        del content["identity"]
-        (folder / "metrics.json").write_text(json.dumps(content))
-        runs.append(read_run(folder))
-    assert [len(model.runs) for model in make_groups(runs)[0].models] == [1, 1]
 
 
 def test_settings_that_differ_between_networks_are_listed(make_run):

@@ -41,8 +41,8 @@ def test_predictions_do_not_depend_on_the_order_of_their_rows(make_run):
 
 
 def test_what_seeds_and_folds_differ_in_is_not_part_of_a_model(make_run):
-    run = read_run(make_run("one", identity={"data.split.fold": 3}))
-    assert run.metrics.identity.keys() - run.model_identity.keys() == {"seed", "split_fingerprint", "data.split.fold"}
+    run = read_run(make_run("one"))
+    assert run.metrics.identity.keys() - run.model_identity.keys() == {"seed", "split_fingerprint"}
     assert run.model_identity["optimizer.lr"] == "0.001"
 
 
@@ -115,6 +115,7 @@ def test_a_folder_without_runs_says_what_was_looked_for(tmp_path):
         ({"params": {"total": 1.5, "trainable": 1}}, "'params.total'"),
         ({"classes": []}, "'classes'"),
         ({"split_fingerprint": 7}, "'split_fingerprint'"),
+        ({"identity": None}, "'identity' is missing"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_file(make_run, changes, said):

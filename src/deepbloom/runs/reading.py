@@ -19,7 +19,7 @@ from deepbloom.runs.parsing import Fields, Kind, load_json, read_columns, to_num
 RUN_FILES = (run_dir.CONFIG, run_dir.METRICS, run_dir.HISTORY, run_dir.LAST, run_dir.FAILED)
 HISTORY_COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 History = list[dict[str, float]]
-VARYING = frozenset({"seed", "split_fingerprint", "data.split.fold"})
+VARYING = frozenset({"seed", "split_fingerprint"})
 """Keys of a run's identity in which seeds and folds of one model differ."""
 
 
@@ -185,7 +185,7 @@ def read_run(path: Path, name: str = "", fields: Mapping[str, Field] | None = No
         A file is missing, damaged or contradicts another; the message names the file and the field.
     """
     content = Fields(path / run_dir.METRICS)
-    metrics = _read_metrics(content, name or path.name)
+    metrics = _read_metrics(content)
     history_path = path / run_dir.HISTORY
     return CompleteRun(
         path=path,
@@ -221,8 +221,7 @@ def is_evaluation(path: Path) -> bool:
     return alone and "seed" not in load_json(path / run_dir.METRICS)
 
 
-def _read_metrics(fields: Fields, name: str) -> Metrics:
-    identity = fields.take("identity", kinds.MAPPING, {"run": name})
+def _read_metrics(fields: Fields) -> Metrics:
     return Metrics(
         model=fields.take("model", kinds.TEXT),
         dataset=fields.take("dataset", kinds.TEXT),
@@ -240,7 +239,7 @@ def _read_metrics(fields: Fields, name: str) -> Metrics:
         num_threads=fields.take("num_threads", kinds.COUNT),
         versions={str(key): str(value) for key, value in fields.take("versions", kinds.MAPPING).items()},
         git_commit=fields.take("git_commit", kinds.TEXT, None),
-        identity={str(key): str(value) for key, value in identity.items()},
+        identity={str(key): str(value) for key, value in fields.take("identity", kinds.MAPPING).items()},
         audit=read_audit(fields) if fields.get("audit") is not None else None,
     )
 
