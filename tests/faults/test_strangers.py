@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import urllib.request
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -326,13 +327,13 @@ def test_a_folder_that_only_a_checkpoint_names_is_never_written_to(
 def test_flowers_are_not_downloaded_to_where_only_a_checkpoint_says(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
 ) -> None:
-    asked: list[Path] = []
+    asked: list[object] = []
 
-    def download(name: str, path: Path) -> None:
-        asked.append(path)
+    def urlopen(request: object, **_: object) -> None:
+        asked.append(request)
         raise OSError("no network")
 
-    monkeypatch.setattr(flowers102, "_download", download)
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     tensors, header = read_tensors(run / run_dir.MODEL, MODEL_KIND)
     header["data"] |= {"name": "flowers102", "root": str(tmp_path / "victim")}
     (tmp_path / "victim").mkdir()
