@@ -2,18 +2,21 @@
 
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from deepbloom.device import synchronize
 
 
 def count_macs(model: nn.Module, input_size: int) -> int:
-    """Count the multiply-accumulates of convolutions and linear layers in one forward pass of one image.
+    """Return the multiply-accumulates of one forward pass of one image: half of the FLOPs that torch counts.
 
-    Normalization, activations and pooling are left out, as in the published counts of most papers. Train and eval
-    modes, statistics and random streams are left as found.
+    Convolutions, matrix products and attention count; normalization, activations and pooling do not, as in most
+    papers. Modes and statistics are left as found.
 
     Parameters
     ----------
@@ -22,26 +25,9 @@ def count_macs(model: nn.Module, input_size: int) -> int:
     input_size : int
         Height and width in pixels.
     """
-    counts = []
-
-    def count(module: nn.Conv2d | nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        counts.append(output.numel() * module.weight[0].numel())  # each output value is one product with one filter
-
-    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    modes = {module: module.training for module in model.modules()}
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    parameter = next(model.parameters())
-    image = torch.zeros(1, 3, input_size, input_size, device=parameter.device, dtype=parameter.dtype)
-    try:
-        model.eval()
-        with torch.inference_mode():
-            model(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes.items():
-            module.training = training
-    return sum(counts)
+    with _in_eval_mode(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(_black_image(model, input_size))
+    return int(counter.get_total_flops()) // 2
 
 
 def model_size_bytes(model: nn.Module) -> int:
@@ -61,25 +47,33 @@ def measure_latency_ms(model: nn.Module, input_size: int, passes: int = 30, max_
     input_size : int
         Height and width in pixels.
     passes : int
-        Measured after three that warm up; fewer where ``max_seconds`` are over before.
+        Passes to measure, after three for warm-up; fewer if ``max_seconds`` pass first.
     """
-    parameter = next(model.parameters())
-    image = torch.zeros(1, 3, input_size, input_size, device=parameter.device, dtype=parameter.dtype)
-    modes = {module: module.training for module in model.modules()}
+    image = _black_image(model, input_size)
     times: list[float] = []
+    with _in_eval_mode(model), torch.inference_mode():
+        for _ in range(3):
+            model(image)
+        deadline = time.perf_counter() + max_seconds
+        while len(times) < passes and (not times or time.perf_counter() < deadline):
+            synchronize(image.device)
+            started = time.perf_counter()
+            model(image)
+            synchronize(image.device)
+            times.append(time.perf_counter() - started)
+    return 1000 * statistics.median(times)
+
+
+def _black_image(model: nn.Module, input_size: int) -> Tensor:
+    return next(model.parameters()).new_zeros(1, 3, input_size, input_size)
+
+
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
     try:
-        model.eval()
-        with torch.inference_mode():
-            for _ in range(3):
-                model(image)
-            deadline = time.perf_counter() + max_seconds
-            while len(times) < passes and (not times or time.perf_counter() < deadline):
-                synchronize(parameter.device)
-                started = time.perf_counter()
-                model(image)
-                synchronize(parameter.device)
-                times.append(time.perf_counter() - started)
+        yield
     finally:
         for module, training in modes.items():
             module.training = training
-    return 1000 * statistics.median(times)

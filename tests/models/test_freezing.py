@@ -1,16 +1,14 @@
-"""Freezing, on a network small enough to see through."""
+"""Which modules train, on a network small enough to see through and on some real ones."""
 
 from collections import OrderedDict
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from deepbloom.errors import ConfigError
-from deepbloom.models.freezing import count_parameters, freeze, split_model, train_mode
-
-SPEC = SimpleNamespace(stages=lambda model: list(model.named_children()))
+from deepbloom.models.freezing import blocks, count_parameters, freeze, resolve_trainable, train_mode
+from deepbloom.models.registry import get_architecture, resolved_trainable
 
 
 @pytest.fixture
@@ -21,6 +19,7 @@ def model():
             first=nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)),
             middle=nn.Sequential(nn.Conv2d(4, 5, 1), nn.BatchNorm2d(5), nn.Dropout(0.5)),
             late=nn.Sequential(nn.Conv2d(5, 6, 1), nn.BatchNorm2d(6), nn.Dropout(0.5)),
+            norm=nn.BatchNorm2d(6),
             pool=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
             fc=nn.Linear(6, 2),
         )
@@ -29,7 +28,7 @@ def model():
 
 def test_parameters_are_counted_by_hand(model):
     freeze(model, ("middle", "fc"))
-    first, middle, late, fc = 3 * 4 * 9 + 8, 4 * 5 + 5 + 10, 5 * 6 + 6 + 12, 6 * 2 + 2
+    first, middle, late, fc = 3 * 4 * 9 + 8, 4 * 5 + 5 + 10, 5 * 6 + 6 + 12 + 12, 6 * 2 + 2
     assert count_parameters(model) == {"total": first + middle + late + fc, "trainable": middle + fc}
 
 
@@ -67,41 +66,69 @@ def test_train_mode_reaches_the_named_modules_only(model):
 @pytest.mark.parametrize("function", [freeze, train_mode])
 def test_an_unknown_path_is_refused_and_changes_nothing(model, function):
     model.train()
-    with pytest.raises(ConfigError, match=r"no module 'last'.*first, middle, late, pool, fc"):
+    with pytest.raises(ConfigError, match=r"Unknown module 'last'.*first, late, middle, norm, pool"):
         function(model, ("fc", "last"))
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(module.training for module in model.modules())
 
 
-def test_a_network_is_cut_before_its_first_trained_stage(model):
-    freeze(model, ("late",))
-    prefix, tail = split_model(model, SPEC)
-    assert list(prefix) == [model.first, model.middle]
-    assert list(tail) == [model.late, model.pool, model.fc]
+def test_the_error_for_an_unknown_path_names_its_neighbors(model):
+    with pytest.raises(
+        ConfigError, match=r"Unknown module 'late.7'. Did you mean 'late.\d'\? Choices: late.0, late.1, late.2"
+    ):
+        freeze(model, ("late.7",))
 
 
-def test_training_the_tail_trains_the_network(model):
-    freeze(model, ("fc",))
-    train_mode(model, ("fc",))
-    prefix, tail = split_model(model, SPEC)
-    images = torch.randn(4, 3, 8, 8)
-    features, before = prefix(images), model(images).detach()
-    tail(features).square().sum().backward()
-    torch.optim.SGD(tail[-1:].parameters(), lr=0.1).step()
-    assert torch.equal(prefix(images), features)
-    assert not torch.equal(model(images), before)
-    assert torch.equal(model(images), tail(features))
+@pytest.mark.parametrize(
+    ("trainable", "paths"),
+    [
+        (["head"], ("fc",)),
+        (["all"], ("",)),
+        (["last:1"], ("late", "norm", "fc")),
+        (["last:2"], ("middle", "late", "norm", "fc")),
+        (["last:3"], ("",)),
+        (["fc", "late.1", "late"], ("late", "fc")),
+        (["middle", "head"], ("middle", "fc")),
+        (["fc", "norm", "late", "middle", "first"], ("",)),
+    ],
+)
+def test_names_stand_for_module_paths(model, trainable, paths):
+    assert resolve_trainable(model, ("fc",), trainable) == paths
 
 
-def test_a_network_that_trains_from_its_first_stage_has_an_empty_prefix(model):
-    prefix, tail = split_model(model, SPEC)
-    images = torch.randn(1, 3, 8, 8)
-    assert len(prefix) == 0
-    assert prefix(images) is images
-    assert len(tail) == 5
+@pytest.mark.parametrize(
+    ("trainable", "message"),
+    [
+        (["lat"], r"Unknown module 'lat'. Did you mean 'late'"),
+        (["pool"], r"the module 'pool' has no parameters"),
+        (["last:4"], r"model.trainable=last:4: this network has 3 blocks"),
+        (["last:0"], r"model.trainable=last:0"),
+        ([], r"model.trainable is empty"),
+    ],
+)
+def test_what_cannot_train_is_refused(model, trainable, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve_trainable(model, ("fc",), trainable)
 
 
-def test_a_wholly_frozen_network_has_an_empty_tail(model):
-    freeze(model, ())
-    prefix, tail = split_model(model, SPEC)
-    assert (len(prefix), len(tail)) == (5, 0)
+@pytest.mark.parametrize(
+    ("arch", "count", "last"),
+    [
+        ("resnet18", 5, ["layer4"]),
+        ("efficientnet_b0", 9, ["features.8"]),
+        ("efficientnet_lite0", 9, ["conv_head", "bn2"]),
+        ("convnext_atto", 5, ["stages.3"]),
+        ("vit_tiny_patch16_224", 13, ["blocks.11", "norm"]),
+        ("deit_tiny_distilled_patch16_224", 13, ["blocks.11", "norm"]),
+    ],
+)
+def test_blocks_are_stages_or_layers_with_the_normalization_behind_them(arch, count, last):
+    found = get_architecture(arch)
+    with torch.device("meta"):
+        network = found.build(2)
+    assert len(blocks(network, found.head)) == count
+    assert blocks(network, found.head)[-1] == last
+
+
+def test_both_classifiers_of_a_distilled_network_are_its_head():
+    assert resolved_trainable("deit_tiny_distilled_patch16_224", ("head",)) == ("head", "head_dist")

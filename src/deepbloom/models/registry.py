@@ -5,6 +5,7 @@ A function with `@architecture` adds a network. Names that are not registered ar
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -140,7 +141,7 @@ def read_starting_weights(arch: str, weights: str) -> Weights | None:
         return None
     if weights == "imagenet" and found.imagenet:
         return found.imagenet()
-    return read_weights(Path(weights).expanduser())
+    return read_weights(Path(os.path.expanduser(weights)))
 
 
 def starting_weights_digest(arch: str, weights: str) -> str:
