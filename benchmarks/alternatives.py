@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from deepbloom import recipe
 from deepbloom.models.registry import create_model
 
 BATCH = 32
@@ -116,7 +117,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     args = parser.parse_args()
     torch.manual_seed(0)
-    model = create_model(args.model, len(ImageFolder(args.folder).classes)).train()
+    settings = recipe(args.model).model
+    model = create_model(settings.arch, len(ImageFolder(args.folder).classes), settings.trainable).train()
     clock = Clock(args.steps)
     WAYS[args.way](model, args.folder, clock)
     print(json.dumps({"step_seconds": (clock.ends[args.steps] - clock.ends[0]) / args.steps}))

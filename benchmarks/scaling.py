@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from training_speed import BATCH, seconds_each
 
+from deepbloom import recipe
 from deepbloom.device import use_cores
 from deepbloom.models.registry import create_model, get_architecture
 
@@ -64,7 +65,7 @@ def run(model: str, classes: int, each: int, epochs: int) -> str:
 
 def step_rate(model: str, side: int) -> float:
     """Return images/s of a training step of the whole network in fp32, on images in memory."""
-    network = create_model(model, 102).to(memory_format=torch.channels_last).train()
+    network = create_model(recipe(model).model.arch, 102).to(memory_format=torch.channels_last).train()
     inputs = torch.randn(BATCH, 3, side, side).contiguous(memory_format=torch.channels_last)
     targets = torch.randint(102, (BATCH,))
 
@@ -85,7 +86,7 @@ def main() -> None:
     for classes, each in RUNS:
         print(run(args.model, classes, each, args.epochs), flush=True)
     use_cores()
-    native = get_architecture(args.model).preprocessing.size
+    native = get_architecture(recipe(args.model).model.arch).preprocessing.size
     rates = ", ".join(f"{side}: {step_rate(args.model, side):.0f}" for side in (native // 2, native, 2 * native))
     print(f"\nImages/s of a training step by the images' side in pixels: {rates}")
 

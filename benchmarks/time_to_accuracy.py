@@ -24,6 +24,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from training_speed import timed
 
+from deepbloom import recipe
 from deepbloom.config.settings import DataConfig, SplitConfig
 from deepbloom.data.sources import load_source
 from deepbloom.data.split import make_split
@@ -52,8 +53,9 @@ def run_plain(name: str, folder: Path, target: float, most_epochs: int) -> dict[
     """Train by an ordinary loop until the target is reached; return its seconds, and the accuracy of every epoch."""
     started = time.perf_counter()
     torch.manual_seed(0)
-    spec = get_architecture(name)
-    means = spec.preprocessing.mean, spec.preprocessing.std
+    settings = recipe(name).model
+    preprocessing = get_architecture(settings.arch).preprocessing
+    means = preprocessing.mean, preprocessing.std
     ending = [transforms.ToTensor(), transforms.Normalize(*means)]
     resize = transforms.Resize((224, 224))
     augmented = transforms.Compose([resize, transforms.RandomHorizontalFlip(), transforms.RandomRotation(20), *ending])
@@ -64,7 +66,7 @@ def run_plain(name: str, folder: Path, target: float, most_epochs: int) -> dict[
     assert folders[0].targets == source.targets.tolist()
     train = DataLoader(Subset(folders[0], split.train.tolist()), BATCH, shuffle=True)
     test = DataLoader(Subset(folders[1], split.test.tolist()), 64)
-    model = create_model(name, len(source.class_names), "imagenet")
+    model = create_model(settings.arch, len(source.class_names), settings.trainable, "imagenet")
     optimizer = torch.optim.Adam(trained_parameters(model), LR)
     seconds, accuracies = time.perf_counter() - started, []
     while len(accuracies) < most_epochs and max(accuracies, default=0.0) < target:

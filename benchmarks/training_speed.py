@@ -33,11 +33,13 @@ from typing import Any
 
 import torch
 
+from deepbloom import recipe
 from deepbloom.cost import count_macs
 from deepbloom.device import available_cores, device_name, use_cores
 from deepbloom.engine.precision import autocast
-from deepbloom.models.freezing import split_model, train_mode
-from deepbloom.models.registry import create_model, get_spec
+from deepbloom.models.cutting import cut
+from deepbloom.models.freezing import train_mode
+from deepbloom.models.registry import create_model, resolved_trainable
 
 MODELS = (
     "resnet18_frozen",
@@ -128,12 +130,17 @@ def limits(model: str, precision: str, side: int, classes: int) -> dict[str, flo
     Of a network with a frozen part, only the rest is trained, as in a run.
     """
     use_cores()
-    device, spec = torch.device("cpu"), get_spec(model)
-    network = create_model(model, classes).to(memory_format=torch.channels_last)
-    train_mode(network, spec.trainable)
-    prefix, tail = split_model(network, spec)
-    with torch.no_grad():
-        inputs = prefix(torch.randn(BATCH, 3, side, side).contiguous(memory_format=torch.channels_last)).clone()
+    device, settings = torch.device("cpu"), recipe(model).model
+    trainable = resolved_trainable(settings.arch, tuple(settings.trainable))
+    network = create_model(settings.arch, classes, trainable).to(memory_format=torch.channels_last)
+    inputs = torch.randn(BATCH, 3, side, side).contiguous(memory_format=torch.channels_last)
+    parts = cut(network, trainable, inputs[:1])
+    train_mode(network, trainable)
+    macs, tail = count_macs(network, side), network
+    if parts:
+        macs, tail = macs - count_macs(parts.prefix, side), parts.tail
+        with torch.no_grad():
+            inputs = parts.prefix(inputs).clone()
     targets = torch.randint(classes, (BATCH,))
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], 1e-3, fused=True)
 
@@ -148,7 +155,6 @@ def limits(model: str, precision: str, side: int, classes: int) -> dict[str, flo
     seconds = seconds_each(step)
     matrix = torch.randn(2048, 2048, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     product = 2 * 2048**3 / seconds_each(lambda: matrix @ matrix)
-    macs = count_macs(network, side) - (count_macs(prefix, side) if any(True for _ in prefix.parameters()) else 0)
     flops = 2 * 3 * macs * BATCH / seconds  # forward, and twice as much backward
     return {"in_memory_images_per_second": BATCH / seconds, "flops": flops, "matrix_product_flops": product}
 

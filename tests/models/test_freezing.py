@@ -130,5 +130,12 @@ def test_blocks_are_stages_or_layers_with_the_normalization_behind_them(arch, co
     assert blocks(network, found.head)[-1] == last
 
 
+@pytest.mark.parametrize("arch", ["convnext_atto", "levit_128s", "test_vit", "efficientnet_lite0", "resnet18"])
+@pytest.mark.parametrize("trainable", ["head", "last:1", "all"])
+def test_resolved_paths_resolve_to_themselves(arch, trainable):
+    paths = resolved_trainable(arch, (trainable,))
+    assert resolved_trainable(arch, paths) == paths
+
+
 def test_both_classifiers_of_a_distilled_network_are_its_head():
     assert resolved_trainable("deit_tiny_distilled_patch16_224", ("head",)) == ("head", "head_dist")

@@ -23,7 +23,7 @@ from deepbloom.engine.checkpoint import model_header
 from deepbloom.engine.evaluate import EVALUATION_BATCH
 from deepbloom.engine.precision import resolve_precision
 from deepbloom.models.freezing import count_parameters
-from deepbloom.models.registry import get_architecture, read_starting_weights, resolved_trainable
+from deepbloom.models.registry import check_resolutions, get_architecture, read_starting_weights, resolved_trainable
 from deepbloom.models.weights import Weights
 from deepbloom.runs.folder import flatten
 from deepbloom.runs.identity import Identity
@@ -183,6 +183,7 @@ def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
     weights = read_starting_weights(config.model.arch, config.model.weights)
     source = _find_source(config.data, {} if sources is None else sources)
     resolutions = train_resolutions(config.augment, preprocessing.size, config.train.epochs)
+    check_resolutions(config.model.arch, resolutions)
     copies = _feature_copies(config, trainable, len(resolutions))
     return Plan(
         config=config,

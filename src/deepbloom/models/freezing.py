@@ -64,7 +64,7 @@ def resolve_trainable(model: nn.Module, head: Sequence[str], trainable: Iterable
     Returns
     -------
     tuple of str
-        ``("",)``, the whole network, where every parameter trains.
+        ``("",)``, the whole network, where every parameter trains. Resolving the paths again gives the same.
 
     Raises
     ------
@@ -143,8 +143,14 @@ def _last(model: nn.Module, head: Sequence[str], count: int) -> list[str]:
     found = blocks(model, head)
     if not 1 <= count <= len(found):
         raise ConfigError(f"model.trainable=last:{count}: this network has {len(found)} blocks; give last:1 or more.")
-    outer = [path for path in _open(model, "", len(list(model.parameters()))) if _holds_head(path, head)]
-    return [*outer, *(path for block in found[-count:] for path in block)]
+    paths = [path for block in found[-count:] for path in block]
+    for path in _open(model, "", len(list(model.parameters()))):
+        if path in head:
+            paths.append(path)
+        elif _holds_head(path, head):  # with the classifier, the normalization in front of it
+            children = model.get_submodule(path).named_children()
+            paths += [f"{path}.{name}" for name, child in children if any(True for _ in child.parameters())]
+    return paths
 
 
 def _holds_head(path: str, head: Sequence[str]) -> bool:

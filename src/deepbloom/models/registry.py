@@ -45,6 +45,8 @@ class Architecture:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     imagenet: Callable[[], Weights] | None = None
     """Reads the ImageNet weights, where there are any."""
+    fixed_size: bool = False
+    """Whether the network takes images of ``preprocessing.size`` only."""
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -116,6 +118,16 @@ def get_architecture(name: str) -> Architecture:
             return found
     known = [*_ARCHITECTURES, *(known for source in _SOURCES for known in source.names())]
     raise ConfigError(unknown("model.arch", name, known))
+
+
+def check_resolutions(arch: str, resolutions: Sequence[int]) -> None:
+    """Raise `ConfigError` if the network takes images of one size only and a train resolution, in pixels, differs."""
+    found = get_architecture(arch)
+    if found.fixed_size and any(pixels != found.preprocessing.size for pixels in resolutions):
+        raise ConfigError(
+            f"model.arch={arch} takes images of {found.preprocessing.size} pixels only: add "
+            "augment.train_resolution=1, and leave out augment.first_resolution."
+        )
 
 
 def read_starting_weights(arch: str, weights: str) -> Weights | None:

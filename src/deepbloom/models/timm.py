@@ -125,6 +125,7 @@ def find_timm_architecture(name: str) -> Architecture | None:
         target_layer=_target_layer(model),
         description=f"timm's {name}",
         preprocessing=Preprocessing(data["input_size"][1], data["mean"], data["std"], interpolation),
+        fixed_size=bool(data.get("fixed_input_size")),
         imagenet=partial(_timm_imagenet, name) if data.get("hf_hub_id") or data.get("url") else None,
     )
 
