@@ -32,5 +32,5 @@ def _no_plots() -> Iterator[None]:
     """Draw no plots."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("plot_history", "plot_confusion"):
-            patch.setattr(f"deepbloom.commands.training_results.{name}", lambda *_: None)
+            patch.setattr(f"deepbloom.commands.train.{name}", lambda *_: None)
         yield

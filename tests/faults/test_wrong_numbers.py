@@ -13,9 +13,8 @@ from children import Child, at_step, counted, kill
 from small_runs import settings
 
 from deepbloom.cli import main as cli
-from deepbloom.commands import trained_data
 from deepbloom.commands.train import train
-from deepbloom.engine import checkpoint
+from deepbloom.engine import checkpoint, trained_data
 from deepbloom.engine import state as state_module
 from deepbloom.engine import train as loop
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_tensors
