@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import torch
 from torch import distributed, nn
@@ -63,7 +63,7 @@ class Group:
             raise error
         if not result[1]:
             raise DistributedError("Stopped, because rank 0 failed; its message says why.")
-        return result[0]
+        return cast("T", result[0])
 
     def sum(self, *values: float) -> list[float]:
         """Return the sum over all processes of each value."""

@@ -60,7 +60,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[nn.Parameter
     """Return the optimizer's state as flat named tensors, ``PARAMETER|KEY``."""
     return {
         f"{names[parameter]}|{key}": value
-        for parameter, state in cast(dict[nn.Parameter, dict], optimizer.state).items()
+        for parameter, state in cast(dict[nn.Parameter, dict[str, Tensor]], optimizer.state).items()
         for key, value in state.items()
         if isinstance(value, Tensor)
     }

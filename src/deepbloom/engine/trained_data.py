@@ -49,7 +49,7 @@ def prepare_trained_data(ckpt: str, trained: Trained, changes: dict[str, Any]) -
     return data
 
 
-def _check_same_data(ckpt: str, header: dict, classes: tuple[str, ...], data: PreparedData) -> None:
+def _check_same_data(ckpt: str, header: dict[str, Any], classes: tuple[str, ...], data: PreparedData) -> None:
     if data.source.class_names != classes:
         raise CheckpointError(
             f"{ckpt} tells {len(classes)} classes apart, and these data have {len(data.source.class_names)} "

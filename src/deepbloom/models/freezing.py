@@ -122,7 +122,7 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
     ConfigError
         The network has no such module.
     """
-    modules = dict(model.named_modules())
+    modules: dict[str, nn.Module] = dict(model.named_modules())
     if path not in modules:
         inside = next((outer for outer in _outer_paths(path) if outer in modules), "")
         children = [f"{inside}.{name}".lstrip(".") for name, _ in modules[inside].named_children()]

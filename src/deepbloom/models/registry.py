@@ -54,11 +54,14 @@ class Architecture:
         return ("imagenet", "none") if self.imagenet else ("none",)
 
 
+Find = Callable[[str], Architecture | None]
+
+
 @dataclass(frozen=True)
 class Source:
     """Architectures that need no registration."""
 
-    find: Callable[[str], Architecture | None]
+    find: Find
     names: Callable[[], list[str]]
 
 
@@ -88,10 +91,10 @@ def architecture(
     return register
 
 
-def architecture_source(names: Callable[[], list[str]]) -> Callable[[Callable], Callable]:
+def architecture_source(names: Callable[[], list[str]]) -> Callable[[Find], Find]:
     """Register a function that finds an architecture by name, or returns None; ``names`` lists what it knows."""
 
-    def register(find: Callable[[str], Architecture | None]) -> Callable[[str], Architecture | None]:
+    def register(find: Find) -> Find:
         _SOURCES.append(Source(find, names))
         return find
 

@@ -131,7 +131,7 @@ def read_weights(path: Path, published: bool = False) -> Weights:
 
 def _published_hash(path: Path) -> str:
     """Return the first digits of the SHA-256 in a file's name: ``f37072fd`` of ``resnet18-f37072fd.pth``."""
-    return ["", *re.findall(r"-([0-9a-f]{8,64})\.", path.name)][-1]
+    return str(["", *re.findall(r"-([0-9a-f]{8,64})\.", path.name)][-1])
 
 
 def load_weights(model: nn.Module, weights: Weights, head: Sequence[str]) -> bool:

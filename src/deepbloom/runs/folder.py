@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -47,7 +48,7 @@ def read_text(path: Path, errors: str = "strict") -> str:
         return file.read()
 
 
-def load_settings(text: str) -> dict:
+def load_settings(text: str) -> dict[str, Any]:
     """Return the settings in the text of a config.yaml: plain values only.
 
     Raises

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from deepbloom.config.settings import LoggerConfig
 from deepbloom.data.cache_folder import locked_folder
@@ -123,7 +123,7 @@ def check_logger(config: LoggerConfig) -> None:
 class TensorBoard:
     """Event files in the run's own folder ``tensorboard``, written anew when a run goes on."""
 
-    def __init__(self, folder: Path, settings: dict, _: LoggerConfig) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], _: LoggerConfig) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
@@ -157,7 +157,7 @@ class MLflow:
     MLflow's client adds no tags of its own, as its other interface does: neither user, host, script nor environment.
     """
 
-    def __init__(self, folder: Path, settings: dict, config: LoggerConfig) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], config: LoggerConfig) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
@@ -200,7 +200,10 @@ class MLflow:
         self.client.log_batch(self.run_id, [Metric(name, value, now, epoch) for name, value in values.items()])
 
 
-_OPENERS: dict[str, Callable[[Path, dict, LoggerConfig], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
+_OPENERS: dict[str, Callable[[Path, dict[str, Any], LoggerConfig], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "mlflow": MLflow,
+}
 
 
 def _read_history(path: Path) -> list[dict[str, float]]:

@@ -128,7 +128,7 @@ def read_test_accuracy(folder: Path) -> float:
     RunError
         Its results are damaged.
     """
-    return Fields(folder / run_dir.METRICS).take("test.top1_accuracy", FRACTION)
+    return float(Fields(folder / run_dir.METRICS).take("test.top1_accuracy", FRACTION))
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Union
 from deepbloom.errors import ConfigError, require_package
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.identity import RECIPE_VERSION
-from deepbloom.runs.parsing import Fields
+from deepbloom.runs.parsing import FRACTION, Fields
 from deepbloom.sweeps.grid import JobResult, Summary, SweepError
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _run_batch(study: "Study", batch: "Sequence[Trial]", launch: Launch) -> dict
 
 def validation_accuracy(folder: Path) -> float:
     """Return the best validation accuracy of a complete run."""
-    return Fields(folder / run_dir.METRICS).number("val.top1_accuracy", 1)
+    return float(Fields(folder / run_dir.METRICS).take("val.top1_accuracy", FRACTION))
 
 
 def _lines(study: "Study", results: Mapping[int, JobResult]) -> list[str]:
