@@ -1,30 +1,14 @@
-"""The command line: a command's name leads to one function, an error to an exit code. Imports nothing heavy."""
+"""The command line: a command's name leads to one function. Imports nothing heavy."""
 
-import errno
 import io
-import logging
 import sys
-import traceback
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 from deepbloom import __version__
 from deepbloom.config.commands import COMMANDS, load
-from deepbloom.errors import ConfigError, DeepBloomError, unknown
-from deepbloom.signals import StopRequest
+from deepbloom.errors import ConfigError, unknown
+from deepbloom.exit_codes import guarded
 
-DISK_FAULTS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EIO,
-    errno.EMFILE,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-)
-"""OS errors the user can fix."""
 FLAGS = ("-m", "--multirun", "-h", "--help", "--cfg job", "--version")
 
 
@@ -33,34 +17,6 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files and classes may hold any bytes
     sys.exit(guarded(lambda: dispatch(sys.argv[1:])))
-
-
-def guarded(work: Callable[[], object]) -> int:
-    """Run ``work`` and return the exit code: 0 done, 2 the user can fix it, 3 diverged, 130/143 stopped, 1 a bug."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr, force=True)
-    logging.getLogger().setLevel(logging.WARNING)
-    logging.getLogger("deepbloom").setLevel(logging.INFO)
-    try:
-        with StopRequest():  # a signal at any moment leaves with its code, also while libraries are imported
-            work()
-    except DeepBloomError as error:
-        print(f"deepbloom: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt as error:
-        number = getattr(error, "signal_number", 2)
-        print("deepbloom: stopped.", file=sys.stderr)
-        return 128 + number
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        sys.stderr.close()
-        return 0
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in DISK_FAULTS:
-            print(f"deepbloom: {error}. Free space, or choose another place.", file=sys.stderr)
-            return 2
-        traceback.print_exc()
-        print(f"deepbloom: this is a bug in deepbloom {__version__}; please report the lines above.", file=sys.stderr)
-        return 1
-    return 0
 
 
 @dataclass

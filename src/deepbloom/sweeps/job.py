@@ -118,6 +118,6 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    from deepbloom.cli.main import guarded
+    from deepbloom.exit_codes import guarded
 
     sys.exit(guarded(lambda: run_submitted(*sys.argv[1:])))
