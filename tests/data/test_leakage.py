@@ -118,7 +118,7 @@ def test_copies_across_parts_are_counted_and_clean_data_have_none(tmp_path: Path
         doubled = [names[i].replace("copy", "").split(".")[0] in seen for i in data.split.test]
         findings, affected = audit_split(data)
         assert affected.tolist() == doubled
-        assert findings["in_two_parts"] == 0
+        assert findings["in_two_splits"] == 0
         assert findings["near_duplicates"]["test"] == sum(doubled)
         assert all(
             test.replace("copy", "")[:4] == other.replace("copy", "")[:4] for test, other in findings["examples"]

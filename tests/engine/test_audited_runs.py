@@ -28,7 +28,7 @@ def test_the_audits_of_an_honest_run_pass(trained_run: Path) -> None:
     metrics = json.loads((trained_run / run_dir.METRICS).read_text())
     audit, provenance = metrics["audit"], run_dir.read_provenance(trained_run)
     assert audit["test"] == {"times_tested": 1, "reads_per_image": [1, 1], "read_before_testing": False}
-    assert audit["split"]["in_two_parts"] == 0
+    assert audit["split"]["in_two_splits"] == 0
     assert audit["freeze"]["declared"] == audit["freeze"]["in_optimizer"] == metrics["params"]["trainable"]
     assert audit["freeze"]["changed"] == audit["freeze"]["undeclared"] == audit["freeze"]["missing"] == []
     assert metrics["size_bytes"] == (trained_run / run_dir.MODEL).stat().st_size

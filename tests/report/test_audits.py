@@ -13,7 +13,7 @@ from deepbloom.runs.reading import find_runs
 CLEAN = {
     "freeze": {"frozen": 118, "changed": [], "declared": 10, "in_optimizer": 10, "undeclared": [], "missing": []},
     "split": {
-        "in_two_parts": 0,
+        "in_two_splits": 0,
         "near_duplicates": {"test": 0, "val": 0},
         "examples": [],
         "test_without": {"top1_accuracy": 0.8, "count": 40},
@@ -56,7 +56,7 @@ def test_clean_runs_pass(make_run, tmp_path):
         ("freeze.undeclared", ["conv1.weight"], "Freeze", "conv1.weight"),
         ("freeze.missing", ["fc.bias"], "Freeze", "fc.bias"),
         ("freeze.in_optimizer", 9, "Freeze", "In 1 of 2 runs"),
-        ("split.in_two_parts", 3, "Split", "3 images are in two splits"),
+        ("split.in_two_splits", 3, "Split", "3 images are in two splits"),
         ("test.read_before_testing", True, "Test", "bad (read before the test)"),
         ("test.reads_per_image", [2, 2], "Test", "bad (read 2 times)"),
         ("test.reads_per_image", [0, 1], "Test", "bad (read 0 to 1 times)"),

@@ -150,7 +150,7 @@ def audit_split(data: PreparedData) -> tuple[dict[str, Any], np.ndarray]:
     Returns
     -------
     findings : dict
-        ``in_two_parts``: images that are in two splits. ``near_duplicates``: images of ``test`` that have a
+        ``in_two_splits``: images that are in two splits. ``near_duplicates``: images of ``test`` that have a
         near-duplicate in training or validation, and of ``val`` that have one in training. ``examples``: up to ten
         pairs of names.
     affected : ndarray of bool, shape of the test split
@@ -164,7 +164,7 @@ def audit_split(data: PreparedData) -> tuple[dict[str, Any], np.ndarray]:
     val_matches = find_near_duplicates(prints[split.val], prints[split.train])
     affected = matches >= 0
     findings = {
-        "in_two_parts": int((counts > 1).sum()),
+        "in_two_splits": int((counts > 1).sum()),
         "near_duplicates": {"test": int(affected.sum()), "val": int((val_matches >= 0).sum())},
         "examples": [[names[split.test[i]], names[seen[matches[i]]]] for i in np.flatnonzero(affected)[:10]],
     }

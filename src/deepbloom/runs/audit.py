@@ -68,7 +68,7 @@ def read_audit(fields: Fields) -> Audit:
         declared=fields.take(freeze + "declared", kinds.COUNT),
         in_optimizer=fields.take(freeze + "in_optimizer", kinds.COUNT),
         stray=tuple(name for names in stray for name in names),
-        in_two_splits=fields.take(split + "in_two_parts", kinds.COUNT),
+        in_two_splits=fields.take(split + "in_two_splits", kinds.COUNT),
         near_test=fields.take(split + "near_duplicates.test", kinds.COUNT),
         near_val=fields.take(split + "near_duplicates.val", kinds.COUNT),
         examples=tuple((first, second) for first, second in fields.take(split + "examples", kinds.PAIRS)),
