@@ -19,6 +19,7 @@ import torchvision
 from safetensors.numpy import load_file
 
 from deepbloom.cli.main import dispatch
+from deepbloom.runs.identity import RECIPE_VERSION
 
 VALUES = Path(__file__).with_name("values.json")
 MODELS = (
@@ -59,6 +60,10 @@ def train(model: str, folder: Path) -> dict[str, object]:
     return {**losses, "weights": digest.hexdigest()[:16]}
 
 
+def test_the_values_are_those_of_this_recipe_version():
+    assert json.loads(VALUES.read_text())["recipe_version"] == RECIPE_VERSION
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_training_gives_the_pinned_values(model, tmp_path):
     pinned = json.loads(VALUES.read_text())
@@ -72,11 +77,14 @@ def test_training_gives_the_pinned_values(model, tmp_path):
 
 def pin() -> None:
     """Train every model and write ``values.json``; digests of other machines are dropped, since they are outdated."""
+    if json.loads(VALUES.read_text())["recipe_version"] == RECIPE_VERSION:
+        sys.exit(f"values.json already holds the values of RECIPE_VERSION {RECIPE_VERSION}: raise it to pin others.")
     with tempfile.TemporaryDirectory() as folder:
         results = {model: train(model, Path(folder, model)) for model in MODELS}
     weights = {machine(): {model: result.pop("weights") for model, result in results.items()}}
-    VALUES.write_text(json.dumps({"models": results, "weights": weights}, indent=2) + "\n")
+    content = {"recipe_version": RECIPE_VERSION, "models": results, "weights": weights}
+    VALUES.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(pin())
+    pin()
