@@ -24,7 +24,7 @@ from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_tensors
 from deepbloom.models.registry import architecture
 from deepbloom.runs import folder as run_dir
 
-NOT_REPEATED = ("seconds", "images_per_second", "train_seconds", "prefix_seconds", "latency_ms", "peak_memory_bytes")
+NOT_REPEATED = ("seconds", "images_per_second", "train_seconds", "feature_seconds", "latency_ms", "peak_memory_bytes")
 """Times and memory, the only figures in which a resumed run may differ."""
 
 

@@ -12,10 +12,10 @@ from deepbloom.cost import count_macs, measure_latency_ms
 from deepbloom.data.leakage import audit_split
 from deepbloom.data.split import split_kind
 from deepbloom.device import choose_device, device_name, peak_memory_bytes
-from deepbloom.engine.distributed import Group, join
+from deepbloom.engine.distributed import join
 from deepbloom.engine.resolve import Plan, resolve
 from deepbloom.engine.train import Outcome
-from deepbloom.engine.train import train as run_plan
+from deepbloom.engine.train import train as train_plan
 from deepbloom.models.freezing import count_parameters
 from deepbloom.models.registry import get_architecture, training_type
 from deepbloom.report.confusion import plot_confusion
@@ -67,10 +67,14 @@ def train(config: RunConfig) -> Path:
         elif group.is_main:
             with run_dir.exclusive(folder):
                 if run_dir.check_folder(folder, config, plan.identity) != "complete":  # meanwhile, by another process
-                    _train(plan, folder, group, stop, tracking)
+                    with recorded(folder, tracking.close):
+                        run_dir.write_settings(folder, config, plan.identity)
+                        outcome = train_plan(plan, folder, group, stop, tracking.update)
+                        assert outcome is not None  # this is rank 0
+                        _write_results(plan, folder, outcome)
         else:
             with log_level(logging.ERROR):
-                run_plan(plan, folder, group, stop, lambda: None)
+                train_plan(plan, folder, group, stop, lambda: None)
     return folder
 
 
@@ -78,14 +82,6 @@ def _open_folder(plan: Plan) -> tuple[Path, str]:
     folder = run_dir.claim_folder(plan.config, plan.run_id)
     state = run_dir.check_folder(folder, plan.config, plan.identity)
     return files.make_folder(folder), state
-
-
-def _train(plan: Plan, folder: Path, group: Group, stop: StopRequest, tracking: Tracking) -> None:
-    with recorded(folder, tracking.close):
-        run_dir.write_settings(folder, plan.config, plan.identity)
-        outcome = run_plan(plan, folder, group, stop, tracking.update)
-        assert outcome is not None  # this is rank 0
-        _write_results(plan, folder, outcome)
 
 
 def _write_results(plan: Plan, folder: Path, outcome: Outcome) -> None:
