@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from deepbloom.report import html, markdown
-from deepbloom.report.document import Badge, Illustration, PageTable, Photo, Section
+from deepbloom.report import pages
+from deepbloom.report.pages import Badge, Illustration, PageTable, Photo, Section
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -22,11 +22,11 @@ def evil_run(write_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def trusting(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Return a function that takes the escaping of both renderers away."""
-    honest = html.Environment
+    honest = pages.Environment
 
     def trust() -> None:
-        monkeypatch.setattr(html, "Environment", lambda **given: honest(**(given | {"autoescape": False})))
-        monkeypatch.setattr(markdown, "escape", lambda text: text)
+        monkeypatch.setattr(pages, "Environment", lambda **given: honest(**(given | {"autoescape": False})))
+        monkeypatch.setattr(pages, "escape", lambda text: text)
 
     return trust
 
@@ -62,9 +62,9 @@ def test_a_name_is_text_everywhere_in_a_page(
     terms = [(EVIL, EVIL)]
     inner = Section(EVIL, [EVIL], [table], [EVIL], terms, [figure], terms, [EVIL])
     section = Section(EVIL, sections=[inner])
-    html.write_page(tmp_path / "page.html", EVIL, EVIL, [section])
+    pages.write_page(tmp_path / "page.html", EVIL, EVIL, [section])
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    for text, places in ((page, 25), (markdown.render(EVIL, EVIL, [section], tmp_path, EVIL), 22)):
+    for text, places in ((page, 25), (pages.render_markdown(EVIL, EVIL, [section], tmp_path, EVIL), 22)):
         assert text.count("alert(1)") >= places
         assert ("<img src=x" in text) is not escaped
     if escaped:

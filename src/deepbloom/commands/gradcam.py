@@ -17,8 +17,7 @@ from deepbloom.device import choose_device, use_cores
 from deepbloom.errors import ConfigError
 from deepbloom.explain.figures import Panel, draw_panels
 from deepbloom.explain.targets import Network, explain_images, read_methods, read_networks, read_targets
-from deepbloom.report.document import Illustration, Section
-from deepbloom.report.html import write_page
+from deepbloom.report.pages import Illustration, Section, write_page
 from deepbloom.runs import files as atomic_files
 
 log = logging.getLogger("deepbloom")

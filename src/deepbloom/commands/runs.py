@@ -1,37 +1,25 @@
 """``deepbloom runs``: list the runs in a folder and their state."""
 
 import csv
-import os
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from deepbloom.config.commands import RunsConfig
 from deepbloom.errors import RunError
-from deepbloom.report.formatting import shorten
+from deepbloom.report.formatting import align, count_of, shorten
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import FRACTION, POSITIVE, Fields, load_yaml
-from deepbloom.runs.reading import RUN_FILES, is_evaluation
+from deepbloom.runs.reading import walk_runs
 
 HEADINGS = ("state", "run", "epoch", "validation", "test", "")
 
 
-@dataclass(frozen=True)
-class Summary:
-    """A run in one line.
+class Summary(NamedTuple):
+    """A run in one line, in the order of `HEADINGS`.
 
-    Attributes
-    ----------
-    state : str
-        ``complete``, ``running``, ``partial`` (re-running its command resumes it), ``failed`` or ``damaged``.
-    name : str
-        Its path below the folder that was searched.
-    epoch : str
-        Finished epochs, of how many.
-    val, test : str
-        Validation accuracy of the best epoch, and test accuracy.
-    reason : str
-        Why it failed or is damaged.
+    ``state`` is ``complete``, ``running``, ``partial`` (re-running its command resumes it), ``failed`` or ``damaged``,
+    ``val`` the validation accuracy of the best epoch, ``reason`` why it failed or is damaged.
     """
 
     state: str
@@ -54,33 +42,16 @@ def run(config: RunsConfig) -> None:
 
 
 def list_runs(folder: Path) -> list[Summary]:
-    """Return a `Summary` of every run in ``folder``, at any depth, sorted by name.
-
-    Raises
-    ------
-    RunError
-        The folder does not exist or holds no run.
-    """
-    if not folder.is_dir():
-        raise RunError(f"There is no folder {folder}. Give the folder that holds run directories: runs=FOLDER.")
-    found = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if not set(RUN_FILES).isdisjoint(files) and not is_evaluation(Path(place)):
-            found.append(summarize(Path(place), Path(place).relative_to(folder).as_posix()))
-    if not found:
-        raise RunError(f"There is no run in {folder}. Train one with deepbloom train, or give another runs=FOLDER.")
-    return sorted(found, key=lambda summary: summary.name)
+    """Return a `Summary` of every run in a folder, sorted by name. Raises `RunError` if there is none."""
+    return [summarize(path, name) for path, name in walk_runs(folder)]
 
 
 def format_table(runs: list[Summary]) -> str:
     """Return headings, a line per run, and a line that counts the states."""
-    rows = [HEADINGS, *((r.state, r.name, r.epoch, r.val, r.test, r.reason and shorten(r.reason, 160)) for r in runs)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    counts = Counter(run.state for run in runs)
-    total = f"{len(runs)} run{'s' * (len(runs) > 1)}"
-    return "\n".join([*lines, "", f"{total}: " + ", ".join(f"{n} {state}" for state, n in counts.most_common())])
+    rows = [run._replace(reason=run.reason and shorten(run.reason, 160)) for run in runs]
+    states = Counter(run.state for run in runs).most_common()
+    total = f"{count_of(len(runs), 'run')}: {', '.join(f'{count} {state}' for state, count in states)}"
+    return f"{align([HEADINGS, *rows])}\n\n{total}"
 
 
 def summarize(path: Path, name: str) -> Summary:

@@ -16,7 +16,7 @@ from deepbloom.explain.figures import Tile, draw_gallery, overlay
 from deepbloom.explain.methods import METHODS
 from deepbloom.explain.targets import Network
 from deepbloom.metrics import softmax
-from deepbloom.report.document import Illustration
+from deepbloom.report.pages import Illustration
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import load_json

@@ -9,8 +9,7 @@ import numpy as np
 from deepbloom.explain.faithfulness import CURVE_FRACTIONS
 from deepbloom.explain.methods import METHODS
 from deepbloom.explain.summary import CONTROLS, MEASURES, Interval
-from deepbloom.report.document import Illustration, PageTable, Section
-from deepbloom.report.html import write_page
+from deepbloom.report.pages import Illustration, PageTable, Section, write_page
 from deepbloom.report.style import COLORS, DASHES, FAINT, MARKERS, PERCENT, open_figure
 
 PAGE = "explain.html"

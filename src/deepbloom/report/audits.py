@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from deepbloom.report.formatting import format_percent, shorten
+from deepbloom.report.formatting import count_of, format_percent, shorten
 from deepbloom.report.groups import Group
 from deepbloom.runs.audit import Audit
 from deepbloom.runs.reading import CompleteRun
@@ -28,7 +28,7 @@ def describe_audits(group: Group) -> list[Finding]:
     findings = [_describe_freeze(audited), _describe_split(group, audited), _describe_test(audited)]
     silent = len(group.runs) - len(audited)
     if silent:
-        text = f"{_runs(silent)} {'has' if silent == 1 else 'have'} no audit in metrics.json."
+        text = f"{count_of(silent, 'run')} {'has' if silent == 1 else 'have'} no audit in metrics.json."
         findings.append(Finding("Not audited", "remark", text))
     return findings
 
@@ -37,12 +37,12 @@ def _describe_freeze(audited: Audited) -> Finding:
     bad = [(run, audit) for run, audit in audited if not audit.freeze_holds]
     if bad:
         run, audit = bad[0]
-        what = (*audit.changed, *audit.stray)[:MAX_NAMED]
+        named = ", ".join(map(shorten, (*audit.changed, *audit.undeclared, *audit.missing)[:MAX_NAMED]))
         return Finding(
             "Freeze",
             "failed",
-            f"In {len(bad)} of {_runs(len(audited))}, frozen weights changed or the optimizer held other parameters "
-            f"than declared: in {shorten(run.name)}, {', '.join(map(shorten, what)) or 'their numbers differ'}.",
+            f"In {len(bad)} of {count_of(len(audited), 'run')}, frozen weights changed or the optimizer held other "
+            f"parameters than declared: in {shorten(run.name)}, {named or 'their numbers differ'}.",
         )
     frozen = sum(audit.frozen > 0 for _, audit in audited)
     stayed = (
@@ -53,7 +53,8 @@ def _describe_freeze(audited: Audited) -> Finding:
     return Finding(
         "Freeze",
         "passed",
-        f"{_runs(len(audited))}. The optimizer held exactly the parameters that were declared trainable. {stayed}",
+        f"{count_of(len(audited), 'run')}. The optimizer held exactly the parameters that were declared trainable. "
+        f"{stayed}",
     )
 
 
@@ -91,18 +92,21 @@ def _describe_test(audited: Audited) -> Finding:
         return Finding(
             "Test",
             "failed",
-            f"In {len(bad)} of {_runs(len(audited))}, the test images were not read exactly once, after training. They "
-            f"may have influenced it, or the test is incomplete: {named}{more}.",
+            f"In {len(bad)} of {count_of(len(audited), 'run')}, the test images were not read exactly once, after "
+            f"training. They may have influenced it, or the test is incomplete: {named}{more}.",
         )
-    passed = f"{_runs(len(audited))}. No test image was read during training, and the test read each image once."
+    passed = (
+        f"{count_of(len(audited), 'run')}. No test image was read during training, and the test read each image once."
+    )
     again = [audit.times_tested for _, audit in audited if audit.times_tested > 1]
     if not again:
         return Finding("Test", "passed", passed)
     return Finding(
         "Test",
         "remark",
-        f"{passed} {_runs(len(again))} started the test more than once (up to {max(again)} times). A run that is "
-        "interrupted during the test does so, with the same weights; starting it on purpose would be choosing by it.",
+        f"{passed} {count_of(len(again), 'run')} started the test more than once (up to {max(again)} times). A run "
+        "that is interrupted during the test does so, with the same weights; starting it on purpose would be choosing "
+        "by it.",
     )
 
 
@@ -129,7 +133,3 @@ def list_without_near_duplicates(group: Group) -> list[tuple[str, str, str, str]
             without = format_percent(sum(known) / len(known))
             rows.append((shorten(model.label, 120), format_percent(model.accuracy), without, f"{left_out}"))
     return rows
-
-
-def _runs(count: int) -> str:
-    return f"{count} run{'s' * (count != 1)}"

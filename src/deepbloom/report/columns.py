@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepbloom.metrics import expected_calibration_error
-from deepbloom.report.document import PageTable
 from deepbloom.report.formatting import (
     format_bytes,
     format_count,
@@ -16,6 +15,7 @@ from deepbloom.report.formatting import (
     shorten,
 )
 from deepbloom.report.groups import Model
+from deepbloom.report.pages import PageTable
 from deepbloom.report.statistics import wilson_interval
 from deepbloom.runs.audit import Audit
 from deepbloom.runs.parsing import COUNT, FRACTION, NUMBER, POSITIVE, TEXT, Kind

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from deepbloom.errors import RunError
 from deepbloom.report.columns import Column
-from deepbloom.report.document import Cell, PageTable, Photo
 from deepbloom.report.formatting import shorten
 from deepbloom.report.groups import Group, Model
+from deepbloom.report.pages import Cell, PageTable, Photo
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import FRACTION, load_json
 from deepbloom.runs.reading import CompleteRun

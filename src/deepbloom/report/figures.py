@@ -7,9 +7,9 @@ import numpy as np
 
 from deepbloom.report import plots
 from deepbloom.report.confusion import plot_confusion
-from deepbloom.report.document import Illustration
 from deepbloom.report.formatting import format_count, format_percent, format_seconds, shorten
 from deepbloom.report.groups import Group, Model
+from deepbloom.report.pages import Illustration
 
 MAX_CONFUSIONS = 8
 """Models whose confusion matrices are all drawn; of more, the `BEST_CONFUSIONS` most accurate."""

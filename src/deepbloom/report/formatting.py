@@ -87,3 +87,14 @@ def shorten_apart(names: Sequence[str], limit: int = 48) -> list[str]:
         line if counts[line] == 1 else f"{place}. {shorten(name, limit - len(f'{place}. '))}"
         for place, (line, name) in enumerate(zip(short, names, strict=True), 1)
     ]
+
+
+def count_of(count: int, noun: str) -> str:
+    """Return a count with its noun: ``1 run``, ``2 runs``."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as lines with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

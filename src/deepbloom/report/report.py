@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deepbloom.errors import RunError
-from deepbloom.report import csv_rows, html, markdown
+from deepbloom.report import csv_rows
 from deepbloom.report.columns import COLUMNS, Column, benchmark_table, fields
-from deepbloom.report.document import Section
 from deepbloom.report.explanations import explanation_columns
 from deepbloom.report.findings import explain_separation, list_origins
-from deepbloom.report.formatting import shorten
+from deepbloom.report.formatting import align, count_of, shorten
 from deepbloom.report.groups import Group, make_groups
+from deepbloom.report.pages import Section, render_html, render_markdown
 from deepbloom.report.sections import FILES, describe_group, describe_runs, describe_unused
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs.reading import CompleteRun, find_runs
@@ -96,11 +96,11 @@ def write_report(runs_folder: Path, output_dir: Path, columns: Sequence[Column] 
         Section("Files", meanings=FILES),
     ]
     counted = sum(len(group.runs) for group in groups)
-    lead = f"{counted} of {len(runs)} run{'s' * (len(runs) != 1)} compared. {explain_separation(groups)}".strip()
+    lead = f"{counted} of {count_of(len(runs), 'run')} compared. {explain_separation(groups)}".strip()
     footer = f"Made with {' · '.join(list_origins(complete))}"
     for path, text in (
-        (paths.html, html.render(TITLE, lead, sections, footer)),
-        (paths.markdown, markdown.render(TITLE, lead, sections, output_dir, footer)),
+        (paths.html, render_html(TITLE, lead, sections, footer)),
+        (paths.markdown, render_markdown(TITLE, lead, sections, output_dir, footer)),
     ):
         atomic_files.write_bytes(path, text.encode("utf-8", "replace"))
     csv_rows.write(paths.csv, csv_rows.run_rows(columns, runs, groups))
@@ -112,6 +112,4 @@ def write_report(runs_folder: Path, output_dir: Path, columns: Sequence[Column] 
 def _write_plain(group: Group) -> str:
     table = benchmark_table([column for column in COLUMNS if column.key in SUMMARY], group.models)
     rows = [[str(cell).split("\nover")[0].replace("\n", " ") for cell in row] for row in (table.headings, *table.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([shorten(group.name, 120), *lines])
+    return f"{shorten(group.name, 120)}\n{align(rows)}"

@@ -7,11 +7,11 @@ from deepbloom.report import figures
 from deepbloom.report.audits import describe_audits, list_without_near_duplicates
 from deepbloom.report.columns import Column, benchmark_table
 from deepbloom.report.difficulty import find_hard_classes, find_hard_images
-from deepbloom.report.document import Badge, Cell, PageTable, Section
 from deepbloom.report.explanations import heatmap_table
 from deepbloom.report.findings import describe_methods, list_differences, list_notes, state_finding
 from deepbloom.report.formatting import format_p_value, format_percent, format_points, shorten
 from deepbloom.report.groups import Comparison, Group
+from deepbloom.report.pages import Badge, Cell, PageTable, Section
 from deepbloom.runs.reading import CompleteRun, Run
 
 MAX_ROWS = 60

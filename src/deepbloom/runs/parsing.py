@@ -3,10 +3,10 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,44 +41,28 @@ def load_yaml(path: Path) -> dict[str, str]:
     """Return a YAML file's scalars as text, by dotted name. Raises `RunError`."""
     text = read_text(path)
     try:
-        return _flatten(run_dir.load_settings(text))
+        return {key: str(value) for key, value in run_dir.flatten(run_dir.load_settings(text)).items()}
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}.") from error
 
 
-def _flatten(content: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat
-
-
-def read_columns(path: Path, columns: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+def read_columns(path: Path, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return the named columns of a CSV file with at least one row, as text. Raises `RunError`."""
     text = read_text(path, "surrogateescape")
-    by_name = _split(path, text)
-    for column in columns:
-        if column not in by_name:
-            raise RunError(f"{path}: column {column!r} is missing.")
-    if not by_name[columns[0]]:
-        raise RunError(f"{path} holds no rows.")
-    return {column: by_name[column] for column in columns}
-
-
-def _split(path: Path, text: str) -> dict[str, tuple[str, ...]]:
     try:
-        rows = list(csv.reader(io.StringIO(text, newline="")))
+        header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
     except csv.Error as error:
         raise RunError(f"{path} is damaged: {error}.") from error
-    header = rows[0] if rows else []
-    if {*map(len, rows)} - {len(header)}:
-        number, row = next((n, row) for n, row in enumerate(rows) if len(row) != len(header))
-        raise RunError(f"{path}: row {number} has {len(row)} values for {len(header)} columns.")
-    columns = zip(*rows[1:], strict=True) if len(rows) > 1 else [()] * len(header)
-    return dict(zip(header, columns, strict=True))
+    for column in columns:
+        if column not in header:
+            raise RunError(f"{path}: column {column!r} is missing.")
+    if not rows:
+        raise RunError(f"{path} holds no rows.")
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(header):
+            raise RunError(f"{path}: row {number} has {len(row)} values for {len(header)} columns.")
+    by_name = dict(zip(header, zip(*rows, strict=True), strict=True))
+    return {column: by_name[column] for column in columns}
 
 
 def to_numbers(path: Path, column: str, texts: tuple[str, ...], kind: type) -> NDArray[Any]:
@@ -89,18 +73,8 @@ def to_numbers(path: Path, column: str, texts: tuple[str, ...], kind: type) -> N
         raise RunError(f"{path}: column {column!r}: {error}.") from error
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What a field of metrics.json may hold.
-
-    Attributes
-    ----------
-    words : str
-        For error messages: ``expected WORDS``.
-    fits : function of object to bool
-    is_number : bool
-        Whether a mean over runs makes sense.
-    """
+class Kind(NamedTuple):
+    """What a field of metrics.json may hold, and whether a mean of it over runs makes sense."""
 
     words: str
     fits: Callable[[Any], bool]
@@ -123,6 +97,7 @@ TEXT = Kind("text", _is_text)
 TEXTS = Kind("a list of texts", _is_list(_is_text))
 NAMES = Kind("a list of at least one text", lambda value: _is_list(_is_text)(value) and bool(value))
 PAIRS = Kind("a list of pairs of texts", _is_list(lambda pair: _is_list(_is_text)(pair) and len(pair) == 2))
+FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 MAPPING = Kind("named values", lambda value: isinstance(value, dict))
 COUNT = Kind("a whole number of at least 0", _is_in(0, 1e300, int), is_number=True)
 COUNTS = Kind("a list of whole numbers", _is_list(_is_in(0, 1e300, int)))
@@ -131,6 +106,12 @@ NUMBER = Kind("a number of at least 0", _is_in(0, 1e300, int, float), is_number=
 FRACTION = Kind("a number in [0, 1]", _is_in(0, 1, int, float), is_number=True)
 
 REQUIRED: Any = object()
+Content = TypeVar("Content")
+
+
+def at(path: str, kind: Kind, default: Any = REQUIRED) -> Any:
+    """Return a dataclass field that `Fields.fill` takes from ``path``."""
+    return field(metadata={"path": path, "kind": kind, "default": default})
 
 
 class Fields:
@@ -147,7 +128,7 @@ class Fields:
             value = value.get(part) if isinstance(value, dict) else None
         return value
 
-    def take(self, name: str, kind: Kind, default: Any = REQUIRED) -> Any:
+    def take(self, path: str, kind: Kind, default: Any = REQUIRED) -> Any:
         """Return the value of a field, or ``default`` if it is missing or null.
 
         Raises
@@ -155,10 +136,26 @@ class Fields:
         RunError
             The field is required and missing, or is not of ``kind``.
         """
-        value = self.get(name)
+        value = self.get(path)
         if value is None and default is not REQUIRED:
             return default
         if not kind.fits(value):
             found = "is missing" if value is None else f"is {str(value)[:60]!r}"
-            raise RunError(f"{self.path}: field {name!r} {found}; expected {kind.words}.")
+            raise RunError(f"{self.path}: field {path!r} {found}; expected {kind.words}.")
         return value
+
+    def fill(self, content: type[Content], **given: object) -> Content:
+        """Return a dataclass filled from the file: lists as tuples, mappings from text to text. Raises `RunError`.
+
+        Parameters
+        ----------
+        content : dataclass
+            Its fields are made by `at`, except those that are ``given``.
+        """
+        for part in fields(content):  # type: ignore[arg-type]
+            if part.name not in given:
+                value = self.take(**part.metadata)
+                if isinstance(value, dict):
+                    value = {str(key): str(entry) for key, entry in value.items()}
+                given[part.name] = tuple(value) if isinstance(value, list) else value
+        return content(**given)

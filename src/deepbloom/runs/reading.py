@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from deepbloom.errors import RunError
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs import parsing as kinds
-from deepbloom.runs.audit import Audit, read_audit
-from deepbloom.runs.parsing import Fields, Kind, load_json, read_columns, to_numbers
+from deepbloom.runs.audit import Audit
+from deepbloom.runs.parsing import Fields, Kind, at, load_json, read_columns, to_numbers
 
 RUN_FILES = (run_dir.CONFIG, run_dir.METRICS, run_dir.HISTORY, run_dir.LAST, run_dir.FAILED)
 HISTORY_COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
@@ -35,15 +35,8 @@ class Field(NamedTuple):
 class Run:
     """A run directory, usable or not.
 
-    Attributes
-    ----------
-    path : Path
-    name : str
-        Path below the folder that was searched; ``.`` for the folder itself.
-    state : str
-        ``complete``, ``partial``, ``failed`` or ``unreadable``.
-    problem : str
-        Why it failed or cannot be read; empty otherwise.
+    ``name`` is the path below the folder that was searched, ``state`` one of ``complete``, ``partial``, ``failed`` and
+    ``unreadable``, ``problem`` why it failed or cannot be read (empty otherwise).
     """
 
     path: Path
@@ -54,50 +47,39 @@ class Run:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What tells with which runs a run can be compared and where it was made, from metrics.json.
+    """What tells with which runs a run can be compared and where it was made, from metrics.json."""
 
-    Attributes
-    ----------
-    identity : dict of str to str
-        The resolved settings that decide the result, by dotted name.
-    audit : Audit or None
-        None if the run has no audit.
-    """
-
-    model: str
-    dataset: str
-    data_split_kind: str
-    seed: int
-    folds: int
-    fold: int
-    class_names: tuple[str, ...]
-    top1_accuracy: float
-    count: int
-    dataset_fingerprint: str
-    split_fingerprint: str
-    device_name: str
-    precision: str
-    num_threads: int
-    versions: Mapping[str, str]
-    git_commit: str | None
-    identity: Mapping[str, str]
     audit: Audit | None
+    """None if the run has no audit."""
+    model: str = at("model", kinds.TEXT)
+    dataset: str = at("dataset", kinds.TEXT)
+    data_split_kind: str = at("data_split_kind", kinds.TEXT)
+    seed: int = at("seed", kinds.COUNT)
+    folds: int = at("folds", kinds.COUNT, 0)
+    fold: int = at("fold", kinds.COUNT, 0)
+    class_names: tuple[str, ...] = at("classes", kinds.NAMES)
+    top1_accuracy: float = at("test.top1_accuracy", kinds.FRACTION)
+    count: int = at("test.count", kinds.POSITIVE)
+    dataset_fingerprint: str = at("dataset_fingerprint", kinds.TEXT)
+    split_fingerprint: str = at("split_fingerprint", kinds.TEXT)
+    device_name: str = at("device_name", kinds.TEXT)
+    precision: str = at("precision", kinds.TEXT)
+    num_threads: int = at("num_threads", kinds.COUNT)
+    versions: Mapping[str, str] = at("versions", kinds.MAPPING)
+    git_commit: str | None = at("git_commit", kinds.TEXT, None)
+    identity: Mapping[str, str] = at("identity", kinds.MAPPING)
+    """The resolved settings that decide the result, by dotted name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """What predictions.csv says, sorted by image.
 
-    Attributes
-    ----------
-    image_ids : tuple of str, length N
-        All different.
-    targets, predicted : ndarray of int64, shape (N,)
-        True and predicted class.
-    confidences : ndarray of float64 in [0, 1], shape (N,)
+    ``targets`` and ``predicted`` are classes, ``confidences`` are in [0, 1]; each has shape (N,).
     """
 
     image_ids: tuple[str, ...]
+    """All different: length N."""
     targets: NDArray[np.int64]
     predicted: NDArray[np.int64]
     confidences: NDArray[np.float64]
@@ -113,14 +95,8 @@ class Predictions:
 class CompleteRun(Run):
     """A run whose files are all there, can be read and agree with each other.
 
-    Attributes
-    ----------
-    metrics : Metrics
-    values : dict of str to object
-        The fields that the caller asked for; None if a run lacks one.
-    history : list of rows of history.csv
-        `HISTORY_COLUMNS` as floats; empty if the file is missing.
-    predictions : Predictions
+    ``values`` are the fields that the caller asked for (None if the run lacks one), ``history`` the rows of
+    history.csv: `HISTORY_COLUMNS` as floats, empty if the file is missing.
     """
 
     metrics: Metrics
@@ -134,10 +110,35 @@ class CompleteRun(Run):
         return {key: value for key, value in self.metrics.identity.items() if key not in VARYING}
 
 
-def find_runs(folder: Path, fields: Mapping[str, Field] | None = None) -> list[Run]:
-    """Return every run in a folder, at any depth, sorted by name; those that can be used are `CompleteRun`.
+def walk_runs(folder: Path) -> list[tuple[Path, str]]:
+    """Return the path of every run in a folder, at any depth, and its name: the path below the folder. Sorted by name.
 
-    A damaged run is listed as ``unreadable`` with its problem. Folders that ``deepbloom eval`` wrote are skipped.
+    Hidden folders and those that ``deepbloom eval`` wrote are skipped.
+
+    Raises
+    ------
+    RunError
+        The folder does not exist or holds no run.
+    """
+    if not folder.is_dir():
+        raise RunError(f"There is no folder {folder}. Give the folder that holds run directories: runs=FOLDER.")
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if not set(RUN_FILES).isdisjoint(files) and not _is_evaluation(Path(place)):
+            found.append((Path(place), Path(place).relative_to(folder).as_posix()))
+    if not found:
+        raise RunError(
+            f"{folder} holds no run: no folder in it has a {run_dir.METRICS} or {run_dir.CONFIG} of deepbloom train. "
+            "Give the folder that holds run directories: runs=FOLDER."
+        )
+    return sorted(found, key=lambda run: run[1])
+
+
+def find_runs(folder: Path, fields: Mapping[str, Field] | None = None) -> list[Run]:
+    """Return every run that `walk_runs` finds; those that can be used are `CompleteRun`.
+
+    A damaged run is listed as ``unreadable`` with its problem.
 
     Parameters
     ----------
@@ -150,34 +151,11 @@ def find_runs(folder: Path, fields: Mapping[str, Field] | None = None) -> list[R
     RunError
         The folder does not exist or holds no run.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise RunError(f"There is no folder {folder}. Give the folder that holds run directories: runs=FOLDER.")
-    found = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if not set(RUN_FILES).isdisjoint(files):
-            found.append(_read_or_list(Path(place), folder, fields))
-    runs = sorted((run for run in found if run is not None), key=lambda run: run.name)
-    if not runs:
-        raise RunError(
-            f"{folder} holds no run: no folder in it has a {run_dir.METRICS} or {run_dir.CONFIG} of deepbloom train. "
-            "Give the folder that holds run directories: runs=FOLDER."
-        )
-    return runs
+    return [_read_or_list(path, name, fields) for path, name in walk_runs(Path(folder))]
 
 
 def read_run(path: Path, name: str = "", fields: Mapping[str, Field] | None = None) -> CompleteRun:
-    """Read one complete run.
-
-    Parameters
-    ----------
-    path : Path
-        The run directory.
-    name : str
-        The folder's name if empty.
-    fields : mapping of str to Field, optional
-        As in `find_runs`.
+    """Read one complete run, named like its folder if ``name`` is empty; ``fields`` as in `find_runs`.
 
     Raises
     ------
@@ -185,8 +163,8 @@ def read_run(path: Path, name: str = "", fields: Mapping[str, Field] | None = No
         A file is missing, damaged or contradicts another; the message names the file and the field.
     """
     content = Fields(path / run_dir.METRICS)
-    metrics = _read_metrics(content)
-    history_path = path / run_dir.HISTORY
+    metrics = content.fill(Metrics, audit=None if content.get("audit") is None else content.fill(Audit))
+    history = path / run_dir.HISTORY
     return CompleteRun(
         path=path,
         name=name or path.name,
@@ -197,51 +175,31 @@ def read_run(path: Path, name: str = "", fields: Mapping[str, Field] | None = No
             key: content.take(field.path, field.kind, *(() if field.required else (None,)))
             for key, field in (fields or {}).items()
         },
-        history=_read_history(history_path) if history_path.exists() else [],
+        history=_read_history(history) if history.exists() else [],
         predictions=_read_predictions(path / run_dir.PREDICTIONS, metrics),
     )
 
 
-def _read_or_list(path: Path, folder: Path, fields: Mapping[str, Field] | None) -> Run | None:
-    name = path.relative_to(folder).as_posix()
+def _read_or_list(path: Path, name: str, fields: Mapping[str, Field] | None) -> Run:
     state = run_dir.read_state(path)
     if state == "failed":
         return Run(path, name, state, run_dir.failure_reason(path))
     if state != "complete":
         return Run(path, name, "partial", "")
     try:
-        return None if is_evaluation(path) else read_run(path, name, fields)
+        return read_run(path, name, fields)
     except RunError as error:
         return Run(path, name, "unreadable", str(error))
 
 
-def is_evaluation(path: Path) -> bool:
-    """Return whether ``deepbloom eval`` wrote the folder."""
-    alone = not any((path / name).exists() for name in RUN_FILES if name != run_dir.METRICS)
-    return alone and "seed" not in load_json(path / run_dir.METRICS)
-
-
-def _read_metrics(fields: Fields) -> Metrics:
-    return Metrics(
-        model=fields.take("model", kinds.TEXT),
-        dataset=fields.take("dataset", kinds.TEXT),
-        data_split_kind=fields.take("data_split_kind", kinds.TEXT),
-        seed=fields.take("seed", kinds.COUNT),
-        folds=fields.take("folds", kinds.COUNT, 0),
-        fold=fields.take("fold", kinds.COUNT, 0),
-        class_names=tuple(fields.take("classes", kinds.NAMES)),
-        top1_accuracy=fields.take("test.top1_accuracy", kinds.FRACTION),
-        count=fields.take("test.count", kinds.POSITIVE),
-        dataset_fingerprint=fields.take("dataset_fingerprint", kinds.TEXT),
-        split_fingerprint=fields.take("split_fingerprint", kinds.TEXT),
-        device_name=fields.take("device_name", kinds.TEXT),
-        precision=fields.take("precision", kinds.TEXT),
-        num_threads=fields.take("num_threads", kinds.COUNT),
-        versions={str(key): str(value) for key, value in fields.take("versions", kinds.MAPPING).items()},
-        git_commit=fields.take("git_commit", kinds.TEXT, None),
-        identity={str(key): str(value) for key, value in fields.take("identity", kinds.MAPPING).items()},
-        audit=read_audit(fields) if fields.get("audit") is not None else None,
-    )
+def _is_evaluation(path: Path) -> bool:
+    """Return whether ``deepbloom eval`` wrote the folder; a damaged metrics.json is taken for that of a run."""
+    if any((path / name).exists() for name in RUN_FILES if name != run_dir.METRICS):
+        return False
+    try:
+        return "seed" not in load_json(path / run_dir.METRICS)
+    except RunError:
+        return False
 
 
 def _read_history(path: Path) -> History:

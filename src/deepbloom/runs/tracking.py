@@ -1,7 +1,7 @@
-"""Trackers: what is in a run directory, sent to TensorBoard or MLflow as training goes on.
+"""Trackers: copies of a run directory in TensorBoard or MLflow, updated during training.
 
-A tracker is a copy of the run directory. `Tracking.update` sends what is there and was not sent yet, so a run that was
-stopped and goes on sends no epoch twice, and what a server missed while it was gone is sent later.
+`Tracking.update` sends what was not sent yet, so a resumed run sends no epoch twice, and what a server missed while it
+was down is sent later.
 """
 
 import csv
@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from deepbloom.config.settings import LoggerConfig
 from deepbloom.data.cache_folder import locked_folder
@@ -31,44 +31,21 @@ MLFLOW_FOLDER = "mlflow"
 EXPERIMENT = "deepbloom"
 
 
-class Tracker(Protocol):
-    """Where results are sent."""
-
-    sent_epoch: int
-    """The last epoch that is there."""
-
-    def epoch(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Send the metrics of one epoch."""
-
-    def finish(self, epoch: int, values: Mapping[str, float], figures: list[Path]) -> None:
-        """Send the metrics and figures of a complete run; a second time changes nothing."""
-
-    def close(self, state: str) -> None:
-        """Leave the run as ``complete``, ``failed`` or ``partial``."""
-
-
 class Tracking:
-    """Keeps a tracker up to date with a run directory. A tracker that fails stops no training: it warns.
-
-    Parameters
-    ----------
-    config : LoggerConfig
-    folder : Path
-        The run directory.
-    """
+    """Keeps a tracker up to date with a run directory. A tracker that fails warns and does not stop training."""
 
     def __init__(self, config: LoggerConfig, folder: Path) -> None:
         self.config, self.folder = config, folder
-        self.tracker: Tracker | None = None
+        self.tracker: TensorBoard | MLflow | None = None
         self.failed = False
 
     def update(self) -> None:
-        """Send the epochs that the tracker has not got yet."""
+        """Send the epochs that the tracker does not have yet."""
         if not self.failed:
             self._guard(self._send_epochs)
 
     def close(self, state: str) -> None:
-        """Send the rest, and what a complete run has. A tracker that failed before gets another try."""
+        """Send the rest, and leave the run as ``complete``, ``failed`` or ``partial``. A failed tracker is retried."""
 
         def close() -> None:
             tracker = self._send_epochs()
@@ -81,7 +58,7 @@ class Tracking:
         if self.tracker or state == "complete":
             self._guard(close)
 
-    def _send_epochs(self) -> Tracker:
+    def _send_epochs(self) -> "TensorBoard | MLflow":
         if self.tracker is None:
             settings = run_dir.load_settings((self.folder / run_dir.CONFIG).read_text("utf-8"))
             self.tracker = _OPENERS[self.config.name](self.folder, settings, self.config)
@@ -101,16 +78,17 @@ class Tracking:
         except Exception as error:  # a server that is gone, a full disk, whatever a tracker raises
             self.tracker, self.failed = None, True
             said = _without_userinfo(" ".join(str(error).split()))[:300] or type(error).__name__
-        if said:  # out of the reach of the error, which a log that fails would print whole
+        if said:  # outside of the handler: a logger that fails would print the original error
             log.warning(
-                "logger=%s failed and is left out: %s. Training goes on; the same command sends a complete run again.",
+                "logger=%s failed and is left out: %s. Training continues; re-running the command of a complete run "
+                "sends it again.",
                 self.config.name,
                 said,
             )
 
 
 def _without_userinfo(message: str) -> str:
-    """Take user names and passwords out of the addresses in a message; a password may hold any sign but a blank."""
+    """Remove user names and passwords from the URLs in a message; a password may hold anything but whitespace."""
     return re.sub(r"://\S*@", "://", message)
 
 
@@ -121,7 +99,7 @@ def check_logger(config: LoggerConfig) -> None:
 
 
 class TensorBoard:
-    """Event files in the run's own folder ``tensorboard``, written anew when a run goes on."""
+    """Event files in the folder ``tensorboard`` of the run, rewritten when a run resumes."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], _: LoggerConfig) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -141,8 +119,7 @@ class TensorBoard:
         import numpy as np
         from PIL import Image
 
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, epoch)
+        self.epoch(epoch, values)
         for figure in figures:
             with Image.open(figure) as image:
                 self.writer.add_image(figure.stem, np.array(image.convert("RGB")), epoch, dataformats="HWC")
@@ -152,9 +129,9 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run of the experiment ``deepbloom``, found again by the id that the run directory keeps.
+    """A run of the experiment ``deepbloom``, found again by the id in the run directory.
 
-    MLflow's client adds no tags of its own, as its other interface does: neither user, host, script nor environment.
+    MLflow's client, unlike its fluent interface, adds no tags of its own: no user, host, script or environment.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], config: LoggerConfig) -> None:
@@ -181,29 +158,23 @@ class MLflow:
                 self.client.log_param(self.run_id, key, value)
 
     def epoch(self, epoch: int, values: Mapping[str, float]) -> None:
-        self._log(epoch, values)
-
-    def finish(self, epoch: int, values: Mapping[str, float], figures: list[Path]) -> None:
-        if not values.keys() <= self.client.get_run(self.run_id).data.metrics.keys():
-            self._log(epoch, values)
-        for figure in figures:
-            self.client.log_artifact(self.run_id, str(figure), run_dir.PLOTS)
-
-    def close(self, state: str) -> None:
-        self.client.set_terminated(self.run_id, {"complete": "FINISHED", "failed": "FAILED"}.get(state, "KILLED"))
-
-    def _log(self, epoch: int, values: Mapping[str, float]) -> None:
         """Send the values in one piece, so that a kill leaves all of an epoch or nothing."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         self.client.log_batch(self.run_id, [Metric(name, value, now, epoch) for name, value in values.items()])
 
+    def finish(self, epoch: int, values: Mapping[str, float], figures: list[Path]) -> None:
+        if not values.keys() <= self.client.get_run(self.run_id).data.metrics.keys():
+            self.epoch(epoch, values)
+        for figure in figures:
+            self.client.log_artifact(self.run_id, str(figure), run_dir.PLOTS)
 
-_OPENERS: dict[str, Callable[[Path, dict[str, Any], LoggerConfig], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "mlflow": MLflow,
-}
+    def close(self, state: str) -> None:
+        self.client.set_terminated(self.run_id, {"complete": "FINISHED", "failed": "FAILED"}.get(state, "KILLED"))
+
+
+_OPENERS: dict[str, type[TensorBoard | MLflow]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
 
 
 def _read_history(path: Path) -> list[dict[str, float]]:

@@ -1,0 +1,186 @@
+"""Pages of sections with text, tables and figures, and how they become HTML and Markdown.
+
+The HTML is one file that loads and runs nothing. Text from outside means itself: the templates escape it for HTML,
+`escape` for Markdown.
+"""
+
+import base64
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import markupsafe
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from deepbloom.runs import files as atomic_files
+
+
+@dataclass(frozen=True)
+class Illustration:
+    """A figure; if it has a title, it can be folded under it."""
+
+    path: Path
+    """The PNG."""
+    alt: str
+    """What it shows, for those who cannot see it."""
+    caption: str
+    """How to read it."""
+    title: str = ""
+    is_open: bool = True
+    """Whether it is unfolded at first."""
+
+    @property
+    def width(self) -> int:
+        """Width in pixels, from the PNG's header."""
+        with open(self.path, "rb") as file:
+            return int(struct.unpack(">I", file.read(20)[16:])[0])
+
+
+class Badge(NamedTuple):
+    """A cell with a verdict; ``look`` is ``good``, ``neutral``, ``look`` or ``bad``."""
+
+    text: str
+    look: str
+
+
+class Photo(NamedTuple):
+    """A cell with an image (a dash if there is none) and a line of text below. Markdown shows the text only."""
+
+    path: Path | None
+    alt: str
+    text: str
+
+
+Cell = str | Badge | Photo
+"""Lines of a text are separated by newlines; those after the first are smaller."""
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table; its first column names the rows. If it has a title, it can be folded under it."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    caption: str = ""
+    """How to read it."""
+    words: frozenset[int] = frozenset()
+    """Columns besides the first that hold words, not numbers."""
+    look: str = ""
+    """CSS class."""
+    shown: int | None = None
+    """Rows that are visible at once; the rest can be unfolded."""
+    title: str = ""
+    is_open: bool = True
+    """Whether it is unfolded at first."""
+
+    def is_number(self, column: int) -> bool:
+        """Return whether a column holds numbers."""
+        return column > 0 and column not in self.words
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page, in the order of its fields."""
+
+    heading: str
+    paragraphs: Sequence[str] = ()
+    tables: Sequence[PageTable] = ()
+    notes: Sequence[str] = ()
+    """What to know before using the tables."""
+    items: Sequence[tuple[str, str]] = ()
+    """Terms and values, as a list under the last note."""
+    figures: Sequence[Illustration] = ()
+    meanings: Sequence[tuple[str, str]] = ()
+    """Terms and their meanings, under "How to read this" if ``is_help``."""
+    details: Sequence[str] = ()
+    """Paragraphs after the meanings."""
+    sections: Sequence["Section"] = ()
+    look: str = ""
+    """``finding`` for paragraphs that state one, ``pair`` for small figures side by side."""
+    is_help: bool = False
+
+
+def render_html(title: str, lead: str, sections: Sequence[Section], footer: str = "") -> str:
+    """Return a page as HTML, with its figures inside."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"base64": _encode, "breakable": _allow_breaks}
+    return environment.get_template("page.html").render(title=title, lead=lead, sections=sections, footer=footer)
+
+
+def write_page(path: Path, title: str, lead: str, sections: Sequence[Section]) -> None:
+    """Write a page as HTML. Raises `RunError` if it cannot be written."""
+    atomic_files.write_bytes(path, render_html(title, lead, sections).encode("utf-8", "replace"))
+
+
+def _encode(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def _allow_breaks(text: str) -> markupsafe.Markup:
+    """Let a browser break a name after each ``_``, ``/`` and ``=``."""
+    return markupsafe.Markup(re.sub("([_/=])", r"\1<wbr>", str(markupsafe.escape(text))))
+
+
+def escape(text: str) -> str:
+    """Return a text that Markdown shows as it is."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*|\[\]~])", r"\\\1", escaped)
+
+
+def render_markdown(title: str, lead: str, sections: Sequence[Section], folder: Path, footer: str = "") -> str:
+    """Return a page as Markdown, with links to its figures relative to ``folder``."""
+    blocks = [f"# {escape(title)}", escape(lead)]
+    for section in sections:
+        blocks += _section(section, 2, folder)
+    return "\n\n".join([*blocks, *([escape(footer)] if footer else [])]) + "\n"
+
+
+def _section(section: Section, level: int, folder: Path) -> Iterator[str]:
+    yield f"{'#' * level} {escape(section.heading)}"
+    yield from map(escape, section.paragraphs)
+    for table in section.tables:
+        yield from _table(table)
+    yield from map(escape, section.notes)
+    if section.items:
+        yield _terms(section.items)
+    for figure in section.figures:
+        yield from _figure(figure, folder)
+    if section.meanings:
+        yield from ["How to read this:"] * section.is_help
+        yield _terms(section.meanings)
+    yield from map(escape, section.details)
+    for part in section.sections:
+        yield from _section(part, level + 1, folder)
+
+
+def _table(table: PageTable) -> Iterator[str]:
+    rule = ["---:" if table.is_number(place) else "---" for place in range(len(table.headings))]
+    rows = [[_cell(cell) for cell in row] for row in (table.headings, *table.rows)]
+    rows.insert(1, rule)
+    yield "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    if table.caption:
+        yield escape(table.caption)
+
+
+def _cell(cell: Cell) -> str:
+    text = cell if isinstance(cell, str) else cell.text
+    return escape(" ".join(text.split())) or "–"
+
+
+def _terms(pairs: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"- **{escape(term)}**: {escape(meaning)}" for term, meaning in pairs)
+
+
+def _figure(figure: Illustration, folder: Path) -> Iterator[str]:
+    yield f"![{escape(figure.alt)}]({figure.path.relative_to(folder).as_posix()})"
+    if figure.caption:
+        yield escape(figure.caption)
