@@ -85,7 +85,7 @@ class DataConfig:
     num_classes: int = setting(10, only=SYNTHETIC)
     """Number of species, 2 to 102 (synthetic)."""
     images_per_class: int = setting(100, only=SYNTHETIC)
-    """Number of images per species (synthetic)."""
+    """Images of the largest class, 3 to 100,000 (synthetic). No class has fewer than 3."""
     imbalance: float = setting(1.0, only=SYNTHETIC)
     """Size of the largest class over that of the smallest, at least 1 (synthetic). Flowers102 has 6.5."""
     shortcut_rate: float = setting(0.0, only=SYNTHETIC)
@@ -98,9 +98,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_range("data.num_classes", self.num_classes, 2, 102)
-        check_range("data.images_per_class", self.images_per_class, 3)
+        check_range("data.images_per_class", self.images_per_class, 3, 100_000)
         check_range("data.imbalance", self.imbalance, 1)
         check_range("data.shortcut_rate", self.shortcut_rate, 0, 1)
+        check_range("data.seed", self.seed, 0, 2**32 - 1)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -60,13 +61,14 @@ class ImageSource(ABC):
 
 
 Loader = Callable[[DataConfig], ImageSource]
+Registered = TypeVar("Registered", bound=Loader)
 _LOADERS: dict[str, Loader] = {}
 
 
-def source(name: str) -> Callable[[Loader], Loader]:
+def source(name: str) -> Callable[[Registered], Registered]:
     """Register the function that finds the images for ``data=NAME``; its module in this package has the same name."""
 
-    def register(loader: Loader) -> Loader:
+    def register(loader: Registered) -> Registered:
         _LOADERS[name] = loader
         return loader
 

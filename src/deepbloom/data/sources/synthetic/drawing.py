@@ -24,15 +24,7 @@ Color = tuple[float, float, float]
 
 
 class Draws:
-    """A stream of random numbers named by a seed and a path of numbers.
-
-    Parameters
-    ----------
-    seed : int
-        In [0, 2**32).
-    path : int
-        Up to three numbers in [0, 2**20): streams of different paths are independent.
-    """
+    """An independent stream of random numbers for each ``seed`` in [0, 2**32) and path of three numbers < 2**20."""
 
     def __init__(self, seed: int, *path: int) -> None:
         stream = 0
@@ -63,8 +55,7 @@ class Draws:
 
     def bytes(self, count: int) -> np.ndarray:
         """Return ``count`` random bytes, a multiple of eight, as uint8."""
-        drawn: np.ndarray = self._bits.random_raw(count // 8).astype("<u8").view(np.uint8)
-        return drawn
+        return self._bits.random_raw(count // 8).astype("<u8").view(np.uint8)
 
 
 def direction(angle: float) -> Vector:
@@ -134,29 +125,18 @@ def texel_axis(count: int, low: float, high: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A small image of one thing (a petal, a leaf) in its own coordinates (u along it, v across it).
-
-    Attributes
-    ----------
-    texels : ndarray of float32, shape (8, rows along u, columns along v)
-        Red, green, blue; the surface's slope along u and along v, which light brightens; the distance to the outline
-        at the texel's first corner, positive inside, in the unit of u and v; its increase along a row and a column.
-    u_range, v_range : tuple of float
-        What the texels cover; the outermost ones lie outside the thing.
-    """
+    """A small image of one thing (a petal, a leaf) in its own coordinates (u along it, v across it)."""
 
     texels: np.ndarray
-    u_range: Vector
+    """float32, shape (8, rows along u, columns along v): red, green, blue; the surface's slope along u and along v,
+    which light brightens; the distance to the outline at the texel's first corner, positive inside, in the unit of u
+    and v; its increase along a row and a column."""
+    u_range: Vector  # what the texels cover; the outermost ones lie outside the thing
     v_range: Vector
 
     @classmethod
     def create(
-        cls,
-        colors: Sequence[np.ndarray],
-        slopes: Sequence[np.ndarray],
-        distance: np.ndarray,
-        u_range: Vector,
-        v_range: Vector,
+        cls, colors: Sequence[np.ndarray], slopes: Sequence[np.ndarray], distance: np.ndarray, u: Vector, v: Vector
     ) -> "Sprite":
         """Return a sprite of three color planes, two slope planes and the distances at the texels' centers."""
         texels = np.zeros((8, *distance.shape), np.float32)
@@ -164,11 +144,11 @@ class Sprite:
             plane[:] = values
         # A distance grows by no more than the step, also where the estimate jumps.
         _, rows, columns = texels.shape
-        u_step, v_step = (u_range[1] - u_range[0]) / rows, (v_range[1] - v_range[0]) / columns
+        u_step, v_step = (u[1] - u[0]) / rows, (v[1] - v[0]) / columns
         texels[6, 1:-1] = clip((texels[5, 2:] - texels[5, :-2]) * 0.5, -u_step, u_step)
         texels[7, :, 1:-1] = clip((texels[5, :, 2:] - texels[5, :, :-2]) * 0.5, -v_step, v_step)
         texels[5] -= (texels[6] + texels[7]) * 0.5
-        return cls(texels, u_range, v_range)
+        return cls(texels, u, v)
 
     def tinted(self, tint: Color) -> "Sprite":
         """Return the sprite with its red, green and blue scaled."""
@@ -180,27 +160,14 @@ class Sprite:
 
 @dataclass(frozen=True)
 class Look:
-    """How a sprite appears.
+    """How a sprite appears."""
 
-    Attributes
-    ----------
-    light : tuple of float
-        Direction (x, y) toward the light in the image times its strength.
-    brightness : float
-    softness : float
-        Width of the edge in pixels: 1 is sharp, more is out of focus.
-    shadow, shadow_reach : float
-        How much the surroundings are darkened in [0, 1], and how far, in pixels.
-    flower : float
-        What is written into the canvas's last channel: 1 for the flower to recognize, else 0.
-    """
-
-    light: Vector = (0.0, 0.0)
+    light: Vector = (0.0, 0.0)  # direction (x, y) toward the light in the image times its strength
     brightness: float = 1.0
-    softness: float = 1.3
-    shadow: float = 0.0
-    shadow_reach: float = 5.0
-    flower: float = 0.0
+    softness: float = 1.3  # width of the edge in pixels: 1 is sharp, more is out of focus
+    shadow: float = 0.0  # how much the surroundings are darkened, in [0, 1]
+    shadow_reach: float = 5.0  # in pixels
+    flower: float = 0.0  # written into the canvas's last channel: 1 for the flower to recognize, else 0
 
 
 def paste(
@@ -208,15 +175,9 @@ def paste(
 ) -> None:
     """Draw a sprite over a canvas, in place.
 
-    Parameters
-    ----------
-    canvas : ndarray of float32, shape (4, height, width)
-        Red, green, blue in [0, 1], and the share of the flower.
-    origin, along, across : tuple of float
-        Where (u, v) = (0, 0) lies, and the steps of u and of v; (x, y) in pixels.
-    look : Look
-    bend : float
-        The thing curves sideways: v is moved by ``bend * u**2``.
+    The canvas, float32 of shape (4, height, width), holds red, green and blue in [0, 1] and the share of the flower.
+    (u, v) = (0, 0) lies at ``origin``, and ``along`` and ``across`` are the steps of u and of v: (x, y) in pixels. The
+    thing curves sideways: v is moved by ``bend * u**2``.
     """
     determinant = along[0] * across[1] - along[1] * across[0]
     box = _bounding_box(canvas.shape, sprite, origin, along, across, bend)

@@ -19,7 +19,7 @@ from deepbloom.data.sources.synthetic.drawing import (
     norm,
     paste,
 )
-from deepbloom.data.sources.synthetic.species import Species, all_species
+from deepbloom.data.sources.synthetic.species import FORMS, Species, all_species
 from deepbloom.data.sources.synthetic.sprites import LEAF_PALETTES, center_sprite, leaf_sprite, petal
 
 SIZE = 224
@@ -37,30 +37,14 @@ _SKIES: tuple[Color, ...] = ((0.60, 0.76, 0.94), (0.80, 0.86, 0.90), (0.95, 0.84
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a flower is and how it is turned.
+    """Where a flower is and how it is turned; angles are in radians."""
 
-    Attributes
-    ----------
-    center : tuple of float
-        (x, y) in pixels.
-    radius : float
-        From the center to the petals' tips, in pixels, before foreshortening.
-    spin : float
-        Rotation in its own plane, in radians.
-    axis : float
-        Direction in which it is foreshortened, in radians.
-    squeeze : float
-        Foreshortening, in (0, 1]: 1 faces the viewer.
-    cup : float
-        How far petals rise out of the plane, over their length.
-    """
-
-    center: Vector
-    radius: float
-    spin: float
-    axis: float
-    squeeze: float
-    cup: float
+    center: Vector  # (x, y) in pixels
+    radius: float  # from the center to the petals' tips, in pixels, before foreshortening
+    spin: float  # rotation in its own plane
+    axis: float  # direction in which it is foreshortened
+    squeeze: float  # foreshortening, in (0, 1]: 1 faces the viewer
+    cup: float  # how far petals rise out of the plane, over their length
 
     def project(self, x: float, y: float, height: float = 0.0) -> Vector:
         """Return the image vector in pixels of a step (x, y, height) in the flower's own unit."""
@@ -72,29 +56,15 @@ class Pose:
 
 @dataclass(frozen=True)
 class Mark:
-    """A rectangle that is laid over everything but the flower.
+    """A rectangle that is laid over everything but the flower."""
 
-    Attributes
-    ----------
-    pixels : ndarray of float32, shape (3, height, width)
-        Red, green, blue in [0, 1].
-    top, left : int
-    """
-
-    pixels: np.ndarray
+    pixels: np.ndarray  # float32, shape (3, height, width): red, green, blue in [0, 1]
     top: int
     left: int
 
 
 def draw_scene(species: Species, draws: Draws, mark: Mark | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one image of a species.
-
-    Parameters
-    ----------
-    species : Species
-    draws : Draws
-        Everything that varies follows from this stream.
-    mark : Mark, optional
+    """Draw one image of a species; everything that varies follows from ``draws``.
 
     Returns
     -------
@@ -134,12 +104,12 @@ def draw_flower(canvas: np.ndarray, species: Species, pose: Pose, draws: Draws, 
     """Draw the petals, layer by layer from the outermost, and the center of a flower, in one of its varieties."""
     tint = (draws.uniform(0.85, 1.1), draws.uniform(0.85, 1.1), draws.uniform(0.85, 1.1))
     sprite = petal(species).colored(draws.choice(species.palettes), tint)
-    start = 0.5 * species.center_radius
+    start, twist = 0.5 * species.center_radius, FORMS[species.form].twist
     for layer in range(species.layers):
         raised = replace(pose, cup=pose.cup + 0.22 * layer)
         ring = replace(look, brightness=1.0 - 0.09 * (species.layers - 1 - layer))
         ring_scale = (1.0, 0.74, 0.52)[layer]
-        _draw_ring(canvas, sprite, raised, draws, ring, species.petals, 0.5 * layer, start, ring_scale, species.twist)
+        _draw_ring(canvas, sprite, raised, draws, ring, species.petals, 0.5 * layer, start, ring_scale, twist)
     c, s = direction(draws.uniform(0, _TURN))
     radius = species.center_radius * draws.uniform(0.92, 1.08)
     x, y = pose.project(0.0, 0.0, 0.10)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from deepbloom.config.settings import DataConfig, check_range
+from deepbloom.config.settings import DataConfig
 from deepbloom.data.sources import ImageSource, source
 from deepbloom.data.sources.synthetic.drawing import Color, Draws
 from deepbloom.data.sources.synthetic.scene import SIZE, Mark, draw_scene
-from deepbloom.data.sources.synthetic.species import SPECIES_COUNT, all_species
+from deepbloom.data.sources.synthetic.species import all_species
 from deepbloom.errors import ConfigError
 
 GENERATOR_VERSION = 6  # raised by every change of a single byte of an image
@@ -38,13 +38,6 @@ class SyntheticFlowers(ImageSource):
     """Images of 224 x 224 pixels, drawn when they are read.
 
     An image depends on its species and number alone, not on the number of classes or images.
-
-    Attributes
-    ----------
-    seed : int
-        Selects the images; the species are always the same.
-    shortcut_rate : float
-        Share of images with a mark in the background that gives the class away.
     """
 
     seed: int = 0
@@ -59,45 +52,23 @@ class SyntheticFlowers(ImageSource):
         imbalance: float = 1.0,
         shortcut_rate: float = 0.0,
     ) -> "SyntheticFlowers":
-        """Return the first ``num_classes`` species.
+        """Return the first ``num_classes`` species. `DataConfig` describes the parameters and checks their ranges.
 
-        Parameters
-        ----------
-        num_classes : int
-            In [2, 102].
-        images_per_class : int
-            Images of the largest class, at least 3.
-        seed : int
-            In [0, 2**32).
-        imbalance : float
-            Images of the largest class over those of the smallest, at least 1. Sizes fall geometrically, in an order
-            of the classes that does not depend on the seed; no class has fewer than 3 images.
-        shortcut_rate : float
-            In [0, 1]. Raising it marks more images and keeps the marks that were there.
-
-        Raises
-        ------
-        ConfigError
-            A parameter is out of range.
+        The sizes of classes fall geometrically, in an order that does not depend on the seed, and no class has fewer
+        than 3 images. A higher ``shortcut_rate`` marks more images and keeps the marks that were there.
         """
-        check_range("data.num_classes", num_classes, 2, SPECIES_COUNT)
-        check_range("data.images_per_class", images_per_class, MIN_IMAGES_PER_CLASS, 100_000)
-        check_range("data.seed", seed, 0, 2**32 - 1)
-        check_range("data.imbalance", imbalance, 1)
-        check_range("data.shortcut_rate", shortcut_rate, 0, 1)
-        sizes = class_sizes(num_classes, images_per_class, imbalance)
-        return cls(
-            name="synthetic",
-            image_ids=tuple(f"species_{k:03d}/{i:05d}" for k, size in enumerate(sizes) for i in range(size)),
-            targets=np.repeat(np.arange(num_classes, dtype=np.int64), sizes),
-            class_names=tuple(species.name for species in all_species()[:num_classes]),
-            fingerprint=_fingerprint(num_classes, images_per_class, seed, imbalance, shortcut_rate),
-            seed=seed,
-            shortcut_rate=shortcut_rate,
+        return load(
+            DataConfig(
+                "synthetic",
+                num_classes=num_classes,
+                images_per_class=images_per_class,
+                seed=seed,
+                imbalance=imbalance,
+                shortcut_rate=shortcut_rate,
+            )
         )
 
     def read(self, index: int) -> Image.Image:
-        """Return image ``index``, RGB of 224 x 224 pixels."""
         return Image.fromarray(self._draw(index)[0])
 
     def mask(self, index: int) -> np.ndarray:
@@ -117,8 +88,24 @@ def load(config: DataConfig) -> SyntheticFlowers:
     """Return the drawn images that the settings ask for."""
     if config.root:
         raise ConfigError(f"data.root={config.root} is not used by drawn images: add data=imagefolder or flowers102.")
-    return SyntheticFlowers.create(
-        config.num_classes, config.images_per_class, config.seed, config.imbalance, config.shortcut_rate
+    sizes = class_sizes(config.num_classes, config.images_per_class, config.imbalance)
+    parameters = {
+        "generator": "deepbloom flowers",
+        "version": GENERATOR_VERSION,
+        "num_classes": config.num_classes,
+        "images_per_class": config.images_per_class,
+        "seed": config.seed,
+        "imbalance": float(config.imbalance),
+        "shortcut_rate": float(config.shortcut_rate),
+    }
+    return SyntheticFlowers(
+        name="synthetic",
+        image_ids=tuple(f"species_{k:03d}/{i:05d}" for k, size in enumerate(sizes) for i in range(size)),
+        targets=np.repeat(np.arange(config.num_classes, dtype=np.int64), sizes),
+        class_names=tuple(species.name for species in all_species()[: config.num_classes]),
+        fingerprint=hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest(),
+        seed=config.seed,
+        shortcut_rate=config.shortcut_rate,
     )
 
 
@@ -138,21 +125,7 @@ def shortcut_mark(target: int) -> Mark:
     first, other = divmod(pair, len(_MARK_COLORS) - 1)
     second = other + (other >= first)
     pixels = np.empty((3, 14, 20), np.float32)
-    for channel in range(3):
-        pixels[channel, :, :10] = _MARK_COLORS[first][channel]
-        pixels[channel, :, 10:] = _MARK_COLORS[second][channel]
+    pixels[:, :, :10] = np.array(_MARK_COLORS[first])[:, None, None]
+    pixels[:, :, 10:] = np.array(_MARK_COLORS[second])[:, None, None]
     bottom, right = divmod(corner, 2)
     return Mark(pixels, top=SIZE - 18 if bottom else 4, left=SIZE - 24 if right else 4)
-
-
-def _fingerprint(num_classes: int, images_per_class: int, seed: int, imbalance: float, shortcut_rate: float) -> str:
-    parameters = {
-        "generator": "deepbloom flowers",
-        "version": GENERATOR_VERSION,
-        "num_classes": num_classes,
-        "images_per_class": images_per_class,
-        "seed": seed,
-        "imbalance": float(imbalance),
-        "shortcut_rate": float(shortcut_rate),
-    }
-    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()

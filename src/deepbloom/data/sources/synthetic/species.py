@@ -44,81 +44,49 @@ def _root(values: np.ndarray) -> np.ndarray:
     return result
 
 
-# Profiles: half the width of a petal (at most about 1) where u runs from its base (0) to its tip (1); negative beyond.
-def oval(u: np.ndarray) -> np.ndarray:
-    """Round at both ends."""
-    return _root(4.0 * (u + 0.04) * (1.0 - u)) * (0.72 + 0.28 * u)
+PROFILES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "oval": lambda u: _root(4.0 * (u + 0.04) * (1.0 - u)) * (0.72 + 0.28 * u),  # round at both ends
+    "wedge": lambda u: 2.6 * (u + 0.05) * _root(1.0 - u),  # widest near its round tip
+    "star": lambda u: 2.45 * _root(u + 0.06) * (1.0 - u),  # widest near its base, with a pointed tip
+    "lance": lambda u: 4.0 * (u + 0.05) * (1.0 - u),  # pointed at both ends
+    "strap": lambda u: _root(1.0 - _sixth(2.0 * u - 1.0)) * (0.62 + 0.38 * u),  # almost a rectangle
+    "spoon": lambda u: _root((u + 0.03) * (1.0 - u)) * (0.35 + 2.3 * u * u * u),  # a narrow stalk with a round blade
+}
+"""Half the width of a petal (at most about 1) where u runs from its base (0) to its tip (1); negative beyond."""
 
 
-def wedge(u: np.ndarray) -> np.ndarray:
-    """Widest near its round tip."""
-    result: np.ndarray = 2.6 * (u + 0.05) * _root(1.0 - u)
-    return result
-
-
-def star(u: np.ndarray) -> np.ndarray:
-    """Widest near its base, with a pointed tip."""
-    return 2.45 * _root(u + 0.06) * (1.0 - u)
-
-
-def lance(u: np.ndarray) -> np.ndarray:
-    """Pointed at both ends."""
-    return 4.0 * (u + 0.05) * (1.0 - u)
-
-
-def strap(u: np.ndarray) -> np.ndarray:
-    """Almost a rectangle."""
-    v = 2.0 * u - 1.0
-    return _root(1.0 - v * v * v * v * v * v) * (0.62 + 0.38 * u)
-
-
-def spoon(u: np.ndarray) -> np.ndarray:
-    """A narrow stalk that ends in a round blade."""
-    result: np.ndarray = _root((u + 0.03) * (1.0 - u)) * (0.35 + 2.3 * u * u * u)
+def _sixth(values: np.ndarray) -> np.ndarray:
+    result: np.ndarray = values * values * values * values * values * values
     return result
 
 
 @dataclass(frozen=True)
 class Form:
-    """The outline of a petal or leaf.
+    """The outline of a petal or leaf; lengths are shares of its own length."""
 
-    Attributes
-    ----------
-    profile : callable
-        Half the width along it.
-    width : float
-        Factor of the profile, in lengths, for five petals.
-    nouns : tuple of str
-        What flowers with few, several and many such petals are called.
-    notch, teeth, waves : float
-        Depth of a notch at the tip, of teeth along the tip, of waves along the sides, in lengths.
-    twist : float
-        How far the petal bends to one side, in lengths.
-    """
-
-    profile: Callable[[np.ndarray], np.ndarray]
-    width: float
-    nouns: tuple[str, str, str] = ("", "", "")
-    notch: float = 0.0
-    teeth: float = 0.0
-    waves: float = 0.0
-    twist: float = 0.0
+    profile: str  # a key of `PROFILES`
+    width: float  # factor of the profile, for five petals
+    nouns: tuple[str, str, str] = ("", "", "")  # names of flowers with few, several and many such petals
+    notch: float = 0.0  # depth of a notch at the tip
+    teeth: float = 0.0  # depth of teeth along the tip
+    waves: float = 0.0  # depth of waves along the sides
+    twist: float = 0.0  # how far the petal bends to one side
 
 
 FORMS = {
-    "oval": Form(oval, 0.40, ("dewcup", "moonwheel", "lantern daisy")),
-    "wedge": Form(wedge, 0.42, ("goldcup", "anemone", "fanwort")),
-    "star": Form(star, 0.33, ("trinity star", "starflower", "sunburst")),
-    "lance": Form(lance, 0.27, ("arrowbloom", "compass lily", "sparkwheel")),
-    "strap": Form(strap, 0.24, ("ribbonbell", "paddle aster", "rayflower")),
-    "spoon": Form(spoon, 0.36, ("spoonwort", "ladle pink", "dropwheel")),
-    "heart": Form(wedge, 0.47, ("heartwort", "clover rose", "valentine"), notch=0.20),
-    "fringe": Form(wedge, 0.45, ("fringecup", "feather pink", "tasselwort"), teeth=0.13),
-    "ruffle": Form(oval, 0.40, ("silk poppy", "crepe mallow", "frillflower"), waves=0.16),
-    "twist": Form(wedge, 0.34, ("pinwheel", "whirligig", "spindle aster"), twist=0.42),
+    "oval": Form("oval", 0.40, ("dewcup", "moonwheel", "lantern daisy")),
+    "wedge": Form("wedge", 0.42, ("goldcup", "anemone", "fanwort")),
+    "star": Form("star", 0.33, ("trinity star", "starflower", "sunburst")),
+    "lance": Form("lance", 0.27, ("arrowbloom", "compass lily", "sparkwheel")),
+    "strap": Form("strap", 0.24, ("ribbonbell", "paddle aster", "rayflower")),
+    "spoon": Form("spoon", 0.36, ("spoonwort", "ladle pink", "dropwheel")),
+    "heart": Form("wedge", 0.47, ("heartwort", "clover rose", "valentine"), notch=0.20),
+    "fringe": Form("wedge", 0.45, ("fringecup", "feather pink", "tasselwort"), teeth=0.13),
+    "ruffle": Form("oval", 0.40, ("silk poppy", "crepe mallow", "frillflower"), waves=0.16),
+    "twist": Form("wedge", 0.34, ("pinwheel", "whirligig", "spindle aster"), twist=0.42),
 }
 PETAL_COUNTS = ((4, 5), (6, 7, 8), (11, 13, 16, 20))  # few, several, many
-CENTRES = ("florets", "dome", "stamens", "corona", "pistil")
+CENTERS = ("florets", "dome", "stamens", "corona", "pistil")
 HABITATS = (
     "alder", "alpine", "brook", "dune", "fen", "glade", "harbour", "heath", "hollow", "marsh", "mill", "moor",
     "orchard", "ridge", "sand", "wood",
@@ -127,53 +95,21 @@ HABITATS = (
 
 @dataclass(frozen=True)
 class Species:
-    """The traits that every flower of a species has.
-
-    Attributes
-    ----------
-    number : int
-    name : str
-    palettes : tuple of Palette
-        The colors in which it comes, as garden flowers do: color alone says little about the species.
-    form : str
-        A key of ``FORMS``.
-    petals : int
-        In one layer.
-    layers : int
-        Rings of petals, 1 to 3, each smaller than the one below.
-    aspect : float
-        Half the petal's width over its length.
-    center : str
-        One of ``CENTRES``.
-    center_radius : float
-        Over the flower's radius.
-    veins : int
-        Lines along the petal; 0 for none.
-    spots : bool
-    concave : bool
-        Petals are hollow like a spoon, or else arched.
-    sepals : bool
-        Green tips show between the petals.
-    """
+    """The traits that every flower of a species has."""
 
     number: int
     name: str
-    palettes: tuple[Palette, ...]
-    form: str
-    petals: int
-    layers: int
-    aspect: float
-    center: str
-    center_radius: float
-    veins: int
+    palettes: tuple[Palette, ...]  # several, as of garden flowers: color alone says little about the species
+    form: str  # a key of `FORMS`
+    petals: int  # in one layer
+    layers: int  # rings of petals, 1 to 3, each smaller than the one below
+    aspect: float  # half the petal's width over its length
+    center: str  # one of `CENTERS`
+    center_radius: float  # over the flower's radius
+    veins: int  # lines along the petal
     spots: bool
-    concave: bool
-    sepals: bool
-
-    @property
-    def twist(self) -> float:
-        """How far petals bend to one side, in lengths."""
-        return FORMS[self.form].twist
+    concave: bool  # petals are hollow like a spoon, or else arched
+    sepals: bool  # green tips show between the petals
 
 
 @cache
@@ -217,7 +153,7 @@ def _draw_siblings(first: int, draws: Draws) -> tuple[Species, Species]:
         petals=draws.choice(PETAL_COUNTS[amount]),
         layers=draws.choice((1, 1, 2, 2, 3)) if amount == 0 else draws.choice((1, 1, 2)),
         aspect=width,
-        center=draws.choice(CENTRES),
+        center=draws.choice(CENTERS),
         center_radius=draws.uniform(0.17, 0.34),
         veins=draws.choice((0, 5, 9)),
         spots=draws.uniform() < 0.25,

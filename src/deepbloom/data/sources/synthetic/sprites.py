@@ -10,7 +10,6 @@ from deepbloom.data.sources.synthetic.drawing import (
     Color,
     Draws,
     Sprite,
-    Vector,
     clip,
     direction,
     enlarge,
@@ -19,15 +18,14 @@ from deepbloom.data.sources.synthetic.drawing import (
     triangle_wave,
 )
 from deepbloom.data.sources.synthetic.species import (
-    CENTRES,
+    CENTERS,
     FORMS,
+    PROFILES,
     SPECIES_COUNT,
     SPECIES_PATH,
     Form,
     Palette,
     Species,
-    lance,
-    star,
 )
 
 LEAF_PALETTES = (
@@ -36,7 +34,7 @@ LEAF_PALETTES = (
     Palette((0.20, 0.36, 0.24), (0.13, 0.29, 0.18), (0.10, 0.24, 0.15), (0.26, 0.43, 0.29)),  # shade
     Palette((0.66, 0.58, 0.34), (0.54, 0.45, 0.25), (0.42, 0.34, 0.18), (0.70, 0.62, 0.40)),  # dry
 )
-_LEAF_FORMS = (Form(star, 0.30), Form(lance, 0.16), Form(lance, 0.035))
+_LEAF_FORMS = (Form("star", 0.30), Form("lance", 0.16), Form("lance", 0.035))
 _MARGIN = 0.12  # around a blade's outline, in lengths: room for its shadow
 
 
@@ -44,24 +42,16 @@ _MARGIN = 0.12  # around a blade's outline, in lengths: room for its shadow
 class Blade:
     """A petal or leaf before it is colored; planes of float32, shape (rows along u, columns along v).
 
-    Attributes
-    ----------
-    outer, throat, accent : ndarray
-        Shares of the tip's, the base's and the mark's color, laid over the middle's in this order.
-    depth : ndarray
-        Factor of the color.
-    rim : ndarray
-        Share of white.
-    sprite : Sprite
-        The rest; its colors are unset.
+    ``outer``, ``throat`` and ``accent`` are the shares of the tip's, the base's and the mark's color, laid over the
+    middle's in this order.
     """
 
     outer: np.ndarray
     throat: np.ndarray
     accent: np.ndarray
-    depth: np.ndarray
-    rim: np.ndarray
-    sprite: Sprite
+    depth: np.ndarray  # factor of the color
+    rim: np.ndarray  # share of white
+    sprite: Sprite  # the rest; its colors are unset
 
     def colored(self, palette: Palette, tint: Color = (1.0, 1.0, 1.0)) -> Sprite:
         """Return the sprite in the colors of a palette, each channel scaled by ``tint``."""
@@ -82,8 +72,7 @@ class Blade:
 def petal(species: Species) -> Blade:
     """Return a petal of the species: u from its base (0) to its tip (1)."""
     draws = Draws(0, SPECIES_PATH, species.number, 1)
-    form = FORMS[species.form]
-    return _blade(draws, form, species.aspect, species.veins, species.spots, species.concave)
+    return _blade(draws, FORMS[species.form], species.aspect, species.veins, species.spots, species.concave)
 
 
 @cache
@@ -142,10 +131,11 @@ def _outline(form: Form, aspect: float, u: np.ndarray, v: np.ndarray) -> tuple[n
     if form.waves:
         phase = np.where(v > 0.0, np.float32(0.37), np.float32(0.0))
         side = side * (1.0 + form.waves * (triangle_wave(u * 4.3 + phase) - 0.5))
-    half_width = form.profile(tip) * aspect
+    profile = PROFILES[form.profile]
+    half_width = profile(tip) * aspect
     row_step, column_step = float(u[1, 0] - u[0, 0]), float(v[0, 1] - v[0, 0])
     # Away from teeth and waves their estimate is rough: nothing is nearer than the even outline around them.
-    around = _distance(form.profile(u) * aspect, np.abs(v) * (1.0 - 0.5 * form.waves), row_step, column_step)
+    around = _distance(profile(u) * aspect, np.abs(v) * (1.0 - 0.5 * form.waves), row_step, column_step)
     distance = np.minimum(_distance(half_width, side, row_step, column_step), around)
     # Outside it falls ever faster toward the end of the texels, so that no shadow is cut off there.
     u_end, v_end = float(u[-1, 0]) + 0.5 * row_step, float(v[0, -1]) + 0.5 * column_step
@@ -176,9 +166,9 @@ def _spots(draws: Draws, u: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 @cache
 def center_sprite(kind: str) -> Sprite:
-    """Return a flower's center, one of ``CENTRES``: its radius is 1, u and v go from -1.3 to 1.3."""
+    """Return a flower's center, one of ``CENTERS``: its radius is 1, u and v go from -1.3 to 1.3."""
     layer = _Layer()
-    _CENTRE_BUILDERS[kind](layer, Draws(0, SPECIES_PATH, SPECIES_COUNT, 100 + CENTRES.index(kind)))
+    _CENTER_BUILDERS[kind](layer, Draws(0, SPECIES_PATH, SPECIES_COUNT, 100 + CENTERS.index(kind)))
     return Sprite.create(layer.colors, (layer.slope_u, layer.slope_v), layer.distance, _Layer.span, _Layer.span)
 
 
@@ -194,9 +184,12 @@ class _Layer:
         self.slope_u, self.slope_v = np.zeros_like(self.u), np.zeros_like(self.u)
         self.distance = np.full_like(self.u, -1.0)
 
-    def dome(self, center: Vector, radius: float, color: Color, heart: Color, relief: float) -> None:
-        """Add half a ball: ``heart`` in its middle, ``color`` at its rim."""
-        du, dv = self.u - center[0], self.v - center[1]
+    def dome(
+        self, radius: float, color: Color, heart: Color, relief: float, away: float = 0.0, angle: float = 0.0
+    ) -> None:
+        """Add half a ball, ``away`` from the middle: ``heart`` at its center, ``color`` at its rim."""
+        c, s = direction(angle)
+        du, dv = self.u - away * c, self.v - away * s
         r = np.sqrt(du * du + dv * dv)
         cover = clip((radius - r) * 18.0 + 0.5)
         fade = clip(r * (1.0 / radius))
@@ -237,57 +230,49 @@ def _mix(first: Color, second: Color, share: float) -> Color:
 
 
 def _florets(layer: _Layer, draws: Draws) -> None:
-    layer.dome((0.0, 0.0), 1.0, _mix(_BROWN, _BLACK, 0.4), _BROWN, 0.5)
+    layer.dome(1.0, _mix(_BROWN, _BLACK, 0.4), _BROWN, 0.5)
     count = 90
     for i in range(count, 0, -1):
         share = i / count
-        c, s = direction(i * _GOLDEN_ANGLE)
-        radius = 0.93 * math.sqrt(share)
         color = _mix(_BROWN, _GOLD, 0.9 * share)
-        layer.dome((radius * c, radius * s), 0.08 + 0.036 * share, _mix(color, _BLACK, 0.35), color, 0.8)
+        radius, away = 0.08 + 0.036 * share, 0.93 * math.sqrt(share)
+        layer.dome(radius, _mix(color, _BLACK, 0.35), color, 0.8, away, i * _GOLDEN_ANGLE)
 
 
 def _dome(layer: _Layer, draws: Draws) -> None:
-    layer.dome((0.0, 0.0), 1.0, _mix(_GOLD, _OCHRE, 0.6), _GOLD, 0.6)
+    layer.dome(1.0, _mix(_GOLD, _OCHRE, 0.6), _GOLD, 0.6)
     for _ in range(70):
-        c, s = direction(draws.uniform(0, _TURN))
-        radius = 0.95 * math.sqrt(draws.uniform())
+        angle, away = draws.uniform(0, _TURN), 0.95 * math.sqrt(draws.uniform())
         color = _mix(_GOLD, _OCHRE, draws.uniform(0.0, 0.8))
-        layer.dome((radius * c, radius * s), draws.uniform(0.04, 0.09), _mix(color, _BLACK, 0.2), color, 0.6)
+        layer.dome(draws.uniform(0.04, 0.09), _mix(color, _BLACK, 0.2), color, 0.6, away, angle)
 
 
 def _stamens(layer: _Layer, draws: Draws) -> None:
-    layer.dome((0.0, 0.0), 0.42, _mix(_GREEN, _BLACK, 0.3), _GREEN, 0.6)
+    layer.dome(0.42, _mix(_GREEN, _BLACK, 0.3), _GREEN, 0.6)
     for i in range(22):
-        angle = _TURN * i / 22 + draws.bell(0.2)
-        length = draws.uniform(0.65, 1.08)
+        angle, length = _TURN * i / 22 + draws.bell(0.2), draws.uniform(0.65, 1.08)
         layer.stalk(angle, length, 0.035, (0.97, 0.94, 0.80))
-        c, s = direction(angle)
-        layer.dome((length * c, length * s), 0.12, _OCHRE, _GOLD, 0.7)
+        layer.dome(0.12, _OCHRE, _GOLD, 0.7, length, angle)
     for i in range(6):
-        c, s = direction(_TURN * i / 6)
-        layer.dome((0.17 * c, 0.17 * s), 0.14, _mix(_GREEN, _BLACK, 0.2), (0.80, 0.86, 0.50), 0.7)
+        layer.dome(0.14, _mix(_GREEN, _BLACK, 0.2), (0.80, 0.86, 0.50), 0.7, 0.17, _TURN * i / 6)
 
 
 def _corona(layer: _Layer, draws: Draws) -> None:
     for i in range(9):
-        c, s = direction(_TURN * i / 9)
-        layer.dome((0.72 * c, 0.72 * s), 0.34, _CREAM, _mix(_CREAM, _WHITE, 0.35), 0.7)
-    layer.dome((0.0, 0.0), 0.80, _mix(_CREAM, _WHITE, 0.1), _mix(_OCHRE, _BLACK, 0.35), -0.9)
+        layer.dome(0.34, _CREAM, _mix(_CREAM, _WHITE, 0.35), 0.7, 0.72, _TURN * i / 9)
+    layer.dome(0.80, _mix(_CREAM, _WHITE, 0.1), _mix(_OCHRE, _BLACK, 0.35), -0.9)
     for i in range(5):
-        c, s = direction(_TURN * i / 5 + 0.3)
-        layer.dome((0.24 * c, 0.24 * s), 0.13, _OCHRE, _mix(_GOLD, _WHITE, 0.4), 0.7)
+        layer.dome(0.13, _OCHRE, _mix(_GOLD, _WHITE, 0.4), 0.7, 0.24, _TURN * i / 5 + 0.3)
 
 
 def _pistil(layer: _Layer, draws: Draws) -> None:
     for i in range(8):
-        c, s = direction(_TURN * i / 8)
         layer.stalk(_TURN * i / 8, 0.85, 0.07, _mix(_PURPLE, _BLACK, 0.2))
-        layer.dome((0.85 * c, 0.85 * s), 0.16, _mix(_PURPLE, _BLACK, 0.4), _PURPLE, 0.7)
-    layer.dome((0.0, 0.0), 0.62, (0.42, 0.52, 0.20), (0.72, 0.80, 0.42), 0.8)
+        layer.dome(0.16, _mix(_PURPLE, _BLACK, 0.4), _PURPLE, 0.7, 0.85, _TURN * i / 8)
+    layer.dome(0.62, (0.42, 0.52, 0.20), (0.72, 0.80, 0.42), 0.8)
     for i in range(10):
         layer.stalk(_TURN * i / 10, 0.52, 0.045, (0.36, 0.42, 0.16))
-    layer.dome((0.0, 0.0), 0.16, (0.40, 0.48, 0.18), (0.86, 0.88, 0.55), 0.8)
+    layer.dome(0.16, (0.40, 0.48, 0.18), (0.86, 0.88, 0.55), 0.8)
 
 
-_CENTRE_BUILDERS = {"florets": _florets, "dome": _dome, "stamens": _stamens, "corona": _corona, "pistil": _pistil}
+_CENTER_BUILDERS = {"florets": _florets, "dome": _dome, "stamens": _stamens, "corona": _corona, "pistil": _pistil}
