@@ -26,31 +26,14 @@ GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 
 @dataclass(frozen=True)
 class Op:
-    """A registered operation: what the rest of the program needs to know of it.
+    """A registered operation. `augmentation` describes the fields."""
 
-    Attributes
-    ----------
-    name : str
-    function : callable
-        See `augmentation`.
-    kind : str
-        ``geometric``, ``pixel`` or ``batch``.
-    random : bool
-        Two copies of an image may differ.
-    changes_labels : bool
-        The targets of the batch change with its images.
-    columns : slice
-        The random numbers of each image that belong to this operation.
-    ranges : dict of str to (float, float)
-        Lowest and highest value of each parameter.
-    """
-
-    name: str
     function: Callable[..., Any]
     kind: str
     random: bool
     changes_labels: bool
     columns: slice
+    """Of the random numbers of each image."""
     ranges: dict[str, tuple[float, float]]
 
 
@@ -74,7 +57,9 @@ def augmentation(
         ``batch``: ``function(inputs, targets, stream, **parameters)`` gets network inputs, float targets of shape
         (B, C) and a CPU generator, and returns new inputs and targets.
     random : bool
+        Two copies of an image may differ.
     changes_labels : bool
+        The targets of the batch change with its images.
     numbers : int
         Uniform random numbers per image. Register new operations last: those registered before keep their numbers.
     **ranges : (float, float)
@@ -84,7 +69,7 @@ def augmentation(
 
     def register(function: Function) -> Function:
         start = max((op.columns.stop for op in OPS.values()), default=0)
-        OPS[name] = Op(name, function, kind, random, changes_labels, slice(start, start + numbers), ranges)
+        OPS[name] = Op(function, kind, random, changes_labels, slice(start, start + numbers), ranges)
         return function
 
     return register
@@ -201,8 +186,6 @@ def augment(pixels: Tensor, image_indices: Tensor, copy: AugmentedCopy, seed: in
         The images' places in the training split.
     copy : AugmentedCopy
         Its resolution, T pixels, is at most S.
-    seed : int
-    config : AugmentConfig
 
     Returns
     -------
@@ -236,22 +219,9 @@ def training_inputs(
 def mix_batch(
     inputs: Tensor, targets: Tensor, num_classes: int, config: AugmentConfig, stream: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Send a batch of network inputs through the batch operations.
+    """Send a batch of network inputs and its int64 targets through the batch operations.
 
-    Parameters
-    ----------
-    inputs : float Tensor of shape (B, ...)
-    targets : int64 Tensor of shape (B,)
-    num_classes : int
-    config : AugmentConfig
-    stream : torch.Generator
-        On the CPU; a function of the step.
-
-    Returns
-    -------
-    inputs : Tensor
-    targets : Tensor
-        As given without batch operations; otherwise probabilities, float32 of shape (B, C).
+    With any, the targets become probabilities, float32 of shape (B, C). The stream is on the CPU.
     """
     for op, parameters in chosen_ops(config):
         if op.kind == BATCH:
@@ -311,19 +281,9 @@ def uniform_numbers(image_indices: np.ndarray, copy: int, seed: int) -> np.ndarr
 
 
 def warp(images: Tensor, maps: Tensor, resolution: int) -> Tensor:
-    """Sample images at mapped coordinates (bilinear; black outside).
+    """Sample images of shape (B, 3, S, S) at mapped coordinates (bilinear; black outside): (B, 3, T, T).
 
-    Parameters
-    ----------
-    images : float Tensor of shape (B, 3, S, S)
-    maps : float Tensor of shape (B, 2, 3)
-        From output to input coordinates in [-1, 1].
-    resolution : int
-        Side T of the result, in pixels.
-
-    Returns
-    -------
-    Tensor of shape (B, 3, T, T)
+    The maps of shape (B, 2, 3) lead from output to input coordinates in [-1, 1]; T is ``resolution``.
     """
     # The grid is that of F.affine_grid(..., align_corners=False) at less cost: x and y lie in planes of their own, so
     # sums along rows are fast, and so is sampling from them.

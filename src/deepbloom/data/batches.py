@@ -52,25 +52,10 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class ImageBatches:
-    """Shuffled, augmented batches for training.
+    """Shuffled, augmented batches of the training images: ``indices`` (int64) into ``pixels`` and ``targets``.
 
-    Parameters
-    ----------
-    pixels : Pixels
-    indices : ndarray of int64, shape (N,)
-        The training images, as indices into ``pixels`` and ``targets``.
-    targets : ndarray of int64
-        Classes of all images of the source.
-    preprocessing : Preprocessing
-    augment_config : AugmentConfig
-    seed : int
-    batch_size : int
-    device : torch.device
-        Pixels are copied there as uint8 and augmented there.
-    schedule : CopySchedule
-        The augmented copy that each epoch shows.
-    share : slice
-        The shard of each step's batch for this process.
+    Pixels are copied to ``device`` as uint8 and augmented there, as ``schedule`` says for each epoch. ``share`` is this
+    process's shard of each step's batch.
     """
 
     def __init__(

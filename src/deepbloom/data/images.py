@@ -44,15 +44,7 @@ JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 """A marker that begins a segment: not a stuffed or fill byte, nor a marker within the data of a scan."""
 UNREADABLE = "unreadable"
 """Stands for the digest of a file that has no readable bytes."""
-PATH_ERRORS = (
-    errno.ENOENT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-)
+PATH_ERRORS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """Errors that say something about the path. Others (a failing disk, too many open files) concern the machine."""
 
 
@@ -109,11 +101,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
 def decode(content: bytes, name: str = "this file") -> Image.Image:
     """Decode the bytes of a JPEG, PNG or WebP file: upright (EXIF), in RGB, transparent parts on white.
 
-    Parameters
-    ----------
-    content : bytes
-    name : str
-        Names the file in messages.
+    ``name`` stands for the file in messages.
 
     Raises
     ------

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 from deepbloom.data.dataset import PreparedData
 from deepbloom.data.pixel_cache import Pixels
@@ -24,19 +26,14 @@ MAX_CANDIDATES = 20
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Small summaries of images, to compare each with many others.
-
-    Attributes
-    ----------
-    bits : ndarray of float32, -1 or 1, shape (N, 256)
-        Difference hash: whether each cell of a 16 x 17 grid of gray means is darker than the next one in its row
-        (dHash, Krawetz 2013, with 16 instead of 8 rows). The scalar product of two is 256 - 2 x differing bits.
-    thumbnails : ndarray of float32 in [0, 255], shape (N, 16, 16, 3)
-        Mean color of each cell of a 16 x 16 grid.
-    """
+    """Small summaries of images, to compare each with many others."""
 
     bits: np.ndarray
+    """Difference hash, float32 of -1 or 1, shape (N, 256): whether each cell of a 16 x 17 grid of gray means is darker
+    than the next one in its row (dHash, Krawetz 2013, with 16 instead of 8 rows). The scalar product of two is 256 less
+    twice the differing bits."""
     thumbnails: np.ndarray
+    """Mean color of each cell of a 16 x 16 grid, float32 in [0, 255], shape (N, 16, 16, 3)."""
 
     def mirrored(self) -> "Fingerprints":
         """Return the fingerprints of the mirror images; a bit between equal cells may differ."""
@@ -53,11 +50,11 @@ def fingerprint(pixels: Pixels, count: int) -> Fingerprints:
     thumbnails = np.empty((count, GRID, GRID, 3), np.float32)
     for start in range(0, count, READ_AT_ONCE):
         rows = np.arange(start, min(start + READ_AT_ONCE, count))
-        images = pixels.read(rows)
-        bands, height = _band_sums(images), images.shape[1]
-        gray = _cell_means(bands, height, GRID + 1) @ np.array([0.299, 0.587, 0.114], np.float32)  # (B, 16, 17)
+        images = torch.from_numpy(pixels.read(rows)).permute(0, 3, 1, 2).to(torch.float32)  # (B, 3, H, W)
+        red, green, blue = F.adaptive_avg_pool2d(images, (GRID, GRID + 1)).unbind(1)  # (B, 16, 17) each
+        gray = (0.299 * red + 0.587 * green + 0.114 * blue).numpy()
         bits[rows] = np.where(gray[:, :, 1:] > gray[:, :, :-1], 1, -1).reshape(len(rows), -1)
-        thumbnails[rows] = _cell_means(bands, height, GRID)
+        thumbnails[rows] = F.adaptive_avg_pool2d(images, GRID).permute(0, 2, 3, 1)
     return Fingerprints(bits, thumbnails)
 
 
@@ -82,42 +79,10 @@ def find_near_duplicates(first: Fingerprints, second: Fingerprints) -> np.ndarra
     return matches
 
 
-def _band_sums(images: np.ndarray) -> np.ndarray:
-    """Return the sums of `GRID` bands of rows: uint32, shape (B, 16, W, 3), of uint8 (B, H, W, 3)."""
-    tops = np.arange(GRID) * images.shape[1] // GRID
-    return np.add.reduceat(images, tops, axis=1, dtype=np.uint32)
-
-
-def _cell_means(bands: np.ndarray, height: int, columns: int) -> np.ndarray:
-    """Return the mean color of each of ``columns`` cells of every band: float32, shape (B, 16, columns, 3).
-
-    In an image of fewer rows or columns than cells, a cell without any is the row or column at its place.
-    """
-    width = bands.shape[2]
-    tops, lefts = np.arange(GRID) * height // GRID, np.arange(columns) * width // columns
-    heights, widths = np.diff(np.append(tops, height)).clip(1), np.diff(np.append(lefts, width)).clip(1)
-    areas = heights[:, None] * widths
-    result: np.ndarray = (np.add.reduceat(bands, lefts, axis=2) / areas[None, :, :, None]).astype(np.float32)
-    return result
-
-
 class WatchedPixels(Pixels):
-    """Pixels that count how often each image is read, and report a test image that is read too early.
+    """Pixels of ``count`` images that count how often each is read.
 
-    Parameters
-    ----------
-    pixels : Pixels
-    count : int
-        Images of the source.
-    test : ndarray of int64
-        Indices of the test split.
-    on_early : function without arguments
-        Called once, when a test image is read before ``testing`` is set.
-
-    Attributes
-    ----------
-    testing : bool
-        Set this when the test begins.
+    ``on_early`` is called once, if an image of the ``test`` split is read before the attribute ``testing`` is set.
     """
 
     def __init__(self, pixels: Pixels, count: int, test: np.ndarray, on_early: Callable[[], None]) -> None:

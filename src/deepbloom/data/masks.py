@@ -22,30 +22,20 @@ ORIGINS = {
 
 @dataclass(frozen=True)
 class Masks:
-    """Segmentations of the images of a source.
-
-    Attributes
-    ----------
-    read : callable
-        From an image's index to its mask, bool of shape (H, W), True on the flower; None if there is none.
-    origin : str
-        Where the masks come from and how reliable they are; empty without masks.
-    """
+    """Segmentations of the images of a source."""
 
     read: Callable[[int], np.ndarray | None]
+    """From an image's index to its mask, bool of shape (H, W), True on the flower; None if there is none."""
     origin: str
+    """Where the masks come from and how reliable they are; empty without masks."""
 
 
 def find_masks(source: ImageSource, choice: str) -> Masks:
     """Return the segmentations of a source.
 
-    Parameters
-    ----------
-    source : ImageSource
-    choice : str
-        ``auto``: those that come with the images, if any; ``download``: Oxford's for Flowers102, downloaded if absent;
-        ``off``: none; otherwise a folder with a file for each image: the image's name with any image suffix, the
-        flower white, the rest black.
+    ``choice`` is ``auto``: those that come with the images, if any; ``download``: Oxford's for Flowers102, downloaded
+    if absent; ``off``: none; otherwise a folder with a file for each image: the image's name with any image suffix, the
+    flower white, the rest black.
 
     Raises
     ------

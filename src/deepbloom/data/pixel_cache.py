@@ -1,12 +1,11 @@
 """Resized images as an array: decoded once into a memory-mapped file, or again whenever they are read.
 
-A cache file holds a header of `HEADER_BYTES` (JSON, padded), the CRC-32 of each image (N x 4 bytes) and the pixels
-(N x S x S x 3 bytes). It is written under another name and renamed when it is complete, and never changed afterwards.
-The checksum of an image is verified when that image is first read.
+A cache file holds a header of `HEADER_BYTES` (text, padded: the format and the digest of the checksums), the CRC-32 of
+each image (N x 4 bytes) and the pixels (N x S x S x 3 bytes). It is written under another name and renamed when it is
+complete, and never changed afterwards. The checksum of an image is verified when that image is first read.
 """
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -37,7 +36,7 @@ from deepbloom.errors import DataError
 
 log = logging.getLogger("deepbloom")
 
-FORMAT = "deepbloom pixels 2"
+FORMAT = "deepbloom pixels 3"
 HEADER_BYTES = 4096
 CHECKSUM = np.dtype("<u4")
 SUFFIX = ".pixels"
@@ -86,31 +85,21 @@ class DecodedPixels(Pixels):
 
 
 class CachedPixels(Pixels):
-    """A memory-mapped cache file. Images that are damaged in it are decoded from their source instead.
-
-    Parameters
-    ----------
-    path : Path
-    decoded : DecodedPixels
-        The same images, from their source.
-    shape : tuple of int
-        (N, S, S, 3)
+    """A memory-mapped cache file of shape (N, S, S, 3). Images that are damaged in it come from ``decoded`` instead.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
-    ValueError, KeyError, TypeError, RecursionError
+    ValueError
         Its header or its index of checksums is damaged, or it is of another size.
     """
 
     def __init__(self, path: Path, decoded: DecodedPixels, shape: tuple[int, ...]) -> None:
         self.path, self._decoded = path, decoded
         with open(path, "rb") as file:
-            header = json.loads(file.read(HEADER_BYTES))
-            index = file.read(shape[0] * CHECKSUM.itemsize)
-            whole = os.fstat(file.fileno()).st_size == _file_bytes(shape)
-            if not whole or header["format"] != FORMAT or header["index"] != digest(index):
+            header, index = file.read(HEADER_BYTES), file.read(shape[0] * CHECKSUM.itemsize)
+            if os.fstat(file.fileno()).st_size != _file_bytes(shape) or header.rstrip() != _header(index):
                 raise ValueError(f"{path} is damaged")
             self._pixels: np.ndarray = np.memmap(file, np.uint8, "r", HEADER_BYTES + len(index), shape)
         self._checksums = np.frombuffer(index, CHECKSUM)
@@ -148,9 +137,7 @@ def open_pixels(
         ``auto``: a cache file in the per-user folder, or none if that is not writable (with a warning);
         ``off``: decode at every reading; otherwise the folder of the cache file.
     num_workers : int
-        Threads that decode; -1 takes one per available core. The pixels do not depend on it.
-    progress : bool
-        Show a progress bar in a terminal.
+        Threads that decode; -1 takes one per available core.
 
     Raises
     ------
@@ -187,7 +174,7 @@ def _open_cached(
     def find() -> CachedPixels | None:
         try:
             found = CachedPixels(path, decoded, shape)
-        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        except (FileNotFoundError, ValueError):
             return None
         with suppress(OSError):  # another user's, read-only
             os.utime(path)  # the least recently used file is deleted first
@@ -219,6 +206,10 @@ def _file_name(source: ImageSource, preprocessing: Preprocessing) -> str:
     decoder = f"pillow {PIL.__version__}"  # decoding and resampling may change with it
     content = f"{FORMAT}|{source.fingerprint}|{preprocessing.size}|{preprocessing.interpolation}|{decoder}"
     return f"{source.name}-{preprocessing.size}-{hashlib.sha256(content.encode()).hexdigest()[:32]}{SUFFIX}"
+
+
+def _header(index: bytes) -> bytes:
+    return f"{FORMAT} {digest(index)}".encode()
 
 
 def _file_bytes(shape: tuple[int, ...]) -> int:
@@ -256,8 +247,7 @@ def _write(
         if unreadable:
             raise unreadable_error(source, unreadable)
         file.seek(0)
-        header = json.dumps({"format": FORMAT, "shape": shape, "index": digest(checksums.tobytes())})
-        file.write(header.encode().ljust(HEADER_BYTES) + checksums.tobytes())
+        file.write(_header(checksums.tobytes()).ljust(HEADER_BYTES) + checksums.tobytes())
         file.flush()
         os.fsync(file.fileno())
 

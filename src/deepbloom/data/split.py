@@ -18,20 +18,13 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Disjoint train, validation and test images of a source.
-
-    Attributes
-    ----------
-    train, val, test : ndarray of int64
-        Indices into the source, ascending.
-    notes : tuple of str
-        Sentences for the log: which classes are absent from a split, and why.
-    """
+    """Disjoint train, validation and test images: ascending int64 indices into a source."""
 
     train: np.ndarray
     val: np.ndarray
     test: np.ndarray
     notes: tuple[str, ...] = ()
+    """Sentences for the log: which classes are absent from a split, and why."""
 
     def fingerprint(self, source: ImageSource) -> str:
         """Return SHA-256 (hex) over each image's split, name and class, independent of the order of images."""
@@ -96,6 +89,12 @@ def _shuffled(source: ImageSource, indices: np.ndarray, seed: int) -> list[int]:
     return sorted(indices.tolist(), key=key)
 
 
+def _classes(source: ImageSource, indices: np.ndarray, seed: int) -> list[list[int]]:
+    """Return the images of each class among ``indices``, shuffled."""
+    members = (indices[source.targets[indices] == number] for number in range(len(source.class_names)))
+    return [_shuffled(source, of_class, seed) for of_class in members]
+
+
 def _as_indices(indices: list[int]) -> np.ndarray:
     return np.array(sorted(indices), dtype=np.int64)
 
@@ -106,31 +105,22 @@ def _stratified(source: ImageSource, config: SplitConfig) -> Split:
     scikit-learn's ``StratifiedShuffleSplit`` rounds over all classes together: a class of three images may be absent
     from a split, and it refuses classes with one image.
     """
-    train: list[int] = []
-    val: list[int] = []
     test: list[int] = []
-    notes: list[str] = []
-    pairs: list[str] = []
-    singles: list[str] = []
-    for number, name in enumerate(source.class_names):
-        order = _shuffled(source, np.flatnonzero(source.targets == number), config.seed)
+    val: list[int] = []
+    for order in _classes(source, np.arange(len(source)), config.seed):
         count = len(order)
-        if count >= 3:
-            num_test = min(max(1, _round_half_up(count, config.test_fraction)), count - 2)
-            rest = count - num_test
-            num_val = _val_count(rest, config)
-        else:
-            num_test, num_val = count // 2, 0
-            pairs += [name] * (count == 2)
-            singles += [name] * (count == 1)
+        num_test = min(max(1, _round_half_up(count, config.test_fraction)), count - 2) if count >= 3 else count // 2
         test += order[:num_test]
-        val += order[num_test : num_test + num_val]
-        train += order[num_test + num_val :]
+        val += order[num_test:][: _val_count(count - num_test, config)]
+    counts = np.bincount(source.targets, minlength=len(source.class_names))
+    singles, pairs = ([source.class_names[number] for number in np.flatnonzero(counts == count)] for count in (1, 2))
+    notes = []
     if pairs:
         notes.append(f"{_name(pairs)} 2 images each: one to train, one to test, none for validation.")
     if singles:
         notes.append(f"{_name(singles)} 1 image each: it is in the train split, and the class is never tested.")
-    return Split(_as_indices(train), _as_indices(val), _as_indices(test), tuple(notes))
+    train = np.setdiff1d(np.arange(len(source)), [*test, *val])
+    return Split(train, _as_indices(val), _as_indices(test), tuple(notes))
 
 
 def _fold(source: ImageSource, config: SplitConfig) -> Split:
@@ -180,7 +170,8 @@ def _official(source: ImageSource, config: SplitConfig) -> Split:
     parts = {part: source.predefined[part].tolist() for part in PARTS if part in source.predefined}
     notes: list[str] = []
     if "val" not in parts:
-        parts["val"] = _carve_val(source, np.asarray(parts["train"]), config)
+        classes = _classes(source, np.asarray(parts["train"]), config.seed)
+        parts["val"] = [index for order in classes for index in order[: _val_count(len(order), config)]]
         parts["train"] = sorted(set(parts["train"]) - set(parts["val"]))
         notes.append(
             f"The data have no validation split: {len(parts['val']):,} images were taken from the train split."
@@ -192,11 +183,3 @@ def _official(source: ImageSource, config: SplitConfig) -> Split:
             notes.append(f"{_name(absent_names)} no image in the {part} split.")
     train, val, test = (_as_indices(parts[part]) for part in PARTS)
     return Split(train, val, test, tuple(notes))
-
-
-def _carve_val(source: ImageSource, train: np.ndarray, config: SplitConfig) -> list[int]:
-    val: list[int] = []
-    for number in range(len(source.class_names)):
-        order = _shuffled(source, train[source.targets[train] == number], config.seed)
-        val += order[: _val_count(len(order), config)]
-    return val

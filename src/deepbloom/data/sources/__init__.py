@@ -15,32 +15,21 @@ from deepbloom.config.settings import DataConfig, check_choice
 
 @dataclass(frozen=True)
 class ImageSource(ABC):
-    """Labeled images that can be read one at a time, from any thread or process (instances are picklable).
-
-    Attributes
-    ----------
-    name : str
-        The source's name: ``data=NAME``.
-    image_ids : tuple of str, length N
-        Stable name of each image, unique within the source: a relative path, or class and number.
-    targets : ndarray of int64, shape (N,)
-        Class of each image, an index into ``class_names``.
-    class_names : tuple of str, length C
-    fingerprint : str
-        SHA-256 (hex) over names, classes and contents, wherever the images lie.
-    predefined : dict of str to ndarray of int64, or None
-        Indices of the predefined ``train``, ``val`` and ``test`` split, if there is one.
-    notes : tuple of str
-        Sentences for the log: what was left out, and why.
-    """
+    """N labeled images that can be read one at a time, from any thread or process (instances are picklable)."""
 
     name: str
+    """``data=NAME``."""
     image_ids: tuple[str, ...]
+    """Stable name of each image, unique within the source: a relative path, or class and number."""
     targets: np.ndarray
+    """Class of each image, an index into ``class_names``: int64, shape (N,)."""
     class_names: tuple[str, ...]
     fingerprint: str
+    """SHA-256 (hex) over names, classes and contents, wherever the images lie."""
     predefined: dict[str, np.ndarray] | None = None
+    """Indices (int64) of the predefined ``train``, ``val`` and ``test`` split, if there is one."""
     notes: tuple[str, ...] = ()
+    """Sentences for the log: what was left out, and why."""
 
     def __len__(self) -> int:
         return len(self.image_ids)

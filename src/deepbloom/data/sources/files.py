@@ -24,17 +24,11 @@ Source = TypeVar("Source", bound="FileSource")
 
 @dataclass(frozen=True, kw_only=True)
 class FileSource(ImageSource):
-    """Images in files.
-
-    Attributes
-    ----------
-    paths : tuple of Path, length N
-    digests : tuple of str, length N
-        SHA-256 (hex) of each file's bytes, or `deepbloom.data.images.UNREADABLE`.
-    """
+    """Images in files."""
 
     paths: tuple[Path, ...]
     digests: tuple[str, ...]
+    """SHA-256 (hex) of each file's bytes, or `deepbloom.data.images.UNREADABLE`."""
 
     def read(self, index: int) -> Image.Image:
         """Decode the bytes that the fingerprint stands for; `DataError` if the file has changed since."""

@@ -55,14 +55,9 @@ class Flowers102(FileSource):
 
     @classmethod
     def create(cls, root: str | Path | None = None, allow_missing: bool = False) -> "Flowers102":
-        """Find the images in ``root/flowers-102``, downloading what is absent.
+        """Find the images in ``root/flowers-102`` (None: in the per-user cache folder), downloading what is absent.
 
-        Parameters
-        ----------
-        root : path or None
-            A folder that exists; None takes the per-user cache folder.
-        allow_missing : bool
-            Leave absent images out, and say so in ``notes``.
+        With ``allow_missing``, images absent from the folder are left out, which ``notes`` say.
 
         Raises
         ------
@@ -132,23 +127,17 @@ def _find_folder(root: str | Path | None) -> Path:
     return root / "flowers-102"
 
 
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def provide(folder: Path, name: str) -> None:
     """Download Oxford's file into the folder unless it is there, and check its MD5."""
-    path = folder / name
+    from torchvision.datasets.utils import check_md5  # slow to import
+
+    path, md5 = folder / name, SEGMENTATIONS_MD5 if name == SEGMENTATIONS else MD5[name]
     try:
         if not path.exists():
             with locked_folder(folder):
                 if not path.exists():
-                    download(name, path)
-        if _md5(path) == _expected_md5(name):
+                    download(name, path, md5)
+        if check_md5(path, md5):
             return
     except (OSError, http.client.HTTPException) as error:
         raise DataError(
@@ -156,16 +145,10 @@ def provide(folder: Path, name: str) -> None:
             f"Put {', '.join(MD5) if name in MD5 else name} from {URL} into that folder yourself, name another by "
             "data.root=FOLDER, or use data=synthetic."
         ) from error
-    raise DataError(
-        f"{path} is not Oxford's file (its MD5 is not {_expected_md5(name)}). Delete it; it is downloaded again."
-    )
+    raise DataError(f"{path} is not Oxford's file (its MD5 is not {md5}). Delete it; it is downloaded again.")
 
 
-def _expected_md5(name: str) -> str:
-    return SEGMENTATIONS_MD5 if name == SEGMENTATIONS else MD5[name]
-
-
-def download(name: str, path: Path) -> None:
+def download(name: str, path: Path, md5: str) -> None:
     temporary = path.with_name(f".{name}.part")
     request = urllib.request.Request(URL + name, headers={"User-Agent": "deepbloom"})
     digest = hashlib.md5(usedforsecurity=False)
@@ -177,7 +160,7 @@ def download(name: str, path: Path) -> None:
                     digest.update(chunk)
                     bar.update(len(chunk))
             os.fsync(file.fileno())
-        if digest.hexdigest() != _expected_md5(name):
+        if digest.hexdigest() != md5:
             raise OSError("what was sent is not Oxford's file (another MD5)")
         os.replace(temporary, path)
     finally:
