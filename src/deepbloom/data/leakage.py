@@ -15,8 +15,8 @@ from deepbloom.data.split import PARTS
 GRID = 16
 MAX_BITS = 36
 """Of 256: images that differ in at most this many bits are compared more closely. The closest of 245,000 pairs of
-different images of Flowers102 differ in 70; JPEG of quality 30, a third of the size, or 1 % cut from each side change
-at most 29."""
+different images of Flowers102 differ in 57, mirror images included; JPEG of quality 30, a third of the size, or 1 % cut
+from each side change at most 35."""
 MAX_LEVELS = 12.0
 """Of 255: largest mean difference between the thumbnails of near-duplicates."""
 READ_AT_ONCE = 64
