@@ -24,9 +24,6 @@ class Given(Pixels):
     def read(self, indices: np.ndarray) -> np.ndarray:
         return self.array[indices]
 
-    def close(self) -> None:
-        pass
-
 
 @pytest.fixture(scope="module")
 def flowers() -> list[Image.Image]:

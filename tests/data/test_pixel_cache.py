@@ -75,7 +75,7 @@ def test_more_images_than_threads_hold_keep_their_order():
 
 def test_images_are_decoded_once():
     source = painted()
-    open_pixels(source, SMALL, "auto", 0).close()
+    open_pixels(source, SMALL, "auto", 0)
     open_pixels(source, SMALL, "auto", 0).read(np.arange(10))
     assert source.reads == list(range(10))
 
@@ -98,7 +98,6 @@ def test_a_changed_byte_is_found_when_its_image_is_read_and_the_file_written_aga
     first = open_pixels(painted(), SMALL, "auto", 0)
     assert isinstance(first, CachedPixels)
     content = first.path.read_bytes()
-    first.close()
     changed = bytearray(content)
     changed[-5] ^= 1  # in the last image
     first.path.unlink()
@@ -111,7 +110,7 @@ def test_a_changed_byte_is_found_when_its_image_is_read_and_the_file_written_aga
     assert np.array_equal(pixels.read(np.array([3, 9, 9])), expected(painted(), np.array([3, 9, 9])))
     assert set(source.reads) == {9}
     assert "Image 9" in caplog.text
-    open_pixels(painted(), SMALL, "auto", 0).close()
+    open_pixels(painted(), SMALL, "auto", 0)
     assert first.path.read_bytes() == content
 
 
@@ -124,7 +123,6 @@ def test_a_damaged_file_is_made_again(damage):
     if damage == "checksums":
         content[pixel_cache.HEADER_BYTES] ^= 1
     content = {"shorter": content[:-1], "header": content, "checksums": content, "empty": b""}[damage]
-    first.close()
     path.unlink()
     path.write_bytes(content)
     source = painted()
@@ -150,7 +148,7 @@ def test_two_starts_at_once_decode_once():
 
 def test_a_killed_start_leaves_nothing_that_stops_or_deceives_the_next(user_cache):
     source = painted(10, seconds=0.2)
-    process = multiprocessing.get_context("fork").Process(target=open_pixels, args=(source, SMALL, "auto", 0, False))
+    process = multiprocessing.get_context("fork").Process(target=open_pixels, args=(source, SMALL, "auto", 0))
     process.start()
     deadline = time.monotonic() + 20
     while not cache_files(user_cache) and time.monotonic() < deadline:
@@ -230,14 +228,13 @@ def small_budget(monkeypatch) -> int:
 
 def make(fingerprint: str, seconds_ago: int) -> Path:
     pixels = open_pixels(painted(fingerprint=fingerprint), SMALL, "auto", 0)
-    pixels.close()
     os.utime(pixels.path, (time.time() - seconds_ago,) * 2)
     return pixels.path
 
 
 def test_the_least_recently_used_cache_makes_room(small_budget):
     first, second = make("first", 200), make("second", 100)
-    open_pixels(painted(fingerprint="first"), SMALL, "auto", 0).close()  # used again, now the more recent
+    open_pixels(painted(fingerprint="first"), SMALL, "auto", 0)  # used again, now the more recent
     third = make("third", 0)
     assert (first.exists(), second.exists(), third.exists()) == (True, False, True)
 

@@ -54,7 +54,7 @@ def eight_makers(source: ImageFolder, folder: Path, wait_for: int = 1) -> tuple[
             return honest(self, index)
 
         ImageFolder.read = read
-        pixels = open_pixels(source, SMALL, str(folder / "cache"), 1, progress=False)
+        pixels = open_pixels(source, SMALL, str(folder / "cache"), 1)
         assert np.array_equal(pixels.read(indices), right)
 
     children = [Child(work, folder / f"output{number}") for number in range(8)]

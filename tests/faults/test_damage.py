@@ -204,18 +204,16 @@ SMALL = Preprocessing(size=8)
 
 def check_pixels(images: Path, folder: Path, damages: list[Damage], tally: Callable) -> None:
     source = ImageFolder.create(images)
-    made = open_pixels(source, SMALL, str(folder), 0, progress=False)
+    made = open_pixels(source, SMALL, str(folder), 0)
     assert isinstance(made, CachedPixels)
     indices = np.arange(len(source))
     right, path, content = made.read(indices), made.path, made.path.read_bytes()
-    made.close()
     for damage in damages:
         path.unlink()
         path.write_bytes(damage(content))
-        again = open_pixels(source, SMALL, str(folder), 0, progress=False)
+        again = open_pixels(source, SMALL, str(folder), 0)
         assert np.array_equal(again.read(indices), right)
-        again.close()
-        open_pixels(source, SMALL, str(folder), 0, progress=False).close()
+        open_pixels(source, SMALL, str(folder), 0)
         header, rest = content[:HEADER_BYTES].rstrip(), content[HEADER_BYTES:]
         assert path.read_bytes()[: len(header)] == header  # a flipped blank behind it does no harm
         assert path.read_bytes()[HEADER_BYTES:] == rest
@@ -236,17 +234,16 @@ def test_without_the_checksum_damaged_pixels_would_be_trained_on(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = ImageFolder.create(images)
-    made = open_pixels(source, SMALL, str(tmp_path), 0, progress=False)
+    made = open_pixels(source, SMALL, str(tmp_path), 0)
     assert isinstance(made, CachedPixels)
     right, content = made.read(np.arange(len(source))), made.path.read_bytes()
-    made.close()
     made.path.unlink()
     made.path.write_bytes(flip(-1, 1)(content))
     last = np.array([len(source) - 1])
     expected = right[last].copy()
     checksum = zlib.crc32(expected)
     monkeypatch.setattr(zlib, "crc32", lambda _: checksum)
-    damaged = open_pixels(source, SMALL, str(tmp_path), 0, progress=False).read(last)
+    damaged = open_pixels(source, SMALL, str(tmp_path), 0).read(last)
     assert (damaged != expected).sum() == 1
 
 

@@ -36,7 +36,7 @@ def archive(*more: tarfile.TarInfo) -> bytes:
 
 
 def unpack(folder: Path) -> None:
-    flowers102.extract(folder, flowers102.ARCHIVE, "jpg", flowers102.holds_images)
+    flowers102.extract(folder, flowers102.ARCHIVE, "jpg")
 
 
 def test_a_killed_download_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable) -> None:
@@ -97,7 +97,7 @@ def test_an_extraction_into_its_place_would_leave_a_half(tmp_path: Path) -> None
                 file.extract(member, tmp_path, filter="data")
 
     assert Child(work, tmp_path / "output").wait() == -signal.SIGKILL
-    assert flowers102.holds_images(tmp_path)
+    assert flowers102.holds(tmp_path, "jpg")
     assert len(list((tmp_path / "jpg").iterdir())) == 3
 
 
@@ -166,14 +166,14 @@ def test_a_cache_whose_writing_was_killed_is_written_again(
 
     def work() -> None:
         pixel_cache.resize = dying
-        open_pixels(source, SMALL, str(tmp_path / "cache"), 0, progress=False)
+        open_pixels(source, SMALL, str(tmp_path / "cache"), 0)
 
     assert Child(work, tmp_path / "output").wait() == -signal.SIGKILL
     (left,) = (path for path in (tmp_path / "cache").iterdir() if path.name != ".lock")
     assert left.suffix == ".tmp"
     if renamed:
         left.rename(left.with_suffix(pixel_cache.SUFFIX))
-    again = open_pixels(source, SMALL, str(tmp_path / "cache"), 0, progress=False)
+    again = open_pixels(source, SMALL, str(tmp_path / "cache"), 0)
     assert np.array_equal(again.read(np.arange(len(source))), right)
     assert not list((tmp_path / "cache").glob("*.tmp"))
     tally("kills survived")

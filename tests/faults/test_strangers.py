@@ -511,7 +511,7 @@ def test_an_archive_that_is_not_just_images_is_refused(
         for info, content in members:
             archive.addfile(info, io.BytesIO(content))
     with pytest.raises(DataError, match="Cannot unpack"):
-        flowers102.extract(folder, flowers102.ARCHIVE, "jpg", flowers102.holds_images)
+        flowers102.extract(folder, flowers102.ARCHIVE, "jpg")
     assert sorted(path.name for path in folder.iterdir()) == [".lock", flowers102.ARCHIVE]
     assert not list(tmp_path.rglob("escaped*"))
     assert not Path("/tmp/deepbloom-escaped.jpg").exists()

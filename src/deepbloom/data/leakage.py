@@ -99,9 +99,6 @@ class WatchedPixels(Pixels):
             self._on_early()
         return self._pixels.read(indices)
 
-    def close(self) -> None:
-        self._pixels.close()
-
     @property
     def test_reads(self) -> tuple[int, int]:
         """The fewest and the most times that a test image was read."""

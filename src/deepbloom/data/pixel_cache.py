@@ -11,8 +11,6 @@ import os
 import shutil
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,33 +53,19 @@ class Pixels(ABC):
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Return a new uint8 array of shape (B, S, S, 3)."""
 
-    @abstractmethod
-    def close(self) -> None:
-        """Release files and threads; nothing can be read afterwards."""
-
 
 class DecodedPixels(Pixels):
     """Decodes and resizes at every reading, with ``num_workers`` threads (0: in the caller's)."""
 
     def __init__(self, source: ImageSource, preprocessing: Preprocessing, num_workers: int) -> None:
-        self.source, self.preprocessing = source, preprocessing
-        self._executor = ThreadPoolExecutor(num_workers) if num_workers > 0 else None
+        self.source, self.preprocessing, self.num_workers = source, preprocessing, num_workers
 
     def read(self, indices: np.ndarray) -> np.ndarray:
+        def decode(index: int) -> np.ndarray:
+            return resize(self.source.read(index), self.preprocessing)
+
         side = self.preprocessing.size
-        pixels = np.empty((len(indices), side, side, 3), np.uint8)
-
-        def fill(row: int) -> None:
-            pixels[row] = resize(self.source.read(int(indices[row])), self.preprocessing)
-
-        apply: Callable[..., Iterable[None]] = self._executor.map if self._executor else map
-        for _ in apply(fill, range(len(indices))):
-            pass
-        return pixels
-
-    def close(self) -> None:
-        if self._executor:
-            self._executor.shutdown()
+        return np.array([*map_ahead(decode, indices.tolist(), self.num_workers)], np.uint8).reshape(-1, side, side, 3)
 
 
 class CachedPixels(Pixels):
@@ -121,14 +105,8 @@ class CachedPixels(Pixels):
             self.path.unlink(missing_ok=True)
         return self._decoded.read(indices)
 
-    def close(self) -> None:
-        self._decoded.close()
-        del self._pixels
 
-
-def open_pixels(
-    source: ImageSource, preprocessing: Preprocessing, cache: str, num_workers: int, progress: bool = True
-) -> Pixels:
+def open_pixels(source: ImageSource, preprocessing: Preprocessing, cache: str, num_workers: int) -> Pixels:
     """Return the images of ``source``, resized as ``preprocessing`` says.
 
     Parameters
@@ -150,13 +128,13 @@ def open_pixels(
     if cache != "off":
         try:
             folder = cache_folder() / "pixels" if cache == "auto" else Path(os.path.expanduser(cache))
-            return _open_cached(folder, source, preprocessing, num_workers, progress)
+            return _open_cached(folder, source, preprocessing, num_workers)
         except (OSError, _NoRoomError) as error:
             reason = f"No pixel cache can be kept (data.pixel_cache={cache}): {error}."
             if cache != "auto":
                 raise DataError(f"{reason} Choose another data.pixel_cache=FOLDER, or auto, or off.") from error
             log.warning("%s Images are decoded in every epoch, which is slower.", reason)
-    if isinstance(source, FileSource) and (unreadable := check_readable(source, num_workers, progress)):
+    if isinstance(source, FileSource) and (unreadable := check_readable(source, num_workers)):
         raise unreadable_error(source, unreadable)
     return DecodedPixels(source, preprocessing, num_workers)
 
@@ -165,9 +143,7 @@ class _NoRoomError(Exception):
     """The disk or the budget is too small for another cache file."""
 
 
-def _open_cached(
-    folder: Path, source: ImageSource, preprocessing: Preprocessing, num_workers: int, progress: bool
-) -> CachedPixels:
+def _open_cached(folder: Path, source: ImageSource, preprocessing: Preprocessing, num_workers: int) -> CachedPixels:
     path = folder / _file_name(source, preprocessing)
     decoded, shape = DecodedPixels(source, preprocessing, 0), (len(source), preprocessing.size, preprocessing.size, 3)
 
@@ -192,7 +168,7 @@ def _open_cached(
         _make_room(folder, _file_bytes(shape))
         temporary = path.with_suffix(".tmp")
         try:
-            _write(temporary, shape, source, preprocessing, num_workers, progress)
+            _write(temporary, source, preprocessing, num_workers)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -216,14 +192,7 @@ def _file_bytes(shape: tuple[int, ...]) -> int:
     return HEADER_BYTES + shape[0] * CHECKSUM.itemsize + int(np.prod(shape))
 
 
-def _write(
-    path: Path,
-    shape: tuple[int, ...],
-    source: ImageSource,
-    preprocessing: Preprocessing,
-    num_workers: int,
-    progress: bool,
-) -> None:
+def _write(path: Path, source: ImageSource, preprocessing: Preprocessing, num_workers: int) -> None:
     def decode(index: int) -> np.ndarray | UnreadableError:
         try:
             return resize(source.read(index), preprocessing)
@@ -235,9 +204,7 @@ def _write(
     decoded = map_ahead(decode, range(len(source)), num_workers)
     with open(path, "wb") as file:
         file.seek(HEADER_BYTES + checksums.nbytes)
-        for index, pixels in enumerate(
-            tqdm(decoded, "Decoding images", len(source), disable=None if progress else True)
-        ):
+        for index, pixels in enumerate(tqdm(decoded, "Decoding images", len(source), disable=None)):
             if isinstance(pixels, UnreadableError):
                 unreadable[source.image_ids[index]] = str(pixels)
             elif not unreadable:
@@ -257,24 +224,19 @@ def _make_room(folder: Path, needed: int) -> None:
 
     A process that has mapped a deleted file keeps it; where the system does not allow that (Windows), it stays.
     """
-
-    def fits() -> bool:
-        return total + needed <= BUDGET_BYTES and needed + SPARE_BYTES <= shutil.disk_usage(folder).free
-
     if needed > BUDGET_BYTES:
         raise _NoRoomError(f"{needed / 1e9:.1f} GB are needed, more than the budget of {BUDGET_BYTES / 1e9:.0f} GB")
     files = sorted(folder.glob(f"{NAMES}{SUFFIX}"), key=lambda path: path.stat().st_mtime)
     total = sum(path.stat().st_size for path in files)
-    for path in files:
-        if fits():
-            return
-        size = path.stat().st_size
+    while total + needed > BUDGET_BYTES or needed + SPARE_BYTES > shutil.disk_usage(folder).free:
+        if not files:
+            free = shutil.disk_usage(folder).free
+            raise _NoRoomError(
+                f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free on the disk and other caches take "
+                f"{total / 1e9:.1f} GB of the budget of {BUDGET_BYTES / 1e9:.0f} GB"
+            )
+        oldest = files.pop(0)
+        size = oldest.stat().st_size
         with suppress(PermissionError):
-            path.unlink()
+            oldest.unlink()
             total -= size
-    if not fits():
-        free = shutil.disk_usage(folder).free
-        raise _NoRoomError(
-            f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free on the disk and other caches take "
-            f"{total / 1e9:.1f} GB of the budget of {BUDGET_BYTES / 1e9:.0f} GB"
-        )

@@ -140,11 +140,8 @@ def _fold(source: ImageSource, config: SplitConfig) -> Split:
         for fold, (_, members) in enumerate(StratifiedKFold(config.folds).split(order, source.targets[order])):
             turn_of[order[members]] = (fold - config.fold) % config.folds
     val: list[int] = []
-    for number in range(len(source.class_names)):
-        ordered = order[source.targets[order] == number]
-        rest = ordered[np.argsort(turn_of[ordered], kind="stable")]
-        rest = rest[turn_of[rest] > 0]
-        val += rest[: _val_count(len(rest), config)].tolist()
+    for members in _classes(source, np.flatnonzero(turn_of > 0), config.seed):
+        val += sorted(members, key=lambda index: turn_of[index])[: _val_count(len(members), config)]
     test = np.flatnonzero(turn_of == 0)
     train = np.setdiff1d(np.arange(len(source)), [*test, *val])
     tested = set(source.targets[test].tolist())

@@ -67,7 +67,7 @@ def test_leaving_out_everything_is_refused(folder):
 def test_unreadable_images_are_found_once_and_remembered(folder, monkeypatch):
     (folder / "train" / "a" / "1.png").write_bytes(b"no image")
     source = ImageFolder.create(folder)
-    found = check_readable(source, 2, progress=False)
+    found = check_readable(source, 2)
     assert list(found) == ["train/a/1.png"]
     monkeypatch.setattr(ImageFolder, "read", lambda self, index: pytest.fail("decoded again"))
     assert check_readable(source, 2) == found
@@ -77,7 +77,7 @@ def test_unreadable_images_are_found_once_and_remembered(folder, monkeypatch):
 def test_a_damaged_note_of_unreadable_images_is_not_believed(damage, folder, user_cache):
     (folder / "train" / "a" / "1.png").write_bytes(b"no image")
     source = ImageFolder.create(folder)
-    found = check_readable(source, 0, progress=False)
+    found = check_readable(source, 0)
     assert files.recall_unreadable(source) == found
     (path,) = (user_cache / "unreadable").iterdir()
     text = path.read_text()
@@ -89,7 +89,7 @@ def test_a_damaged_note_of_unreadable_images_is_not_believed(damage, folder, use
     }[damage]
     path.write_text(changed)
     assert files.recall_unreadable(source) is None
-    assert check_readable(source, 0, progress=False) == found
+    assert check_readable(source, 0) == found
 
 
 def test_a_file_larger_than_any_image_is_not_read(folder, monkeypatch):
@@ -97,7 +97,7 @@ def test_a_file_larger_than_any_image_is_not_read(folder, monkeypatch):
     os.truncate(path, 10**12)
     source = ImageFolder.create(folder)
     assert source.digests.count("unreadable") == 1
-    (reason,) = check_readable(source, 0, progress=False).values()
+    (reason,) = check_readable(source, 0).values()
     assert "1,000,000,000,000 bytes are more than 512,000,000" in reason
 
 
@@ -194,14 +194,14 @@ def test_an_error_of_the_machine_is_not_a_verdict_about_an_image(number, folder,
     with monkeypatch.context() as patch:
         patch.setattr(image_files, "open", failing, raising=False)
         for attempt in (
-            lambda: check_readable(source, 0, progress=False),
-            lambda: open_pixels(source, Preprocessing(size=8), "auto", 0, progress=False),
+            lambda: check_readable(source, 0),
+            lambda: open_pixels(source, Preprocessing(size=8), "auto", 0),
             lambda: ImageFolder.create(folder),
             lambda: load_source(DataConfig("imagefolder", root=str(folder), allow_missing=True)),
         ):
             with pytest.raises(DataError, match=os.strerror(number).lower()):
                 attempt()
-    assert check_readable(source, 0, progress=False) == {}
+    assert check_readable(source, 0) == {}
     assert ImageFolder.create(folder).fingerprint == source.fingerprint
 
 
@@ -214,5 +214,5 @@ def test_too_little_memory_is_not_a_verdict_about_an_image(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Image, "open", no_memory)
         with pytest.raises(DataError, match="not enough memory"):
-            check_readable(source, 0, progress=False)
-    assert check_readable(source, 0, progress=False) == {}
+            check_readable(source, 0)
+    assert check_readable(source, 0) == {}

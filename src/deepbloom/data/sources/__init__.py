@@ -1,11 +1,9 @@
-"""Sources of labeled images. A source is a module here that registers a function, and a file in ``conf/data``."""
+"""Sources of labeled images: each is a module here with a function ``load(config)``, and a file in ``conf/data``."""
 
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -49,25 +47,9 @@ class ImageSource(ABC):
         return None
 
 
-Loader = Callable[[DataConfig], ImageSource]
-Registered = TypeVar("Registered", bound=Loader)
-_LOADERS: dict[str, Loader] = {}
-
-
-def source(name: str) -> Callable[[Registered], Registered]:
-    """Register the function that finds the images for ``data=NAME``; its module in this package has the same name."""
-
-    def register(loader: Registered) -> Registered:
-        _LOADERS[name] = loader
-        return loader
-
-    return register
-
-
 def source_names() -> tuple[str, ...]:
-    """Return the names of all sources: the registered ones and the modules of this package, without importing them."""
-    modules = (module.name for module in pkgutil.iter_modules(__path__) if module.name != "files")
-    return tuple(sorted({*modules, *_LOADERS}))
+    """Return the names of all sources: the modules of this package, without importing them."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "files"))
 
 
 def load_source(config: DataConfig) -> ImageSource:
@@ -81,6 +63,5 @@ def load_source(config: DataConfig) -> ImageSource:
         The images cannot be found or are not usable; see each source's loader.
     """
     check_choice("data", config.name, source_names())
-    if config.name not in _LOADERS:
-        import_module(f"{__name__}.{config.name}")
-    return _LOADERS[config.name](config)
+    source: ImageSource = import_module(f"{__name__}.{config.name}").load(config)
+    return source

@@ -78,7 +78,7 @@ def leave_out(source: Source, indices: Iterable[int], note: str) -> Source:
     )
 
 
-def check_readable(source: FileSource, num_workers: int, progress: bool = True) -> dict[str, str]:
+def check_readable(source: FileSource, num_workers: int) -> dict[str, str]:
     """Decode every image once; return {image_id: reason} of those that cannot be read.
 
     The verdicts are kept in the per-user cache folder for these bytes and this version of Pillow.
@@ -94,12 +94,7 @@ def check_readable(source: FileSource, num_workers: int, progress: bool = True) 
             return str(error)
         return None
 
-    reasons = tqdm(
-        map_ahead(reason, range(len(source)), num_workers),
-        "Checking images",
-        len(source),
-        disable=None if progress else True,
-    )
+    reasons = tqdm(map_ahead(reason, range(len(source)), num_workers), "Checking images", len(source), disable=None)
     unreadable = {source.image_ids[i]: text for i, text in enumerate(reasons) if text}
     remember_unreadable(source, unreadable)
     return unreadable

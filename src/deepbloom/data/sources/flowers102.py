@@ -12,7 +12,6 @@ import re
 import shutil
 import tarfile
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from tqdm import tqdm
 from deepbloom.config.settings import DataConfig
 from deepbloom.data.cache_folder import cache_folder, locked_folder
 from deepbloom.data.images import digest_files, read_image
-from deepbloom.data.sources import source
 from deepbloom.data.sources.files import FileSource, fingerprint_files, leave_out, leave_out_unreadable
 from deepbloom.device import available_cores
 from deepbloom.errors import DataError, name_some
@@ -68,9 +66,9 @@ class Flowers102(FileSource):
         folder = _find_folder(root)
         for name in ("imagelabels.mat", "setid.mat"):
             provide(folder, name)
-        if not holds_images(folder):
+        if not holds(folder, "jpg"):
             provide(folder, ARCHIVE)
-            extract(folder, ARCHIVE, "jpg", holds_images)
+            extract(folder, ARCHIVE, "jpg")
         return _leave_out_absent(read_lists(cls, folder), folder, allow_missing)
 
     def mask(self, index: int) -> np.ndarray | None:
@@ -84,7 +82,6 @@ class Flowers102(FileSource):
         return result
 
 
-@source("flowers102")
 def load(config: DataConfig) -> Flowers102:
     """Return the images in ``data.root`` or the per-user cache folder."""
     found = Flowers102.create(config.root, config.allow_missing)
@@ -94,7 +91,7 @@ def load(config: DataConfig) -> Flowers102:
 def is_in(root: str | Path) -> bool:
     """Return whether ``root`` holds lists and images, so that `Flowers102.create` has nothing to download."""
     folder = Path(os.path.expanduser(root)) / "flowers-102"
-    return all((folder / name).exists() for name in ("imagelabels.mat", "setid.mat")) and holds_images(folder)
+    return all((folder / name).exists() for name in ("imagelabels.mat", "setid.mat")) and holds(folder, "jpg")
 
 
 def fetch_segmentations(source: Flowers102) -> None:
@@ -106,9 +103,9 @@ def fetch_segmentations(source: Flowers102) -> None:
         They cannot be downloaded or unpacked, or the archive is not Oxford's.
     """
     folder = source.paths[0].parent.parent
-    if not holds_segmentations(folder):
+    if not holds(folder, "segmim"):
         provide(folder, SEGMENTATIONS)
-        extract(folder, SEGMENTATIONS, "segmim", holds_segmentations)
+        extract(folder, SEGMENTATIONS, "segmim")
 
 
 def _find_folder(root: str | Path | None) -> Path:
@@ -167,12 +164,8 @@ def download(name: str, path: Path, md5: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def holds_images(folder: Path) -> bool:
-    return any((folder / "jpg").glob("image_*.jpg"))
-
-
-def holds_segmentations(folder: Path) -> bool:
-    return any((folder / "segmim").glob("segmim_*.jpg"))
+def holds(folder: Path, inside: str) -> bool:
+    return any((folder / inside).glob("*_*.jpg"))
 
 
 class ImagesOnly:
@@ -189,12 +182,12 @@ class ImagesOnly:
         return tarfile.data_filter(member, place)
 
 
-def extract(folder: Path, archive: str, inside: str, is_done: Callable[[Path], bool]) -> None:
+def extract(folder: Path, archive: str, inside: str) -> None:
     """Extract into a temporary folder, then rename it, so that a stopped extraction leaves nothing half done."""
     temporary = folder / ".extracting"
     try:
         with locked_folder(folder):
-            if is_done(folder):  # another process was faster
+            if holds(folder, inside):  # another process was faster
                 return
             try:
                 with tarfile.open(folder / archive, "r:gz") as file:

@@ -9,7 +9,6 @@ import numpy as np
 
 from deepbloom.config.settings import DataConfig
 from deepbloom.data.images import SUFFIXES, digest_files
-from deepbloom.data.sources import source
 from deepbloom.data.sources.files import FileSource, fingerprint_files, leave_out_unreadable
 from deepbloom.device import available_cores
 from deepbloom.errors import ConfigError, DataError, name_some
@@ -62,7 +61,6 @@ class ImageFolder(FileSource):
         )
 
 
-@source("imagefolder")
 def load(config: DataConfig) -> ImageFolder:
     """Return the images in ``data.root``."""
     if not config.root:

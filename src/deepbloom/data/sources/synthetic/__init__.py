@@ -1,3 +1,3 @@
-"""Drawn flowers. Importing this package registers the source."""
+"""Drawn flowers, a source of images."""
 
-from deepbloom.data.sources.synthetic import source as source
+from deepbloom.data.sources.synthetic.source import load as load

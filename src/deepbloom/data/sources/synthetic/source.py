@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from deepbloom.config.settings import DataConfig
-from deepbloom.data.sources import ImageSource, source
+from deepbloom.data.sources import ImageSource
 from deepbloom.data.sources.synthetic.drawing import Color, Draws
 from deepbloom.data.sources.synthetic.scene import SIZE, Mark, draw_scene
 from deepbloom.data.sources.synthetic.species import all_species
@@ -83,7 +83,6 @@ class SyntheticFlowers(ImageSource):
         return draw_scene(all_species()[target], draws, shortcut_mark(target) if marked else None)
 
 
-@source("synthetic")
 def load(config: DataConfig) -> SyntheticFlowers:
     """Return the drawn images that the settings ask for."""
     if config.root:
