@@ -19,7 +19,7 @@ from deepbloom.commands.train import train
 from deepbloom.config.settings import RunConfig
 from deepbloom.engine.checkpoint import STATE_KIND, read_tensors
 from deepbloom.errors import RunError
-from deepbloom.report.style import open_figure
+from deepbloom.report.run_plots import open_figure
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from deepbloom.report.audits import describe_audits, list_without_near_duplicates
+from deepbloom.report.findings import describe_audits, list_without_near_duplicates
 from deepbloom.report.groups import make_groups
 from deepbloom.report.report import write_report
 from deepbloom.runs.reading import find_runs

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from deepbloom.metrics import bin_by_confidence
-from deepbloom.report import plots
-from deepbloom.report.confusion import plot_confusion
+from deepbloom.report import group_plots
 from deepbloom.report.formatting import format_count, shorten, shorten_apart
+from deepbloom.report.run_plots import plot_confusion, plot_history
 from deepbloom.report.statistics import wilson_interval
 
 ODD_NAMES = ("<script>alert(1)</script>", "$x^", "\\frac{", "a\nb\x00", "向日葵", "", "_hidden", "z" * 200)
@@ -68,7 +68,7 @@ def boxes_of(texts):
 def test_history_shows_every_epoch_and_marks_the_best(path, drawn, epochs):
     history = make_history(epochs)
     history[epochs // 2]["val_accuracy"] = 0.6
-    plots.plot_history(history, path, "mini_resnet, seed 0")
+    plot_history(history, path, "mini_resnet, seed 0")
     loss, accuracy = drawn
     for axis, kind in ((loss, "loss"), (accuracy, "accuracy")):
         train, val, best = axis.lines
@@ -86,7 +86,7 @@ def test_history_shows_every_epoch_and_marks_the_best(path, drawn, epochs):
 
 
 def test_history_without_a_single_accuracy_marks_no_best_epoch(path, drawn):
-    plots.plot_history(make_history(3, val_accuracy=float("nan"), val_loss=float("inf")), path)
+    plot_history(make_history(3, val_accuracy=float("nan"), val_loss=float("inf")), path)
     assert [line.get_label() for line in drawn[0].lines] == ["training", "validation"]
     assert drawn[0].lines[0].get_ydata().tolist() == [1, 1, 1]
 
@@ -94,7 +94,7 @@ def test_history_without_a_single_accuracy_marks_no_best_epoch(path, drawn):
 def test_a_figure_drawn_twice_is_the_same_file(tmp_path):
     first, second, other = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"
     for path, loss in ((first, 1.0), (second, 1.0), (other, 1.5)):
-        plots.plot_history(make_history(5, train_loss=loss), path)
+        plot_history(make_history(5, train_loss=loss), path)
     assert first.read_bytes() == second.read_bytes() != other.read_bytes()
 
 
@@ -153,8 +153,8 @@ def test_odd_class_names_are_drawn_as_they_are_inside_the_figure(path, drawn):
 @pytest.mark.parametrize("models", [1, 40])
 def test_curves_show_the_first_models_with_a_band_as_long_as_the_shortest_run(path, drawn, models):
     runs = [make_history(3), make_history(2, val_accuracy=0.8)]
-    plots.plot_curves({f"m{i}": runs for i in range(models)}, path)
-    shown = min(models, plots.MAX_LINES)
+    group_plots.plot_curves({f"m{i}": runs for i in range(models)}, path)
+    shown = min(models, group_plots.MAX_LINES)
     for axis in drawn:
         assert [line.get_label() for line in axis.lines] == [f"m{i}" for i in range(shown)]
         assert all(line.get_xdata().tolist() == [1, 2] for line in axis.lines)
@@ -165,7 +165,7 @@ def test_curves_show_the_first_models_with_a_band_as_long_as_the_shortest_run(pa
 
 def test_accuracies_with_odd_names_stand_one_below_the_other(path, drawn):
     accuracies = np.linspace(1, 0, len(ODD_NAMES))
-    plots.plot_accuracy(ODD_NAMES, accuracies, [(max(0, a - 0.1), a) for a in accuracies], path)
+    group_plots.plot_accuracy(ODD_NAMES, accuracies, [(max(0, a - 0.1), a) for a in accuracies], path)
     (axis,) = drawn
     assert [label.get_text() for label in axis.get_yticklabels()] == [shorten(name) for name in ODD_NAMES]
     dots = [line for line in axis.lines if line.get_marker() == "o"]
@@ -177,18 +177,19 @@ def test_accuracies_with_odd_names_stand_one_below_the_other(path, drawn):
 
 @pytest.mark.parametrize("models", [1, 100])
 def test_costs_that_are_unknown_or_equal_are_left_out_or_drawn_together(path, drawn, models):
+    seconds = [10.0**i for i in range(models)]
     costs = [
-        plots.Cost("parameters", "parameters", [4e6] * models, plots.COUNT_TICKS, format_count),
-        plots.Cost("MACs", "MACs", [None] * models, plots.COUNT_TICKS, format_count),
-        plots.Cost("training time", "s", [10.0**i for i in range(models)], plots.SECOND_TICKS, format_count),
+        group_plots.Cost("parameters", "parameters", [4e6] * models, group_plots.COUNT_TICKS, format_count),
+        group_plots.Cost("MACs", "MACs", [None] * models, group_plots.COUNT_TICKS, format_count),
+        group_plots.Cost("training time", "s", seconds, group_plots.SECOND_TICKS, format_count),
     ]
-    plots.plot_pareto([f"_m{i}" for i in range(models)], [0.5] * models, costs, path)
+    group_plots.plot_pareto([f"_m{i}" for i in range(models)], [0.5] * models, costs, path)
     points = [[line for line in axis.lines if line.get_linestyle() == "None"] for axis in drawn]
     assert [len(found) for found in points] == [models, 0, models]
     for axis, found in zip(drawn, points, strict=True):
         assert is_inside(axis, [line.get_xdata() for line in found], "x")
         assert is_inside(axis, [line.get_ydata() for line in found])
-    filled = [line for line in points[2][: plots.MAX_LINES] if line.get_markerfacecolor() != "white"]
+    filled = [line for line in points[2][: group_plots.MAX_LINES] if line.get_markerfacecolor() != "white"]
     assert filled == points[2][:1]  # of equally accurate models, the cheapest alone is on the front
 
 
@@ -196,9 +197,9 @@ def test_costs_that_are_unknown_or_equal_are_left_out_or_drawn_together(path, dr
 def test_reliability_has_a_panel_for_each_of_the_first_models(path, drawn, models):
     bins = bin_by_confidence([0.1, 0.9, 1.0], [False, True, True])
     names = [f"m{i}" for i in range(models)]
-    plots.plot_reliability(dict.fromkeys(names, bins), dict.fromkeys(names, 0.1), dict.fromkeys(names, 1), path)
+    group_plots.plot_reliability(dict.fromkeys(names, bins), dict.fromkeys(names, 0.1), dict.fromkeys(names, 1), path)
     shown = [axis for axis in drawn if axis.get_visible()]
-    assert [axis.get_title() for axis in shown] == [f"{name}\nECE 10.0 %" for name in names[: plots.MAX_LINES]]
+    assert [axis.get_title() for axis in shown] == [f"{name}\nECE 10.0 %" for name in names[: group_plots.MAX_LINES]]
     for axis in shown:
         np.testing.assert_allclose(axis.collections[1].get_offsets(), [[0.1, 0], [0.9, 1], [1, 1]])
         assert axis.lines[0].get_xydata().tolist() == [[0, 0], [1, 1]]  # the diagonal
@@ -207,7 +208,7 @@ def test_reliability_has_a_panel_for_each_of_the_first_models(path, drawn, model
 def test_reliability_has_confidence_across_accuracy_upwards_and_an_interval_over_images(path, drawn):
     confidences, correct = np.repeat([0.9, 0.3], [40, 20]), np.repeat([True, False, True, False], [30, 10, 5, 15])
     bins = bin_by_confidence(np.tile(confidences, 2), np.tile(correct, 2))
-    plots.plot_reliability({"net": bins}, {"net": 0.125}, {"net": 2}, path)
+    group_plots.plot_reliability({"net": bins}, {"net": 0.125}, {"net": 2}, path)
     (axis,) = drawn
     assert axis.get_title() == "net\nECE 12.5 %"
     dots, lines = axis.collections[1], axis.collections[0]
@@ -218,8 +219,8 @@ def test_reliability_has_confidence_across_accuracy_upwards_and_an_interval_over
 
 
 def test_costs_go_across_accuracy_upwards_and_the_front_is_filled(path, drawn):
-    cost = plots.Cost("MACs", "operations", [1e6, 4e6, 2e6], plots.COUNT_TICKS, format_count)
-    plots.plot_pareto(["small", "large", "poor"], [0.7, 0.9, 0.6], [cost], path)
+    cost = group_plots.Cost("MACs", "operations", [1e6, 4e6, 2e6], group_plots.COUNT_TICKS, format_count)
+    group_plots.plot_pareto(["small", "large", "poor"], [0.7, 0.9, 0.6], [cost], path)
     (axis,) = drawn
     assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_xscale()) == ("operations", "test accuracy", "log")
     points = {line.get_label(): line for line in axis.lines if line.get_linestyle() == "None"}
@@ -229,7 +230,7 @@ def test_costs_go_across_accuracy_upwards_and_the_front_is_filled(path, drawn):
 
 
 def test_accuracies_stand_in_order_from_the_top_with_their_names_and_intervals(path, drawn):
-    plots.plot_accuracy(["best", "worst"], [0.9, 0.5], [(0.8, 0.95), (0.4, 0.6)], path)
+    group_plots.plot_accuracy(["best", "worst"], [0.9, 0.5], [(0.8, 0.95), (0.4, 0.6)], path)
     (axis,) = drawn
     assert [label.get_text() for label in axis.get_yticklabels()] == ["best", "worst"]
     assert axis.yaxis_inverted()
@@ -240,7 +241,7 @@ def test_accuracies_stand_in_order_from_the_top_with_their_names_and_intervals(p
 
 def test_curves_draw_the_mean_of_each_column_in_its_panel(path, drawn):
     runs = [make_history(3, train_loss=1.0, val_accuracy=0.4), make_history(3, train_loss=3.0, val_accuracy=0.8)]
-    plots.plot_curves({"net": runs}, path)
+    group_plots.plot_curves({"net": runs}, path)
     means = {axis.get_title(): axis.lines[0].get_ydata().tolist() for axis in drawn}
     expected = {"Training loss": 2.0, "Validation loss": 1.2, "Training accuracy": 0.5, "Validation accuracy": 0.6}
     assert means == {title: pytest.approx([value] * 3) for title, value in expected.items()}
@@ -249,5 +250,5 @@ def test_curves_draw_the_mean_of_each_column_in_its_panel(path, drawn):
 
 def test_two_long_names_have_two_legend_entries(path, drawn):
     names = shorten_apart(["net (" + "a" * 60 + end + "b" * 60 + ")" for end in "xy"])
-    plots.plot_curves({name: [make_history(2)] for name in names}, path)
+    group_plots.plot_curves({name: [make_history(2)] for name in names}, path)
     assert len(set(drawn[0].get_legend_handles_labels()[1])) == 2

@@ -18,8 +18,7 @@ from deepbloom.engine.train import Outcome
 from deepbloom.engine.train import train as train_plan
 from deepbloom.models.freezing import count_parameters
 from deepbloom.models.registry import get_architecture, training_type
-from deepbloom.report.confusion import plot_confusion
-from deepbloom.report.plots import plot_history
+from deepbloom.report.run_plots import plot_confusion, plot_history
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.provenance import collect_versions, git_commit

@@ -10,7 +10,7 @@ from deepbloom.explain.faithfulness import CURVE_FRACTIONS
 from deepbloom.explain.methods import METHODS
 from deepbloom.explain.summary import CONTROLS, MEASURES, Interval
 from deepbloom.report.pages import Illustration, PageTable, Section, write_page
-from deepbloom.report.style import COLORS, DASHES, FAINT, MARKERS, PERCENT, open_figure
+from deepbloom.report.run_plots import COLORS, DASHES, FAINT, MARKERS, PERCENT, open_figure
 
 PAGE = "explain.html"
 MAX_GALLERIES = 3

@@ -24,37 +24,26 @@ from deepbloom.runs.reading import CompleteRun, Field
 
 @dataclass(frozen=True)
 class Column:
-    """A value of a run and of a model.
-
-    Attributes
-    ----------
-    key : str
-        Its column in report.csv and models.csv.
-    kind : Kind
-        What the value is. That of a model is the mean over its runs for numbers, and what all runs share otherwise.
-    path : str
-        Where it stands in metrics.json. A run without it is damaged, unless ``required`` is false.
-    heading, meaning : str
-        Its column in the benchmark table, and how to read it; empty for the CSV files alone.
-    format : function of a value to str
-    run : function of CompleteRun
-        Where it comes from if not from metrics.json; None if only models have it.
-    model : function of Model
-        Where the value of a model comes from if it is not the mean.
-    detail : function of Model to str
-        Smaller lines below the value.
-    """
+    """A value of a run and of a model."""
 
     key: str
+    """Its column in report.csv and models.csv."""
     kind: Kind = TEXT
+    """What it is. The value of a model is the mean over its runs for numbers, and what all runs share otherwise."""
     path: str = ""
+    """Where it stands in metrics.json. A run without it is damaged, unless ``required`` is false."""
     heading: str = ""
+    """Its column in the benchmark table; empty for the CSV files alone."""
     meaning: str = ""
+    """How to read it."""
     format: Callable[[Any], str] = shorten
     required: bool = True
     run: Callable[[CompleteRun], object] | None = None
+    """Where it comes from if not from metrics.json; None if only models have it."""
     model: Callable[[Model], object] | None = None
+    """Where the value of a model comes from if it is not the mean."""
     detail: Callable[[Model], str] | None = None
+    """Smaller lines below the value."""
 
     def of_run(self, run: CompleteRun) -> Any:
         """Return the value of a run; None if it has none."""

@@ -1,8 +1,9 @@
 """What ``deepbloom explain`` left in run directories: columns with its measures, and heatmaps side by side."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from deepbloom.errors import RunError
 from deepbloom.report.columns import Column
@@ -67,8 +68,7 @@ def _column(name: str, known: Mapping[Path, Means], words: Mapping[str, str]) ->
     )
 
 
-@dataclass(frozen=True)
-class _View:
+class _View(NamedTuple):
     """The first run of a model that has heatmaps, and these by image."""
 
     name: str
@@ -82,9 +82,7 @@ def heatmap_table(group: Group) -> PageTable | None:
     Below each heatmap is the prediction of the run that it was made for.
     """
     views = [view for model in group.models if (view := _find_view(model))][:MAX_MODELS]
-    counts: dict[str, int] = {}
-    for image_id in (image_id for view in views for image_id in view.files):
-        counts[image_id] = counts.get(image_id, 0) + 1
+    counts = Counter(image_id for view in views for image_id in view.files)
     chosen = sorted(counts, key=lambda image_id: (-counts[image_id], image_id))[:MAX_IMAGES]
     if not chosen:
         return None

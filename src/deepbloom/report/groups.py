@@ -35,21 +35,14 @@ MAX_VALUE = 24
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Runs that differ only in seed and fold.
-
-    Attributes
-    ----------
-    label : str
-        The network's name, and the settings that tell it from others of that name in its group.
-    runs : tuple of CompleteRun
-        By seed, then fold.
-    short : str
-        The label in figures: short and unique in its group.
-    """
+    """Runs that differ only in seed and fold."""
 
     label: str
+    """The network's name, and the settings that tell it from others of that name in its group."""
     runs: tuple[CompleteRun, ...]
+    """By seed, then fold."""
     short: str
+    """The label in figures: short and unique in its group."""
 
     @cached_property
     def predictions(self) -> tuple[Predictions, ...]:
@@ -126,10 +119,9 @@ class Model:
 
     def confusion(self, num_classes: int) -> NDArray[np.int64]:
         """Return the confusion matrix summed over runs: shape (C, C)."""
-        confusion = np.zeros((num_classes, num_classes), np.int64)
-        for run in self.runs:
-            confusion += confusion_matrix(run.predictions.predicted, run.predictions.targets, num_classes)
-        return confusion
+        targets = np.concatenate([run.predictions.targets for run in self.runs])
+        predicted = np.concatenate([run.predictions.predicted for run in self.runs])
+        return confusion_matrix(predicted, targets, num_classes)
 
     def mean(self, get: Callable[[CompleteRun], Any]) -> float | None:
         """Return the mean of a number over the runs; None if a run lacks it."""
@@ -221,9 +213,9 @@ class _Unit:
 
     def takes(self, run: CompleteRun) -> bool:
         tested = set(run.predictions.image_ids)
-        folds = {other.metrics.fold for other in self.runs}
-        return run.metrics.fold not in folds and all(
-            tested.isdisjoint(other.predictions.image_ids) for other in self.runs
+        return all(
+            run.metrics.fold != other.metrics.fold and tested.isdisjoint(other.predictions.image_ids)
+            for other in self.runs
         )
 
 
@@ -239,16 +231,17 @@ def make_groups(runs: Sequence[CompleteRun]) -> list[Group]:
 def compare_models(models: Sequence[Model]) -> tuple[Comparison, ...]:
     """Compare every two models, with Holm's correction for the number of pairs."""
     pairs = list(combinations(models, 2))
-    differences = [_difference(first.correct, second.correct) for first, second in pairs]
+    differences = [
+        compare_runs(first.correct[0], second.correct[0])
+        if len(first.correct) == len(second.correct) == 1
+        else compare_seeds(first.correct, second.correct)
+        for first, second in pairs
+    ]
     adjusted = holm([difference.p_value for difference in differences])
     return tuple(
         Comparison(first, second, difference, float(p))
         for (first, second), difference, p in zip(pairs, differences, adjusted, strict=True)
     )
-
-
-def _difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
-    return compare_runs(first[0], second[0]) if len(first) == len(second) == 1 else compare_seeds(first, second)
 
 
 def _make_units(runs: Sequence[CompleteRun]) -> list[_Unit]:

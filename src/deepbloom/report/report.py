@@ -1,50 +1,57 @@
 """``report.html``, ``report.md`` and the CSV files from run directories: no network, data or checkpoint needed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from deepbloom.errors import RunError
-from deepbloom.report import csv_rows
 from deepbloom.report.columns import COLUMNS, Column, benchmark_table, fields
 from deepbloom.report.explanations import explanation_columns
 from deepbloom.report.findings import explain_separation, list_origins
 from deepbloom.report.formatting import align, count_of, shorten
-from deepbloom.report.groups import Group, make_groups
+from deepbloom.report.groups import Comparison, Group, make_groups
 from deepbloom.report.pages import Section, render_html, render_markdown
 from deepbloom.report.sections import FILES, describe_group, describe_runs, describe_unused
 from deepbloom.runs import files as atomic_files
-from deepbloom.runs.reading import CompleteRun, find_runs
+from deepbloom.runs.reading import CompleteRun, Run, find_runs
 
 MAX_ILLUSTRATED = 4
 """Groups that get figures, the largest first."""
 TITLE = "Which model is better, by how much, and at what cost"
 SUMMARY = ("label", "training_type", "top1_accuracy", "params_total")
 """Columns of the plain text that the command prints."""
+Rows = list[dict[str, object]]
+PAIR_COLUMNS: dict[str, Callable[[Comparison], object]] = {
+    "first": lambda pair: pair.first.label,
+    "second": lambda pair: pair.second.label,
+    "first_seeds": lambda pair: len(pair.first.predictions),
+    "second_seeds": lambda pair: len(pair.second.predictions),
+    "difference": lambda pair: pair.difference.estimate,
+    "difference_low": lambda pair: pair.difference.low,
+    "difference_high": lambda pair: pair.difference.high,
+    "p_value": lambda pair: pair.difference.p_value,
+    "p_value_holm": lambda pair: pair.adjusted_p,
+    "verdict": lambda pair: pair.verdict,
+}
 
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """What `write_report` wrote.
-
-    Attributes
-    ----------
-    markdown, html : Path
-    csv, models, pairs : Path
-        Raw values of every run, of every model (means over its runs), and of every comparison.
-    figures : Path
-        A folder.
-    summary : str
-        The benchmark's main columns, as plain text.
-    """
+    """What `write_report` wrote; as text, ``summary`` and the paths."""
 
     markdown: Path
     html: Path
     csv: Path
+    """Raw values of every run."""
     models: Path
+    """Raw values of every model: means over its runs."""
     pairs: Path
+    """Raw values of every comparison."""
     figures: Path
+    """A folder."""
     summary: str
+    """The benchmark's main columns."""
 
     def __str__(self) -> str:
         written = (self.html, self.markdown, self.csv, self.models, self.pairs, self.figures)
@@ -103,9 +110,9 @@ def write_report(runs_folder: Path, output_dir: Path, columns: Sequence[Column] 
         (paths.markdown, render_markdown(TITLE, lead, sections, output_dir, footer)),
     ):
         atomic_files.write_bytes(path, text.encode("utf-8", "replace"))
-    csv_rows.write(paths.csv, csv_rows.run_rows(columns, runs, groups))
-    csv_rows.write(paths.models, csv_rows.model_rows(columns, groups))
-    csv_rows.write(paths.pairs, csv_rows.pair_rows(groups))
+    _write_rows(paths.csv, _run_rows(columns, runs, groups))
+    _write_rows(paths.models, _model_rows(columns, groups))
+    _write_rows(paths.pairs, _pair_rows(groups))
     return paths
 
 
@@ -113,3 +120,51 @@ def _write_plain(group: Group) -> str:
     table = benchmark_table([column for column in COLUMNS if column.key in SUMMARY], group.models)
     rows = [[str(cell).split("\nover")[0].replace("\n", " ") for cell in row] for row in (table.headings, *table.rows)]
     return f"{shorten(group.name, 120)}\n{align(rows)}"
+
+
+def _write_rows(path: Path, rows: Rows) -> None:
+    """Write rows under all their columns in order of appearance, with no text that a spreadsheet runs as a formula."""
+    safe = [{_defuse(key): _defuse(value) for key, value in row.items()} for row in rows]
+    columns = dict.fromkeys(key for row in safe for key in row) or ("group", *PAIR_COLUMNS)
+    atomic_files.write_csv(path, list(columns), safe)
+
+
+def _run_rows(columns: Sequence[Column], runs: Sequence[Run], groups: Sequence[Group]) -> Rows:
+    """Return the rows of report.csv: every run, complete or not, with its unrounded values and its identity."""
+    number_of = {run.name: number for number, group in enumerate(groups, 1) for run in (*group.runs, *group.repeats)}
+    counted = {run.name for group in groups for run in group.runs}
+    rows: Rows = []
+    for run in sorted(runs, key=lambda run: (number_of.get(run.name, len(groups) + 1), _rank(run), run.name)):
+        row: dict[str, object] = {"run": run.name, "state": run.state, "problem": run.problem}
+        if isinstance(run, CompleteRun):
+            row |= {"group": number_of[run.name], "counted": run.name in counted}
+            row |= {column.key: column.of_run(run) for column in columns if column.path or column.run}
+            row = {**row, **{key: value for key, value in run.metrics.identity.items() if key not in row}}
+        rows.append(row)
+    return rows
+
+
+def _model_rows(columns: Sequence[Column], groups: Sequence[Group]) -> Rows:
+    """Return the rows of models.csv: every model, with means over its seeds and folds."""
+    return [
+        {"group": number, "rank": rank} | {column.key: column.of_model(model) for column in columns}
+        for number, group in enumerate(groups, 1)
+        for rank, model in enumerate(group.models, 1)
+    ]
+
+
+def _pair_rows(groups: Sequence[Group]) -> Rows:
+    """Return the rows of pairs.csv: every paired comparison."""
+    return [
+        {"group": number} | {key: get(pair) for key, get in PAIR_COLUMNS.items()}
+        for number, group in enumerate(groups, 1)
+        for pair in group.comparisons
+    ]
+
+
+def _rank(run: Run) -> float:
+    return -run.metrics.top1_accuracy if isinstance(run, CompleteRun) else 0.0
+
+
+def _defuse(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value

@@ -3,12 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepbloom.report import figures
-from deepbloom.report.audits import describe_audits, list_without_near_duplicates
+from deepbloom.report import group_plots
 from deepbloom.report.columns import Column, benchmark_table
 from deepbloom.report.difficulty import find_hard_classes, find_hard_images
 from deepbloom.report.explanations import heatmap_table
-from deepbloom.report.findings import describe_methods, list_differences, list_notes, state_finding
+from deepbloom.report.findings import (
+    describe_audits,
+    describe_methods,
+    list_differences,
+    list_notes,
+    list_without_near_duplicates,
+    state_finding,
+)
 from deepbloom.report.formatting import format_p_value, format_percent, format_points, shorten
 from deepbloom.report.groups import Comparison, Group
 from deepbloom.report.pages import Badge, Cell, PageTable, Section
@@ -64,7 +70,7 @@ def _benchmark(group: Group, columns: Sequence[Column], drawn: Path | None, is_f
         tables=[benchmark_table(columns, group.models, MAX_ROWS)],
         notes=[*list_notes(group), *([lead] if differences else [])],
         items=differences,
-        figures=[figures.draw_accuracy(group, _name(drawn, "accuracy"), is_first)] if drawn else [],
+        figures=[group_plots.draw_accuracy(group, _name(drawn, "accuracy"), is_first)] if drawn else [],
         meanings=[(column.heading, column.meaning) for column in columns if column.heading] if is_first else [],
         is_help=True,
     )
@@ -121,25 +127,24 @@ def _figures(group: Group, drawn: Path | None, is_first: bool) -> list[Section]:
     if not drawn:
         note = "Figures are drawn for the largest groups only. Put the runs of this one into a folder of their own and "
         return [Section("Figures", notes=[note + "make a report of that folder."])]
-    matrices = figures.draw_confusions(group, drawn.with_name(f"{drawn.name}_confusion"))
+    matrices = group_plots.draw_confusions(group, drawn.with_name(f"{drawn.name}_confusion"))
     cut = len(matrices) < len(group.models)
     some = "The most accurate model is" if len(matrices) == 1 else f"The {len(matrices)} most accurate models are"
     general = (
         "Rows are true classes, columns predicted classes. Blue squares on the diagonal are correct predictions, "
         "orange ones confusions; the stronger the color, the larger the share of the true class."
     )
-    curves = (
-        [figures.draw_curves(group, _name(drawn, "curves"), is_first)] if any(run.history for run in group.runs) else []
-    )
+    has_history = any(run.history for run in group.runs)
+    curves = [group_plots.draw_curves(group, _name(drawn, "curves"), is_first)] if has_history else []
     return [
         *(Section("Learning curves", figures=[figure]) for figure in curves),
-        Section("Accuracy and cost", figures=[figures.draw_cost(group, _name(drawn, "cost"), is_first)]),
-        Section("Calibration", figures=[figures.draw_calibration(group, _name(drawn, "calibration"), is_first)]),
+        Section("Accuracy and cost", figures=[group_plots.draw_cost(group, _name(drawn, "cost"), is_first)]),
+        Section("Calibration", figures=[group_plots.draw_calibration(group, _name(drawn, "calibration"), is_first)]),
         Section(
             "Confusion matrices",
             paragraphs=[*([general] if is_first else []), *([f"{some} drawn."] if cut else [])],
             figures=matrices,
-            look="pair" if len(group.class_names) <= figures.FEW_CLASSES else "",
+            look="pair" if len(group.class_names) <= group_plots.FEW_CLASSES else "",
         ),
     ]
 

@@ -16,20 +16,13 @@ SMALLEST_P = 1e-12
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference in accuracy of two models on the same images, first minus second.
-
-    Attributes
-    ----------
-    estimate, low, high : float in [-1, 1]
-        The difference and its interval.
-    p_value : float in [0, 1]
-        Probability that models of equal accuracy differ at least this much.
-    """
+    """Difference in accuracy of two models on the same images, first minus second: in [-1, 1], with its interval."""
 
     estimate: float
     low: float
     high: float
     p_value: float
+    """Probability that models of equal accuracy differ at least this much."""
 
 
 def wilson_interval(successes: ArrayLike, total: ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -57,10 +50,8 @@ def wilson_interval(successes: ArrayLike, total: ArrayLike) -> tuple[FloatArray,
 def seed_interval(accuracies: ArrayLike) -> tuple[float, float]:
     """Return the interval of the mean accuracy over seeds by Student's t: mean ± t √(s²/S), clipped to [0, 1].
 
-    Parameters
-    ----------
-    accuracies : array of float in [0, 1], shape (S,), S at least 2
-        One per seed, all on the same test images. The interval does not cover a change of test images.
+    ``accuracies`` has shape (S,), S at least 2: one per seed, all on the same test images. The interval does not cover
+    a change of test images.
     """
     return _t_interval(accuracies, 0.0)
 
@@ -94,18 +85,20 @@ def _t_interval(accuracies: ArrayLike, test_to_train: float) -> tuple[float, flo
 def bootstrap_mean(values: ArrayLike, num_samples: int = 10_000, seed: int = 0) -> tuple[float, float]:
     """Return the bootstrap percentile interval of a mean; for one image, its value twice.
 
-    Parameters
-    ----------
-    values : array of float, shape (N,), N at least 1
-        One per image. Give the differences of two measures of each image for a paired interval.
+    ``values`` has shape (N,), N at least 1: one per image. Give the differences of two measures of each image for a
+    paired interval.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"A mean needs values of shape (N,), N at least 1, got {values.shape}.")
     rng = np.random.default_rng(seed)
     means = [values[rng.integers(len(values), size=(100, len(values)))].mean(axis=1) for _ in range(num_samples // 100)]
+    return _percentiles(np.concatenate(means))
+
+
+def _percentiles(samples: FloatArray) -> tuple[float, float]:
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    low, high = np.quantile(samples, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -113,11 +106,7 @@ def mcnemar_exact(first: ArrayLike, second: ArrayLike) -> float:
     """Return the two-sided p value for equal accuracy of two classifiers (McNemar 1947, exact binomial form).
 
     Under the null hypothesis, each classifier is the correct one on half of the images on which exactly one is.
-
-    Parameters
-    ----------
-    first, second : array of bool, shape (N,)
-        Whether each image is classified correctly.
+    ``first`` and ``second`` say whether each image is classified correctly: bool, shape (N,).
     """
     first, second = _check_paired(first, second)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
@@ -128,31 +117,20 @@ def mcnemar_exact(first: ArrayLike, second: ArrayLike) -> float:
 def paired_bootstrap(
     first: ArrayLike, second: ArrayLike, num_samples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the bootstrap percentile interval of the accuracy difference over test images.
+    """Return the bootstrap percentile interval of the accuracy difference over test images: both bool, shape (N,).
 
     An image adds +1, -1 or 0 to the difference, so resampling N images is one multinomial draw of three counts.
-
-    Parameters
-    ----------
-    first, second : array of bool, shape (N,)
     """
     first, second = _check_paired(first, second)
     count = len(first)
     gain, loss = (first & ~second).sum() / count, (second & ~first).sum() / count
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(count, [gain, loss, max(0.0, 1 - gain - loss)], size=num_samples)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile((draws[:, 0] - draws[:, 1]) / count, [tail, 1 - tail])
-    return float(low), float(high)
+    return _percentiles((draws[:, 0] - draws[:, 1]) / count)
 
 
 def compare_runs(first: ArrayLike, second: ArrayLike) -> Difference:
-    """Compare two trained networks: bootstrap interval over images, exact McNemar p value.
-
-    Parameters
-    ----------
-    first, second : array of bool, shape (N,)
-    """
+    """Compare two trained networks (bool, shape (N,)): bootstrap interval over images, exact McNemar p value."""
     first, second = _check_paired(first, second)
     low, high = paired_bootstrap(first, second)
     return Difference(float(first.mean() - second.mean()), low, high, mcnemar_exact(first, second))
@@ -207,12 +185,7 @@ def compare_seeds(first: ArrayLike, second: ArrayLike) -> Difference:
 
 
 def holm(p_values: ArrayLike) -> FloatArray:
-    """Return p values adjusted for multiple tests (Holm 1979): smallest * m, next * (m - 1), ..., never decreasing.
-
-    Parameters
-    ----------
-    p_values : array of float in [0, 1], shape (m,)
-    """
+    """Return p values adjusted for multiple tests (Holm 1979): smallest * m, next * (m - 1), ..., never decreasing."""
     p_values = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p_values, kind="stable")
     adjusted = np.empty_like(p_values)
@@ -224,13 +197,7 @@ def holm(p_values: ArrayLike) -> FloatArray:
 def pareto_front(costs: ArrayLike, scores: ArrayLike) -> NDArray[np.bool_]:
     """Return which items are on the Pareto front: no other is at least as good in cost and score and better in one.
 
-    Parameters
-    ----------
-    costs, scores : array of float, shape (M,)
-
-    Returns
-    -------
-    ndarray of bool, shape (M,)
+    All have shape (M,).
     """
     costs, scores = np.asarray(costs, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     no_worse = (costs <= costs[:, None]) & (scores >= scores[:, None])  # [i, j]: j is no worse than i

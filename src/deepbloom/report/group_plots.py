@@ -1,6 +1,7 @@
-"""Figures of one run or of many models. Each function takes plain numbers and writes one PNG."""
+"""Figures of a group of models: ``plot_`` functions draw plain numbers, ``draw_`` functions a group with a caption."""
 
 import math
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from deepbloom.metrics import Reliability
-from deepbloom.report.formatting import format_percent, shorten
-from deepbloom.report.statistics import pareto_front, wilson_interval
-from deepbloom.report.style import (
+from deepbloom.report.formatting import count_of, format_count, format_percent, format_seconds, shorten
+from deepbloom.report.groups import Group, Model
+from deepbloom.report.pages import Illustration
+from deepbloom.report.run_plots import (
     COLORS,
     DASHES,
     FAINT,
@@ -25,8 +27,10 @@ from deepbloom.report.style import (
     column,
     label_epochs,
     open_figure,
+    plot_confusion,
     space_markers,
 )
+from deepbloom.report.statistics import pareto_front, wilson_interval
 
 MAX_LINES = 12
 COUNT_TICKS = tuple(step * 10.0**power for power in range(16) for step in (1, 2, 5))
@@ -35,6 +39,29 @@ SECOND_TICKS = (
     *(60.0 * minutes for minutes in (1, 2, 5, 10, 20, 30)),
     *(3600.0 * hours for hours in (1, 2, 5, 10, 24, 48, 120, 240)),
 )
+
+MAX_CONFUSIONS = 8
+"""Models whose confusion matrices are all drawn; of more, the `BEST_CONFUSIONS` most accurate."""
+BEST_CONFUSIONS = 3
+MANY_CLASSES = 40
+"""With this many classes, only one matrix is drawn of many models: each takes a second."""
+FEW_CLASSES = 12
+"""With this many classes or fewer, confusion matrices are small enough to stand side by side."""
+MAX_BARS = 30
+HELP = {
+    "accuracy": "Dots are accuracies, bars their 95 % intervals. Overlapping bars do not mean a tie: the comparison of "
+    "pairs is sharper, because both models classified the same images.",
+    "curves": "If training is far better than validation, the network overfits. Accuracies that still rise at the end "
+    "may gain from more epochs. Augmentation and dropout act in training only, so validation may look better. "
+    "Curves bend where the train resolution changes.",
+    "cost": "Costs are on a logarithmic scale. Filled points on the dashed line are the Pareto front: no other model "
+    "is at least as accurate and cheaper. The front ignores uncertainty: in a tie, the cheaper model may be as "
+    "good.",
+    "calibration": "Of the predictions with 80 % confidence, a calibrated model gets 80 % right: its points are on the "
+    "diagonal. Below it a model is overconfident, above it underconfident. ECE is the mean distance to the "
+    "diagonal. Larger dots hold more predictions; lines are 95 % intervals over images (Wilson).",
+}
+"""How to read each figure."""
 
 
 class Cost(NamedTuple):
@@ -47,54 +74,8 @@ class Cost(NamedTuple):
     write: Callable[[float], str]
 
 
-def plot_history(history: History, path: Path, title: str = "") -> None:
-    """Draw loss and accuracy of one run by epoch, for train and validation, with the best epoch marked.
-
-    Parameters
-    ----------
-    history : sequence of rows of ``history.csv``
-        Each with ``epoch``, ``train_loss``, ``train_accuracy``, ``val_loss`` and ``val_accuracy`` (fractions).
-    path : Path
-        The PNG to write.
-    title : str
-        Which run it is.
-    """
-    epochs = column(history, "epoch")
-    val_accuracy = column(history, "val_accuracy")
-    best = epochs[np.nanargmax(val_accuracy)] if np.isfinite(val_accuracy).any() else None
-    with open_figure(path, 9.0, 3.8) as figure:
-        axes = figure.subplots(1, 2)
-        for axis, kind in zip(axes, ("loss", "accuracy"), strict=True):
-            for part, name, color, dash, marker in (
-                ("train", "training", COLORS[0], "--", "o"),
-                ("val", "validation", COLORS[1], "-", "s"),
-            ):
-                values = column(history, f"{part}_{kind}")
-                axis.plot(
-                    epochs,
-                    values,
-                    color=color,
-                    linestyle=dash,
-                    marker=marker,
-                    label=name,
-                    markevery=space_markers(epochs),
-                )
-            if best is not None:
-                axis.axvline(best, color=FAINT, linewidth=1.2, linestyle=":", label=f"best epoch ({best:.0f})")
-            axis.set_title(f"{kind.capitalize()} by epoch")
-            label_epochs(axis, kind, epochs)
-        axes[0].legend()
-        figure.suptitle(shorten(title, 100) if title else "Training history")
-
-
 def plot_curves(curves: Mapping[str, Sequence[History]], path: Path) -> None:
-    """Draw loss and accuracy of several models together: a line per model, a band from lowest to highest run.
-
-    Parameters
-    ----------
-    curves : dict of model name to the histories of its runs
-        At most the first `MAX_LINES` models are drawn.
-    """
+    """Draw loss and accuracy of the first `MAX_LINES` models: a line per model, a band from lowest to highest run."""
     shown = dict(list(curves.items())[:MAX_LINES])
     longest = max((column(history, "epoch") for runs in shown.values() for history in runs), key=len)
     with open_figure(path, 10.0, 7.2) as figure:
@@ -134,11 +115,7 @@ def plot_accuracy(
 def plot_pareto(labels: Sequence[str], accuracies: Sequence[float], costs: Sequence[Cost], path: Path) -> None:
     """Draw accuracy against each cost, a panel each, with the Pareto front.
 
-    Parameters
-    ----------
-    labels, accuracies : length M
-        The most accurate first; the first `MAX_LINES` have colors of their own, the rest are gray.
-    costs : sequence of `Cost`
+    The most accurate model comes first; the first `MAX_LINES` have colors of their own, the rest are gray.
     """
     with open_figure(path, 11.0, 4.4) as figure:
         axes = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
@@ -163,16 +140,14 @@ def plot_pareto(labels: Sequence[str], accuracies: Sequence[float], costs: Seque
 def plot_reliability(
     bins: Mapping[str, Reliability], errors: Mapping[str, float], seeds: Mapping[str, int], path: Path
 ) -> None:
-    """Draw accuracy against confidence for each model, with 95 % Wilson intervals.
-
-    Seeds share their test images, so an interval is that of counts / seeds.
+    """Draw accuracy against confidence for the first `MAX_LINES` models, with 95 % Wilson intervals.
 
     Parameters
     ----------
     bins : dict of model name to `Reliability`
-        At most the first `MAX_LINES` are drawn.
     errors : dict of model name to the expected calibration error of the same predictions
     seeds : dict of model name to how often each image is in ``bins``
+        Seeds share their test images, so an interval is that of counts / seeds.
     """
     shown = list(bins.items())[:MAX_LINES]
     columns = min(4, len(shown))
@@ -252,3 +227,110 @@ def _legend_below(figure: Figure, axis: Axes) -> None:
     longest = 0.5 + 0.09 * max(map(len, labels), default=0)  # inches of a label and its line
     columns = int(np.clip(figure.get_figwidth() / longest, 1, 4))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def draw_accuracy(group: Group, path: Path, explain: bool) -> Illustration:
+    """Draw accuracies with their intervals."""
+    shown = group.models[:MAX_BARS]
+    plot_accuracy([m.short for m in shown], [m.accuracy for m in shown], [m.interval for m in shown], path)
+    worst, best = format_percent(shown[-1].accuracy), format_percent(shown[0].accuracy)
+    return Illustration(
+        path,
+        f"Test accuracy of {count_of(len(shown), 'model')} with 95 % intervals, from {worst} to {best}.",
+        _caption(HELP["accuracy"] if explain else "", _say_left_out(len(shown), group)),
+    )
+
+
+def draw_curves(group: Group, path: Path, explain: bool) -> Illustration:
+    """Draw the learning curves of those models that have a history."""
+    histories = {model.short: [run.history for run in model.runs if run.history] for model in group.models}
+    curves = {name: known for name, known in histories.items() if known}
+    plot_curves(curves, path)
+    count = min(len(curves), MAX_LINES)
+    return Illustration(
+        path,
+        f"Loss and accuracy by epoch of {count_of(count, 'model')}, for train and validation.",
+        _caption(HELP["curves"] if explain else "", _say_left_out(count, group)),
+    )
+
+
+def draw_cost(group: Group, path: Path, explain: bool) -> Illustration:
+    """Draw accuracy against parameters, MACs and training time, with the Pareto fronts."""
+
+    def means(key: str) -> list[float | None]:
+        return [model.mean(lambda run: run.values[key]) for model in group.models]
+
+    models, operations = group.models, "multiply-accumulate operations per image"
+    costs = [
+        Cost("parameters", "parameters", means("params_total"), COUNT_TICKS, format_count),
+        Cost("MACs", operations, means("macs"), COUNT_TICKS, format_count),
+        Cost("training time", "training time", means("train_seconds"), SECOND_TICKS, format_seconds),
+    ]
+    plot_pareto([m.short for m in models], [m.accuracy for m in models], costs, path)
+    gray = f"Gray: models after the first {MAX_LINES}." if len(models) > MAX_LINES else ""
+    return Illustration(
+        path,
+        f"Test accuracy of {count_of(len(models), 'model')} against parameters, MACs and training time.",
+        _caption(HELP["cost"] if explain else "", gray),
+    )
+
+
+def draw_calibration(group: Group, path: Path, explain: bool) -> Illustration:
+    """Draw reliability diagrams."""
+    shown = group.models[:MAX_LINES]
+    errors = {model.short: model.calibration_error for model in shown}
+    seeds = {model.short: len(model.predictions) for model in shown}
+    plot_reliability({model.short: model.reliability for model in shown}, errors, seeds, path)
+    pooled = (
+        "Dots and ECE cover the predictions of all seeds; the intervals count each image once."
+        if max(seeds.values()) > 1
+        else ""
+    )
+    listed = "; ".join(f"{label} {format_percent(error)}" for label, error in errors.items())
+    return Illustration(
+        path,
+        f"Reliability diagrams. Expected calibration error: {listed}.",
+        _caption(HELP["calibration"] if explain else "", pooled, _say_left_out(len(shown), group)),
+    )
+
+
+def draw_confusions(group: Group, prefix: Path) -> list[Illustration]:
+    """Draw the confusion matrices of the most accurate models; file names begin with that of ``prefix``."""
+    best = 1 if len(group.class_names) >= MANY_CLASSES else BEST_CONFUSIONS
+    shown = group.models if len(group.models) <= MAX_CONFUSIONS else group.models[:best]
+    return [
+        _draw_confusion(group, model, prefix.with_name(f"{prefix.name}_{rank}_{_slug(model.label)}.png"), rank)
+        for rank, model in enumerate(shown, 1)
+    ]
+
+
+def _draw_confusion(group: Group, model: Model, path: Path, rank: int) -> Illustration:
+    matrix, label = model.confusion(len(group.class_names)), shorten(model.label, 80)
+    plot_confusion(matrix, group.class_names, path, model.label)
+    mistakes = matrix * ~np.eye(len(matrix), dtype=bool)
+    row, column = np.unravel_index(mistakes.argmax(), mistakes.shape)
+    names = [shorten(group.class_names[place]) for place in (row, column)]
+    worst = (
+        f" Most common mistake: {names[0]} confused with {names[1]}, {mistakes.max()} times." if mistakes.any() else ""
+    )
+    runs = f" of {len(model.runs)} runs" if len(model.runs) > 1 else ""
+    return Illustration(
+        path,
+        f"Confusion matrix of {label}: {np.trace(matrix)} of {matrix.sum()} predictions{runs} are correct.{worst}",
+        f"{label}.{worst}",
+        title="" if len(group.class_names) <= FEW_CLASSES else shorten(model.label, 120),
+        is_open=rank == 1,
+    )
+
+
+def _caption(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
+
+
+def _say_left_out(shown: int, group: Group) -> str:
+    total = len(group.models)
+    return f"The {shown} most accurate of {total} models are drawn." if shown < total else ""
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:40] or "model"

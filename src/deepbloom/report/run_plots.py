@@ -1,20 +1,117 @@
-"""The confusion matrix as a figure."""
+"""Figures of one run, and the style of all figures: each is written to a PNG and leaves no state behind.
 
-from collections.abc import Iterator, Sequence
+Colors are those of Okabe and Ito (2008), which color-blind people can tell apart; markers and dashes repeat the
+distinction. Names are drawn as they are: no character in them is markup.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from deepbloom.report.formatting import shorten
-from deepbloom.report.style import INK, PERCENT, open_figure
+from deepbloom.runs import files as atomic_files
 
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX<>"
+DASHES = ("-", "--", ":")
 CORRECT, WRONG = ("#FFFFFF", "#56B4E9", "#08306B"), ("#FFFFFF", "#E69F00", "#A63603")
+INK, FAINT = "#333333", "#999999"
+STYLE: Any = {
+    "font.size": 10.0,
+    "axes.titlesize": 11.0,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "text.parse_math": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4.5,
+}
+
+PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
+
+History = Sequence[Mapping[str, float]]
+
+
+@contextmanager
+def open_figure(path: Path, width: float, height: float, layout: Any = "constrained") -> Iterator[Figure]:
+    """Yield a figure of ``width`` by ``height`` inches, and write it as PNG when done."""
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure = Figure(figsize=(width, height), layout=layout)
+        yield figure
+        content = io.BytesIO()
+        figure.savefig(content, dpi=130, metadata={"Software": None})
+        atomic_files.write_bytes(path, content.getvalue())
+
+
+def column(history: History, name: str) -> NDArray[np.float64]:
+    """Return one column of a history: float64, shape (epochs,)."""
+    return np.array([row[name] for row in history], dtype=np.float64)
+
+
+def space_markers(epochs: NDArray[np.float64]) -> int:
+    """Return the distance between markers in epochs, for about 15 markers."""
+    return max(1, len(epochs) // 15)
+
+
+def label_epochs(axis: Axes, kind: str, epochs: NDArray[np.float64]) -> None:
+    """Label an axis of ``loss`` or ``accuracy`` by epoch."""
+    axis.set_xlabel("epoch")
+    axis.set_ylabel(kind)
+    margin = 0.5 + 0.02 * len(epochs)
+    axis.set_xlim(epochs.min() - margin, epochs.max() + margin)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if kind == "accuracy":
+        axis.yaxis.set_major_formatter(PERCENT)
+    else:
+        axis.set_ylim(bottom=0)
+
+
+def plot_history(history: History, path: Path, title: str = "") -> None:
+    """Draw loss and accuracy of one run by epoch, for train and validation, with the best epoch marked.
+
+    ``history`` holds the rows of history.csv, ``title`` says which run it is.
+    """
+    epochs = column(history, "epoch")
+    val_accuracy = column(history, "val_accuracy")
+    best = epochs[np.nanargmax(val_accuracy)] if np.isfinite(val_accuracy).any() else None
+    spacing = space_markers(epochs)
+    with open_figure(path, 9.0, 3.8) as figure:
+        axes = figure.subplots(1, 2)
+        for axis, kind in zip(axes, ("loss", "accuracy"), strict=True):
+            for part, name, color, dash, marker in (
+                ("train", "training", COLORS[0], "--", "o"),
+                ("val", "validation", COLORS[1], "-", "s"),
+            ):
+                values = column(history, f"{part}_{kind}")
+                axis.plot(epochs, values, color=color, linestyle=dash, marker=marker, label=name, markevery=spacing)
+            if best is not None:
+                axis.axvline(best, color=FAINT, linewidth=1.2, linestyle=":", label=f"best epoch ({best:.0f})")
+            axis.set_title(f"{kind.capitalize()} by epoch")
+            label_epochs(axis, kind, epochs)
+        axes[0].legend()
+        figure.suptitle(shorten(title, 100) if title else "Training history")
 
 
 def plot_confusion(matrix: ArrayLike, class_names: Sequence[str], path: Path, title: str = "") -> None:
