@@ -9,11 +9,12 @@ from deepbloom.errors import ConfigError
 from deepbloom.explain.faithfulness import (
     CURVE_FRACTIONS,
     confidence_change,
+    impute,
+    impute_quickly,
     measure_faithfulness,
     removal_curves,
     road_curves,
 )
-from deepbloom.explain.imputation import impute, impute_quickly
 from deepbloom.explain.sanity import center_maps, random_maps
 
 SIZE = 32

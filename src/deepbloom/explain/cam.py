@@ -14,17 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepbloom.errors import ConfigError, unknown
-from deepbloom.explain.layers import (
-    find_layers,
-    find_target_layer,
-    from_map,
-    hooked,
-    is_map,
-    left_as_found,
-    name_layers,
-    to_map,
-)
-from deepbloom.explain.methods import METHODS
+from deepbloom.explain.layers import find_layers, find_target_layer, hooked, is_map, left_as_found, name_layers, to_map
+from deepbloom.explain.methods import METHODS, Probe, explained_scores
 
 CPU_BATCH = 8  # images at a time: the activations of more do not fit the processor's cache
 GPU_BATCH = 64
@@ -134,7 +125,7 @@ def _map_batch(
         gradients = _differentiate(logits, classes, outputs)
         arguments = {path: (to_map(gradient, size).float(),) for path, gradient in gradients.items()}
     elif chosen.needs == "forward_passes":
-        arguments = {path: (_Probe(model, layer, inputs, logits, classes),) for path, layer in layers.items()}
+        arguments = {path: (Probe(model, layer, inputs, logits, classes),) for path, layer in layers.items()}
     with torch.no_grad():
         activations = {path: to_map(output, size).float() for path, output in outputs.items()}
         small = [scale_maps(chosen.draw(activations[path], *arguments[path]).relu()) for path in layers]
@@ -177,7 +168,7 @@ def _run(
 
 def _differentiate(logits: Tensor, classes: Tensor, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
     with torch.enable_grad():
-        score = _score(logits, classes).sum()
+        score = explained_scores(logits, classes).sum()
     gradients: Sequence[Tensor | None] = [None] * len(outputs)
     if score.requires_grad:
         gradients = torch.autograd.grad(score, list(outputs.values()), allow_unused=True)
@@ -186,41 +177,6 @@ def _differentiate(logits: Tensor, classes: Tensor, outputs: dict[str, Tensor]) 
         if path not in found:
             raise ConfigError(f"No gradient of the logits reaches layer {path!r}; method=eigencam needs none.")
     return found
-
-
-def _score(logits: Tensor, classes: Tensor) -> Tensor:
-    """Return the explained score, shape (B,): a logit, or the difference of two."""
-    chosen = logits.gather(1, classes.expand(len(logits), -1))
-    return chosen[:, 0] if chosen.shape[1] == 1 else chosen[:, 0] - chosen[:, 1]
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """The `deepbloom.explain.methods.Probe` of one layer and one batch."""
-
-    model: nn.Module
-    layer: nn.Module
-    inputs: Tensor
-    logits: Tensor
-    classes: Tensor
-
-    @property
-    def scores(self) -> Tensor:
-        return _score(self.logits, self.classes)
-
-    def score_inputs(self, image: int, inputs: Tensor) -> Tensor:
-        return _score(self.model(inputs.contiguous(memory_format=torch.channels_last)), self.classes[image, None])
-
-    def score_activations(self, image: int, activations: Tensor) -> Tensor:
-        def replace(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-            return from_map(activations.to(output.dtype), output, self.inputs.shape[2:]).clone()
-
-        # The part before the layer sees the image once; from the layer on, the batch is that of the activations.
-        with hooked([(self.layer, replace)]):
-            logits = self.model(self.inputs[image, None])
-        if len(logits) != len(activations):
-            raise ConfigError("This network fixes the size of its batch before the target layer; choose a later one.")
-        return _score(logits, self.classes[image, None])
 
 
 def _read_targets(targets: Targets, inputs: Tensor) -> Tensor:

@@ -8,29 +8,58 @@ Notation: A is the activation, shape (B, K, h, w); g = dy/dA is the gradient of 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from deepbloom.errors import ConfigError
+from deepbloom.explain.layers import from_map, hooked
 
 INPUTS_PER_PASS = 16
 ACTIVATIONS_PER_PASS = 128
 
 
-class Probe(Protocol):
-    """Scores changed inputs or changed activations; ``image`` is an index into the batch."""
+def explained_scores(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return the explained score, shape (B,): the logit of classes (B, 1), or the difference of two, (B, 2)."""
+    chosen = logits.gather(1, classes.expand(len(logits), -1))
+    return chosen[:, 0] if chosen.shape[1] == 1 else chosen[:, 0] - chosen[:, 1]
 
+
+@dataclass(frozen=True)
+class Probe:
+    """Scores changed inputs, or changed activations of a layer; ``image`` is an index into the batch."""
+
+    model: nn.Module
+    layer: nn.Module
     inputs: Tensor
     """The images, shape (B, C, H, W)."""
-    scores: Tensor
-    """The scores of the unchanged images, shape (B,)."""
+    logits: Tensor
+    classes: Tensor
+
+    @property
+    def scores(self) -> Tensor:
+        """The scores of the unchanged images, shape (B,)."""
+        return explained_scores(self.logits, self.classes)
 
     def score_inputs(self, image: int, inputs: Tensor) -> Tensor:
         """Return the scores, shape (N,), of ``inputs``, shape (N, C, H, W), which replace the image."""
+        logits = self.model(inputs.contiguous(memory_format=torch.channels_last))
+        return explained_scores(logits, self.classes[image, None])
 
     def score_activations(self, image: int, activations: Tensor) -> Tensor:
         """Return the scores, shape (N,), if the layer's output were ``activations``, shape (N, K, h, w)."""
+
+        def replace(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+            return from_map(activations.to(output.dtype), output, self.inputs.shape[2:]).clone()
+
+        # The part before the layer sees the image once; from the layer on, the batch is that of the activations.
+        with hooked([(self.layer, replace)]):
+            logits = self.model(self.inputs[image, None])
+        if len(logits) != len(activations):
+            raise ConfigError("This network fixes the size of its batch before the target layer; choose a later one.")
+        return explained_scores(logits, self.classes[image, None])
 
 
 Needs = Literal["activations", "gradients", "forward_passes"]
