@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from deepbloom.config.commands import GradcamConfig
 from deepbloom.data.images import Readable, find_images, read_batches, stack_inputs
 from deepbloom.data.preprocessing import preprocess
 from deepbloom.device import choose_device, use_cores
 from deepbloom.errors import ConfigError
-from deepbloom.explain.figures import Panel, draw_panels
+from deepbloom.explain.figures import Panel, draw_panels, encode
 from deepbloom.explain.targets import Network, explain_images, read_methods, read_networks, read_targets
 from deepbloom.report.pages import Illustration, Section, write_page
 from deepbloom.runs import files as atomic_files
@@ -92,7 +91,7 @@ def _write_figures(
     for method in methods:
         chosen = [panel for panel in panels if panel.method == method]
         path = folder / f"{image.path.stem}_{method}{repeat}.png"
-        figures.append(_write_figure(draw_panels(image.image, chosen), path, image, chosen))
+        figures.append(_write_figure(path, image, chosen))
         if save_raw:
             maps = np.stack([panel.heatmap for panel in chosen]).astype(np.float32)
             raw = io.BytesIO()
@@ -103,13 +102,11 @@ def _write_figures(
         return figures
     path = folder / f"{image.path.stem}_comparison{repeat}.png"
     print(path)
-    return [_write_figure(draw_panels(image.image, panels), path, image, panels)]
+    return [_write_figure(path, image, panels)]
 
 
-def _write_figure(figure: Figure, path: Path, image: Readable, panels: Sequence[Panel]) -> Illustration:
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    atomic_files.write_bytes(path, content.getvalue())
+def _write_figure(path: Path, image: Readable, panels: Sequence[Panel]) -> Illustration:
+    atomic_files.write_bytes(path, encode(draw_panels(image.image, panels)))
     return Illustration(path, f"Heatmaps of {image.path.name}: {_say(panels)}.", "")
 
 

@@ -27,47 +27,31 @@ MAX_VALIDATION = 50
 
 @dataclass(frozen=True)
 class Sample:
-    """Images, their predictions, and the maps to measure.
-
-    Attributes
-    ----------
-    indices : ndarray of int64, shape (N,)
-    inputs : Tensor of float32, shape (N, 3, S, S)
-    targets : Tensor of int64, shape (N,)
-        The predicted classes, which all maps explain.
-    confidences : ndarray of float64, shape (N,)
-    maps : dict of str to Tensor of float32, shape (N, S, S)
-        By method or control.
-    """
+    """N images, their predictions, and the maps to measure."""
 
     indices: np.ndarray
     inputs: Tensor
+    """Shape (N, 3, S, S), float32."""
     targets: Tensor
+    """The predicted classes, which all maps explain."""
     confidences: np.ndarray
     maps: dict[str, Tensor]
+    """By method or control: shape (N, S, S), in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Located:
-    """Masks of a sample and the thresholds chosen on others.
-
-    Attributes
-    ----------
-    origin : str
-        Where the masks come from; empty where there are none.
-    count, validation_count : int
-        Images with a mask.
-    thresholds : dict of str to float
-        Of the IoU, by kind of map; empty where no validation image has a mask, and then there is no IoU.
-    flower_share : float or None
-        Mean share of the image that the flower covers.
-    """
+    """Masks of a sample and the thresholds chosen on others."""
 
     origin: str
+    """Where the masks come from; empty where there are none."""
     count: int
+    """Images with a mask."""
     validation_count: int
     thresholds: dict[str, float]
+    """Of the IoU, by kind of map; empty where no validation image has a mask, and then there is no IoU."""
     flower_share: float | None
+    """Mean share of the image that the flower covers."""
 
     @property
     def note(self) -> str:

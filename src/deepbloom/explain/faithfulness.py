@@ -37,10 +37,10 @@ Columns = dict[str, np.ndarray]
 def measure_faithfulness(
     model: nn.Module, inputs: Tensor, maps: Tensor, targets: Tensor, seed: int
 ) -> tuple[Columns, Columns]:
-    """Return all measures, shape (B,), and the curves, shape (B, S); parameters as in `removal_curves`.
+    """Return all measures, shape (B,), and the curves of `CURVE_FRACTIONS`, shape (B, S).
 
     The measures are the areas under `removal_curves`, in [0, 1]; ROAD's score, in [-1, 1], the mean of the second of
-    `road_curves` minus that of the first; and `confidence_change`. The curves are those of `CURVE_FRACTIONS`.
+    `road_curves` minus that of the first; and `confidence_change`. Parameters are those of `removal_curves`.
     """
     deletion, insertion = removal_curves(model, inputs, maps, targets, STEPS, seed)
     most, least = road_curves(model, inputs, maps, targets, ROAD_FRACTIONS, seed)
@@ -121,19 +121,14 @@ def road_curves(
     that neither a hole's shape nor its color reveals the class. Departures: `impute_quickly` instead of `impute`, and
     the probability instead of the accuracy.
 
+    Other parameters and errors are those of `removal_curves`.
+
     Parameters
     ----------
-    model, inputs, maps, targets
-        As in `removal_curves`.
     fractions : sequence of float, each in (0, 1)
         Shares of the pixels to replace.
     seed : int
         Of the order of ties and of the noise in replaced pixels.
-
-    Raises
-    ------
-    ConfigError
-        The shapes do not fit together, or a fraction is out of range.
     """
     _check(inputs, maps, targets)
     if not fractions or min(fractions) <= 0 or max(fractions) >= 1:
@@ -154,17 +149,8 @@ def confidence_change(model: nn.Module, inputs: Tensor, maps: Tensor, targets: T
 
     Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063: with the probabilities Y of the image and O of the
     dimmed one, the drop is max(0, Y - O) / Y. The means of the two are the published average drop and increase in
-    confidence. Departure: normalized images are dimmed toward the mean color, not toward black.
-
-    Parameters
-    ----------
-    model, inputs, maps, targets
-        As in `removal_curves`; maps in [0, 1].
-
-    Raises
-    ------
-    ConfigError
-        The shapes do not fit together.
+    confidence. Departure: normalized images are dimmed toward the mean color, not toward black. Maps are in [0, 1];
+    parameters and errors are those of `removal_curves`.
     """
     _check(inputs, maps, targets)
     with left_as_found(model, inputs.device), torch.no_grad():
@@ -179,15 +165,8 @@ def impute(image: Tensor, missing: Tensor, generator: torch.Generator, noise: fl
     Rong et al. 2022, https://arxiv.org/abs/2202.00449: a neighbor weighs 1/6, a diagonal one 1/12. Missing neighbors
     are unknowns themselves, so it is a sparse linear system.
 
-    Parameters
-    ----------
-    image : Tensor of float, shape (C, H, W)
-    missing : Tensor of bool, shape (H, W)
-        At least one pixel is known.
-    generator : torch.Generator
-        Of the noise.
-    noise : float
-        Standard deviation, in units of the normalized image.
+    ``image`` has shape (C, H, W); ``missing``, bool, shape (H, W), leaves at least one pixel. ``noise`` is a standard
+    deviation in units of the normalized image.
     """
     known = image.double().numpy()
     hole = missing.numpy()

@@ -3,6 +3,7 @@
 Text is drawn literally: no character in a class name is markup.
 """
 
+import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from deepbloom.errors import ConfigError
 from deepbloom.explain.methods import METHODS
@@ -26,13 +27,12 @@ INK, FAINT, WARNING = "#333333", "#6B6B6B", "#B84A00"
 # Inches. A figure is laid out for reading; its resolution follows the image.
 IMAGE_SIDE, TILE_SIDE, SMALLEST_WIDTH = 5.2, 2.7, 4.5
 MARGIN, GAP, LINE, HEADING_LINE, HEADING_GAP = 0.2, 0.16, 0.2, 0.28, 0.08
-BAR_GAP, BAR_WIDTH, BAR_LABELS, LONGEST_BAR = 0.18, 0.16, 0.62, IMAGE_SIDE
+BAR_WIDTH, BAR_LABELS, LONGEST_BAR = 0.16, 0.62, IMAGE_SIDE
 SMALLEST_PIXELS, LARGEST_PIXELS = 520, 4096  # of a panel's longer side
 SMALLEST_TILE, LARGEST_TILE = 351, 512
 NAME_LENGTH = 90
 COLUMNS = 5
 """Panels side by side in a comparison."""
-EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,10 @@ class Tile:
 
     Attributes
     ----------
-    image : PIL.Image
     heatmap : ndarray of float, shape (h, w), in [0, 1], or None
         Covers the whole image; None shows the image alone.
-    title : str
-        Above the panel: a class, a model, a method.
-    caption : str
-        Below the title, in gray: a confidence, the true class.
+    title, caption : str
+        Above the panel: a class, a model or a method; below it in gray: a confidence or the true class.
     wrong : bool
         Draws a frame and colors the title.
     """
@@ -66,13 +63,12 @@ class Panel:
     Attributes
     ----------
     heatmap : ndarray of float32, shape (S, S), in [0, 1]
-    network : str
-        The network's label.
-    method : str
+    network, method : str
+        The network's label, and a name in `METHODS`.
     explained : str
         The class, and the one it is compared with.
     confidence : float
-        The probability of the class.
+        The probability of the class, in [0, 1].
     """
 
     heatmap: np.ndarray
@@ -90,7 +86,7 @@ def overlay(image: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY) -
     image : PIL.Image
         Rotated by its EXIF entry first.
     heatmap : ndarray of float, shape (h, w), in [0, 1]
-        Of any size; resized to the image.
+        Resized to the image.
     opacity : float
         Share of the heatmap in the result, in [0, 1].
 
@@ -110,35 +106,20 @@ def overlay(image: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY) -
     return Image.blend(image, Image.fromarray(np.ascontiguousarray(colors)), opacity)
 
 
-def draw_heatmap(
-    image: Image.Image, heatmap: np.ndarray, class_name: str, confidence: float, opacity: float = OPACITY
-) -> Figure:
+def draw_heatmap(image: Image.Image, heatmap: np.ndarray, class_name: str, confidence: float) -> Figure:
     """Return a figure of the image alone, the image under its heatmap, and the color scale.
 
-    Parameters
-    ----------
-    image : PIL.Image
-    heatmap : ndarray of float, shape (h, w), in [0, 1]
-    class_name : str
-        The explained class.
-    confidence : float
-        Its probability, in [0, 1].
-    opacity : float
-        See `overlay`.
+    The title is the explained class and its probability ``confidence``, in [0, 1]; for ``heatmap`` see `overlay`.
     """
     dpi = min(max(*image.size, SMALLEST_PIXELS), LARGEST_PIXELS) / IMAGE_SIDE
     title = f"{textwrap.shorten(class_name, NAME_LENGTH, placeholder=' …')} · {100 * confidence:.1f} %"
-    return _lay_out([Tile(image, None), Tile(image, heatmap)], 2, IMAGE_SIDE, dpi, title, opacity)
+    return _lay_out([Tile(image, None), Tile(image, heatmap)], 2, IMAGE_SIDE, dpi, title)
 
 
 def draw_panels(image: Image.Image, panels: Sequence[Panel]) -> Figure:
     """Return a figure of an image's maps by methods and networks side by side: methods in rows if they fit.
 
-    Parameters
-    ----------
-    image : PIL.Image
-    panels : sequence of Panel
-        At least one, ordered by method; each method has equally many.
+    There is at least one panel. They are ordered by method, and each method has equally many.
     """
     if len(panels) == 1:
         return draw_heatmap(image, panels[0].heatmap, panels[0].explained, panels[0].confidence)
@@ -156,19 +137,8 @@ def draw_panels(image: Image.Image, panels: Sequence[Panel]) -> Figure:
     return draw_gallery(tiles, columns=1 + per_method if in_rows else COLUMNS)
 
 
-def draw_gallery(tiles: Sequence[Tile | None], title: str = "", columns: int = 4, opacity: float = OPACITY) -> Figure:
-    """Return a figure of many images under their heatmaps, in rows.
-
-    Parameters
-    ----------
-    tiles : sequence of Tile or None
-        At least one; None leaves its place empty.
-    title : str
-        Of the figure.
-    columns : int
-        Images side by side.
-    opacity : float
-        See `overlay`.
+def draw_gallery(tiles: Sequence[Tile | None], title: str = "", columns: int = 4) -> Figure:
+    """Return a figure of many images under their heatmaps, in rows of ``columns``; None leaves its place empty.
 
     Raises
     ------
@@ -179,87 +149,92 @@ def draw_gallery(tiles: Sequence[Tile | None], title: str = "", columns: int = 4
         raise ConfigError("A gallery needs at least one image.")
     longest = max(max(tile.image.size) for tile in tiles if tile)
     dpi = min(max(longest, SMALLEST_TILE), LARGEST_TILE) / TILE_SIDE
-    return _lay_out(tiles, columns, TILE_SIDE, dpi, title, opacity)
+    return _lay_out(tiles, columns, TILE_SIDE, dpi, title)
 
 
-def _lay_out(tiles: Sequence[Tile | None], columns: int, side: float, dpi: float, title: str, opacity: float) -> Figure:
-    """Place tiles in rows with a color scale at the right; each image's longer side has at most ``side`` inches."""
+def encode(drawing: Figure | Image.Image) -> bytes:
+    """Return a figure or an image as PNG."""
+    content = io.BytesIO()
+    write = drawing.savefig if isinstance(drawing, Figure) else drawing.save
+    write(content, format="png")
+    return content.getvalue()
+
+
+def _lay_out(tiles: Sequence[Tile | None], columns: int, side: float, dpi: float, title: str) -> Figure:
+    """Place tiles in rows with a color scale at the right; each image's longer side has at most ``side`` inches.
+
+    Positions are in inches from the left and from the top, so that a panel has as many pixels as its image.
+    """
     columns = min(columns, len(tiles))
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     cell = max(_fit(tile.image, side)[0] for tile in tiles if tile)
-    grid = columns * (cell + GAP) - GAP
-    width = max(2 * MARGIN + grid + BAR_GAP + BAR_WIDTH + BAR_LABELS, SMALLEST_WIDTH)
+    right = MARGIN + columns * (cell + GAP)
+    width = max(right + BAR_WIDTH + BAR_LABELS + MARGIN, SMALLEST_WIDTH)
     heading = _wrap(title, width - 2 * MARGIN, 13, lines=3)
-    texts = [
-        [(_wrap(tile.title, cell, 10), _wrap(tile.caption, cell, 9)) if tile else ([], []) for tile in row]
-        for row in rows
-    ]
-    heads = [LINE * max(len(name) + len(caption) for name, caption in row) for row in texts]
+    heads = [LINE * max((len(_texts(tile, cell)) for tile in row if tile), default=0) for row in rows]
     heights = [max((_fit(tile.image, side)[1] for tile in row if tile), default=0) for row in rows]
-    above = MARGIN + HEADING_LINE * len(heading) + (HEADING_GAP if heading else 0)
-    page = _Page(width, above + sum(heads) + sum(heights) + GAP * (len(rows) - 1) + MARGIN, dpi)
-    page.write(heading, MARGIN, MARGIN, 13, INK, HEADING_LINE)
-    bar = above + heads[0], min(sum(heights) + sum(heads[1:]) + GAP * (len(rows) - 1), LONGEST_BAR)
-    for row, written, head, height in zip(rows, texts, heads, heights, strict=True):
-        above += head
-        for column, (tile, (name, caption)) in enumerate(zip(row, written, strict=True)):
+    top = MARGIN + HEADING_LINE * len(heading) + (HEADING_GAP if heading else 0)
+    below = sum(heads) + sum(heights) + GAP * (len(rows) - 1)
+    height = top + below + MARGIN
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+
+    def place(left: float, top: float, across: float, down: float) -> Axes:
+        return figure.add_axes((left / width, 1 - (top + down) / height, across / width, down / height))
+
+    def write(line: str, left: float, top: float, spacing: float, points: float, color: str) -> None:
+        baseline = 1 - (top + 0.72 * spacing) / height
+        figure.text(left / width, baseline, line, fontsize=points, color=color, parse_math=False)
+
+    for number, line in enumerate(heading):
+        write(line, MARGIN, MARGIN + HEADING_LINE * number, HEADING_LINE, 13, INK)
+    bar_height = min(below - heads[0], LONGEST_BAR)
+    bar_top = top + heads[0]
+    for row, head, row_height in zip(rows, heads, heights, strict=True):
+        top += head
+        for column, tile in enumerate(row):
             if tile is None:
                 continue
             left = MARGIN + column * (cell + GAP)
-            start = above - LINE * (len(name) + len(caption))
-            page.write(name, left, start, 10, WARNING if tile.wrong else INK, LINE)
-            page.write(caption, left, start + LINE * len(name), 9, FAINT, LINE)
-            _show(page.axes(left, above, *_fit(tile.image, side)), tile, opacity)
-        above += height + GAP
-    _draw_scale(page.figure, page.axes(MARGIN + grid + BAR_GAP, bar[0], BAR_WIDTH, bar[1]), bar[1])
-    return page.figure
+            texts = _texts(tile, cell)
+            for number, (line, points, color) in enumerate(texts):
+                write(line, left, top - LINE * (len(texts) - number), LINE, points, color)
+            _show(place(left, top, *_fit(tile.image, side)), tile)
+        top += row_height + GAP
+    _draw_scale(figure, place(right, bar_top, BAR_WIDTH, bar_height), bar_height)
+    return figure
 
 
-class _Page:
-    """A figure with positions in inches from the left and from the top."""
-
-    def __init__(self, width: float, height: float, dpi: float) -> None:
-        self.size = width, height
-        self.figure = Figure(figsize=self.size, dpi=dpi, facecolor="white")
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        across, down = self.size
-        return self.figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
-
-    def write(self, lines: Sequence[str], left: float, top: float, points: float, color: str, spacing: float) -> None:
-        across, down = self.size
-        for number, line in enumerate(lines):
-            baseline = 1 - (top + spacing * (number + 0.72)) / down
-            self.figure.text(left / across, baseline, line, fontsize=points, color=color, parse_math=False)
+def _texts(tile: Tile, width: float) -> list[tuple[str, int, str]]:
+    """Return the lines above a tile, with their size in points and color."""
+    color = WARNING if tile.wrong else INK
+    return [(line, 10, color) for line in _wrap(tile.title, width, 10)] + [
+        (line, 9, FAINT) for line in _wrap(tile.caption, width, 9)
+    ]
 
 
-def _show(axes: Axes, tile: Tile, opacity: float) -> None:
+def _show(axes: Axes, tile: Tile) -> None:
     panel = axes.get_window_extent()
     image = ImageOps.exif_transpose(tile.image).convert("RGB")
     image.thumbnail((math.ceil(panel.width - 0.01), math.ceil(panel.height - 0.01)))
-    shown = image if tile.heatmap is None else overlay(image, tile.heatmap, opacity)
+    shown = image if tile.heatmap is None else overlay(image, tile.heatmap)
     enlarged = panel.width > 1.01 * image.width
     axes.imshow(np.asarray(shown), aspect="auto", interpolation="bicubic" if enlarged else "auto")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
-        spine.set_visible(tile.wrong)
-        spine.set(color=WARNING, linewidth=2)
+        spine.set(visible=tile.wrong, color=WARNING, linewidth=2)
 
 
 def _draw_scale(figure: Figure, axes: Axes, height: float) -> None:
-    bar = figure.colorbar(ScalarMappable(cmap=COLORMAP), cax=axes, ticks=[0, 0.5, 1])
-    bar.ax.set_yticklabels(["0", "0.5", "1"])
+    bar = figure.colorbar(ScalarMappable(cmap=COLORMAP), cax=axes, ticks=[0, 0.5, 1], format="%.2g")
     bar.ax.tick_params(labelsize=9, labelcolor=INK, length=3, color=FAINT)
-    for spine in bar.ax.spines.values():
-        spine.set_visible(False)
+    bar.outline.set_visible(False)
     if len(_wrap(SCALE_LABEL, height, 9)) == 1:
         bar.set_label(SCALE_LABEL, size=9, color=INK)
 
 
 def _fit(image: Image.Image, side: float) -> tuple[float, float]:
     """Return width and height of an upright image whose longer side is ``side``."""
-    sideways = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+    sideways = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     width, height = image.size[::-1] if sideways else image.size
     return side * width / max(width, height), side * height / max(width, height)
 

@@ -1,18 +1,16 @@
 """Heatmaps of test images: a small fixed sample, and the most confident predictions of each class."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from deepbloom.data.dataset import PreparedData
 from deepbloom.errors import RunError
 from deepbloom.explain.cam import class_activation_maps
 from deepbloom.explain.evaluate import choose_images, read_inputs
-from deepbloom.explain.figures import Tile, draw_gallery, overlay
+from deepbloom.explain.figures import Tile, draw_gallery, encode, overlay
 from deepbloom.explain.methods import METHODS
 from deepbloom.explain.targets import Network
 from deepbloom.metrics import softmax
@@ -51,14 +49,9 @@ def remove_old(folder: Path) -> None:
 def write_heatmaps(
     folder: Path, network: Network, data: PreparedData, logits: np.ndarray, method: str
 ) -> list[dict[str, object]]:
-    """Write ``IMAGE_ID.png``, an image under its heatmap, for test images that depend on the split alone.
+    """Write ``IMAGE_ID.png``, an image under its heatmap, for a few test images, and return an entry for each.
 
-    Runs with the same split show the same images, so that a report can show them side by side.
-
-    Returns
-    -------
-    list of dict
-        ``image_id``, ``file`` (below ``folder``), ``class_name``, ``prediction`` and ``confidence`` of each.
+    The images depend on the split alone, so that a report can show those of several runs side by side.
     """
     chosen = choose_images(data, data.split.test, SAMPLE, data.split_fingerprint)
     maps = class_activation_maps(network.model, read_inputs(network, data, chosen), network.layers, None, method).maps
@@ -68,7 +61,7 @@ def write_heatmaps(
     for index, heatmap, scores in zip(chosen, maps.cpu().numpy(), probabilities, strict=True):
         name = f"{data.source.image_ids[index]}.png"
         atomic_files.make_folder((folder / name).parent)
-        atomic_files.write_bytes(folder / name, _encode(overlay(_shrink(data.source.read(int(index))), heatmap)))
+        atomic_files.write_bytes(folder / name, encode(overlay(_shrink(data.source.read(int(index))), heatmap)))
         entries.append(
             {
                 "image_id": data.source.image_ids[index],
@@ -94,7 +87,7 @@ def write_galleries(
         rows = [row for target in shown for row in choose_predictions(probabilities, targets, target)]
         figure = draw_gallery(_draw_tiles(network, data, probabilities, rows, method), columns=2 * SHOWN)
         path = folder / f"gallery_{number}.png"
-        atomic_files.write_bytes(path, _encode(figure))
+        atomic_files.write_bytes(path, encode(figure))
         names = f"{network.classes[shown[0]]} to {network.classes[shown[-1]]}"
         figures.append(
             Illustration(
@@ -113,11 +106,7 @@ def choose_predictions(probabilities: np.ndarray, targets: np.ndarray, target: i
 
     First `SHOWN` correct ones, then as many wrong ones, by decreasing confidence; None stands for a missing one.
 
-    Parameters
-    ----------
-    probabilities : ndarray of float, shape (N, C)
-    targets : ndarray of int64, shape (N,)
-    target : int
+    ``probabilities`` has shape (N, C), ``targets`` shape (N,).
     """
     own = np.flatnonzero(targets == target)
     predictions, confidences = probabilities[own].argmax(1), probabilities[own].max(1)
@@ -151,12 +140,3 @@ def _shrink(image: Image.Image) -> Image.Image:
     small = image.copy()
     small.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
     return small
-
-
-def _encode(drawing: Figure | Image.Image) -> bytes:
-    content = io.BytesIO()
-    if isinstance(drawing, Figure):
-        drawing.savefig(content, format="png")
-    else:
-        drawing.save(content, "PNG")
-    return content.getvalue()

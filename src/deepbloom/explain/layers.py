@@ -21,11 +21,7 @@ def find_target_layer(model: nn.Module, example: Tensor | None = None) -> str:
     transformer the prediction depends on one token alone after the last attention, so it is the norm before that.
     Pooling, linear layers and identities do not count.
 
-    Parameters
-    ----------
-    model : nn.Module
-    example : Tensor, shape (1, 3, H, W), or None
-        An image to try; None is noise of 224 x 224.
+    ``example``, shape (1, 3, H, W), is an image to try; None is noise of 224 x 224.
 
     Raises
     ------
@@ -66,15 +62,10 @@ def find_target_layer(model: nn.Module, example: Tensor | None = None) -> str:
 
 
 def to_map(output: Tensor, size: Sequence[int]) -> Tensor:
-    """Return a layer's output as a map, shape (B, K, h, w).
+    """Return a layer's output, shape (B, K, h, w), (B, h, w, K) or (B, N, K), as a map, shape (B, K, h, w).
 
-    Parameters
-    ----------
-    output : Tensor, shape (B, K, h, w), (B, h, w, K), or (B, N, K)
-        Channels come last if the sizes before them have the proportions of the image and the last two do not. N
-        tokens are some prefix tokens and then as many rows as fit, in the image's proportions.
-    size : sequence of int
-        Height and width of the image.
+    Channels come last if the sizes before them have the proportions of the image, whose height and width are ``size``,
+    and the last two do not. N tokens are some prefix tokens and then as many rows as fit, in the image's proportions.
     """
     if output.ndim == 4:
         return torch.movedim(output, 3, 1) if _is_channels_last(output, size) else output

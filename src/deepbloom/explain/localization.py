@@ -37,13 +37,8 @@ def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
     """Return the share of each map's sum that lies on the object, in [0, 1]; 0 for a map of zeros.
 
     The energy-based pointing game of Wang et al. 2020, https://arxiv.org/abs/1910.01279, with segmentations instead of
-    boxes. A constant map gets `area_share`.
-
-    Parameters
-    ----------
-    maps : Tensor of float, shape (B, H, W), not negative
-    masks : Tensor of bool, shape (B, H, W)
-        True on the object.
+    boxes. A constant map gets `area_share`. Maps are not negative; masks, bool of the same shape (B, H, W), are true
+    on the object.
     """
     _check(maps, masks)
     total = maps.sum((1, 2))
@@ -59,19 +54,13 @@ def pointing_hits(maps: Tensor, masks: Tensor, tolerance: int = 15) -> Tensor:
     """Return whether the strongest point of each map lies on the object or near it, bool of shape (B,).
 
     The pointing game of Zhang et al. 2016, https://arxiv.org/abs/1608.00507. If several points are strongest, more than
-    half of them must hit; a map of zeros never hits.
-
-    Parameters
-    ----------
-    maps, masks
-        As in `energy_inside`.
-    tolerance : int
-        Largest distance in pixels that counts as a hit, 15 as published.
+    half of them must hit; a map of zeros never hits. ``tolerance`` is the largest distance in pixels that counts as a
+    hit, 15 as published.
     """
     _check(maps, masks)
-    window = 2 * tolerance + 1
-    disk = _disk(tolerance).to(maps.device)
-    near = F.conv2d(masks[:, None].float(), disk.view(1, 1, window, window), padding=tolerance)[:, 0] > 0.5
+    steps = torch.arange(-tolerance, tolerance + 1, device=maps.device)
+    disk = (steps[:, None] ** 2 + steps[None] ** 2 <= tolerance**2).float()[None, None]
+    near = F.conv2d(masks[:, None].float(), disk, padding=tolerance)[:, 0] > 0.5
     strongest = (maps == maps.amax((1, 2), keepdim=True)) & (maps > 0)
     return 2 * (strongest & near).sum((1, 2)) > strongest.sum((1, 2))
 
@@ -79,12 +68,7 @@ def pointing_hits(maps: Tensor, masks: Tensor, tolerance: int = 15) -> Tensor:
 def intersection_over_union(maps: Tensor, masks: Tensor, threshold: float) -> Tensor:
     """Return the overlap of the object with the pixels at or above ``threshold``, over their union, in [0, 1].
 
-    Parameters
-    ----------
-    maps, masks
-        As in `energy_inside`; maps in [0, 1].
-    threshold : float
-        Chosen on other images: see `choose_threshold`.
+    `choose_threshold` chooses the threshold on other images.
     """
     _check(maps, masks)
     chosen = maps >= threshold
@@ -105,11 +89,6 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
     """
     shares = F.interpolate(torch.from_numpy(np.ascontiguousarray(mask)).float()[None, None], size, mode="area")
     return shares[0, 0] >= 0.5
-
-
-def _disk(radius: int) -> Tensor:
-    steps = torch.arange(-radius, radius + 1)
-    return (steps[:, None] ** 2 + steps[None] ** 2 <= radius**2).float()
 
 
 def _check(maps: Tensor, masks: Tensor) -> None:

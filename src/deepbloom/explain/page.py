@@ -31,14 +31,7 @@ def write(
 ) -> Path:
     """Draw the figures into ``folder/figures``, write the page, and return its path.
 
-    Parameters
-    ----------
-    folder : Path
-    content : mapping
-        As in explain.json.
-    means : mapping
-        By kind of map and measure.
-    galleries : sequence of Illustration
+    ``content`` is that of explain.json; ``means`` are by kind of map and measure.
     """
     figures, test = folder / "figures", content["randomization"]
     correlations = np.array(test["rank_correlation"])
@@ -170,16 +163,7 @@ def plot_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], path: Path)
 
 
 def plot_randomization(layers: Sequence[str], correlations: np.ndarray, path: Path) -> None:
-    """Draw how similar maps stay while the network is randomized from the top.
-
-    Parameters
-    ----------
-    layers : sequence of str, length L
-        In the order in which they were randomized.
-    correlations : ndarray of float, shape (L, B)
-        Of each image.
-    path : Path
-    """
+    """Draw how similar maps stay, shape (L, B), while L layers of the network are randomized from the top."""
     places = np.arange(len(layers) + 1)
     values = np.vstack([np.ones(correlations.shape[1]), correlations])
     with open_figure(path, 1.8 + 0.62 * len(places), 3.8) as figure:

@@ -45,20 +45,15 @@ def randomization_test(
     """Randomize more and more layers, in the order of ``layers``, and compare the maps with the trained network's.
 
     The cascading randomization of Adebayo et al. 2018, https://arxiv.org/abs/1810.03292. A method whose maps stay
-    alike shows edges or the middle of the image, not the network.
+    alike shows edges or the middle of the image, not the network. The network itself stays as it is.
 
     Parameters
     ----------
-    model : nn.Module
-        Copied; the original stays as it is.
-    inputs : Tensor of float, shape (B, C, H, W)
     explain : callable
         From (model, inputs) to maps, shape (B, H, W). It must explain a fixed class: maps of the predicted class would
         change because the prediction does.
     layers : sequence of str
         Module paths, the network's top first: see `find_stages`.
-    seed : int
-        Of the random weights.
 
     Returns
     -------

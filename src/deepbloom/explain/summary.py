@@ -28,7 +28,7 @@ class Measure:
 
     title: str
     meaning: str
-    higher_is_better: bool
+    higher_is_better: bool = True
 
     @property
     def arrow(self) -> str:
@@ -47,13 +47,11 @@ MEASURES = {
         "insertion",
         "Mean probability of the class while the blurred image becomes sharp, most evidence first; higher is better "
         "(Petsiuk et al. 2018).",
-        higher_is_better=True,
     ),
     "road_score": Measure(
         "ROAD",
         "Probability after the least relevant pixels are interpolated from their surroundings, minus the probability "
         "after the most relevant ones are; random maps get 0, higher is better (Rong et al. 2022).",
-        higher_is_better=True,
     ),
     "average_drop": Measure(
         "average drop",
@@ -65,25 +63,21 @@ MEASURES = {
         "increase",
         "Share of the images whose probability grows when they are dimmed by their maps; higher is better "
         "(Chattopadhay et al. 2018).",
-        higher_is_better=True,
     ),
     "energy_inside": Measure(
         "energy inside",
         "Share of the map's sum that lies on the flower; a uniform map gets the flower's share of the image "
         "(Wang et al. 2020).",
-        higher_is_better=True,
     ),
     "pointing_hit": Measure(
         "pointing game",
         "Share of the images in which the strongest point lies on the flower or within 15 of 224 pixels of it "
         "(Zhang et al. 2016).",
-        higher_is_better=True,
     ),
     "iou": Measure(
         "IoU",
         "Overlap of the flower with the part of the map above a threshold, over their union. Each kind of map has its "
         "own threshold, the best on validation images.",
-        higher_is_better=True,
     ),
 }
 

@@ -24,40 +24,27 @@ PREDICTED = "predicted"
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network, in eval mode on its device.
-
-    Attributes
-    ----------
-    label : str
-        The name of its run directory or file; its path where another one has the same name.
-    layers : tuple of str
-        Module paths of the layers that its maps explain.
-    """
+    """A trained network, in eval mode on its device."""
 
     label: str
+    """The name of its run directory or file; its path where another one has the same name."""
     model: nn.Module
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     layers: tuple[str, ...]
+    """Module paths of the layers that its maps explain."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The class to explain, and the class to compare it with.
-
-    Attributes
-    ----------
-    index : int or None
-        A class; None is the one at ``rank``.
-    rank : int
-        Place among the classes by probability, from 0, the prediction.
-    against : int or None
-        The class it is compared with, if any.
-    """
+    """The class to explain, and the class to compare it with."""
 
     index: int | None = None
+    """A class; None is the one at ``rank``."""
     rank: int = 0
+    """Place among the classes by probability, from 0, the prediction."""
     against: int | None = None
+    """The class it is compared with, if any."""
 
 
 def read_methods(method: Any) -> list[str]:
@@ -138,14 +125,7 @@ def explain_images(
 ) -> list[list[Panel]]:
     """Return each image's panels, ordered by method, network and target; classes are not compared with themselves.
 
-    Parameters
-    ----------
-    networks : sequence of Network
-    inputs : sequence of Tensor, shape (B, 3, S, S)
-        The same images for each network.
-    methods : sequence of str
-    targets : sequence of sequences of Target
-        For each network.
+    ``inputs`` holds the same images, shape (B, 3, S, S), for each network, and ``targets`` its targets.
     """
     panels: list[list[Panel]] = [[] for _ in inputs[0]]
     for method in methods:
@@ -155,15 +135,11 @@ def explain_images(
                 for number, (index, heatmap) in enumerate(zip(maps.targets.tolist(), maps.maps.cpu(), strict=True)):
                     if index == target.against:
                         continue
-                    rather = "" if target.against is None else f" rather than {network.classes[target.against]}"
-                    panel = Panel(
-                        heatmap.numpy(),
-                        network.label,
-                        method,
-                        network.classes[index] + rather,
-                        float(probabilities[number, index]),
-                    )
-                    panels[number].append(panel)
+                    explained = network.classes[index]
+                    if target.against is not None:
+                        explained += f" rather than {network.classes[target.against]}"
+                    confidence = float(probabilities[number, index])
+                    panels[number].append(Panel(heatmap.numpy(), network.label, method, explained, confidence))
     return panels
 
 
