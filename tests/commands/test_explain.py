@@ -122,7 +122,7 @@ def test_the_report_has_columns_of_the_measures(
         (["method=guesscam"], "Unknown method"),
         (["layer=nowhere"], "nowhere"),
         (["masks=nowhere"], "masks=nowhere is not a folder"),
-        (["masks=download"], "for data=flowers102"),
+        (["masks=download"], "masks=download needs data=flowers102"),
         (["data.split.seed=9"], "another split"),
         (["images=-1"], "images=-1"),
     ],

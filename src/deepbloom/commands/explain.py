@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ from deepbloom.device import choose_device, device_name, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.engine.trained_data import prepare_trained_data
-from deepbloom.explain import evaluate, gallery, page, summary
+from deepbloom.explain import evaluate, gallery, page
 from deepbloom.explain.evaluate import Sample
-from deepbloom.explain.faithfulness import Columns
-from deepbloom.explain.summary import MEASURES, Interval
+from deepbloom.explain.summary import MEASURES, Values
 from deepbloom.explain.targets import Network, place_network, read_methods
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
@@ -49,39 +47,18 @@ def run(config: ExplainConfig) -> None:
     figures = atomic_files.make_folder(folder / "figures")
     gallery.remove_old(folder)
 
-    indices = evaluate.choose_images(data, data.split.test, config.images, config.seed)
-    sample = evaluate.draw_sample(network, data, indices, methods, config.seed, config.seed)
-    values, curves = evaluate.measure(network, data, sample, config.seed)
-    located, on_flower = evaluate.locate(network, data, masks, sample, methods, config.seed)
-    values = {kind: columns | on_flower.get(kind, {}) for kind, columns in values.items()}
-    stages, correlations = evaluate.randomize(network, sample, methods[0], config.seed)
+    sample, values, measured = evaluate.evaluate(network, data, masks, methods, config.images, config.seed)
     batches = evaluation_batches(data.pixels, data.split.test, data.source.targets, network.preprocessing, 64)
     logits, _ = predict_logits(network.model, batches, device)
-
-    means = summary.summarize(values)
-    differences = summary.compare_with_controls(values)
-    findings = summary.state_findings(differences)
     content: dict[str, Any] = {
         "model": network.label,
         "checkpoint": str(find_model_file(config.ckpt).resolve()),
         "methods": methods,
         "layers": list(network.layers),
         "target": "predicted",
-        "images": len(indices),
         "seed": config.seed,
-        "measures": _plain(means),
-        "described": {name: asdict(measure) for name, measure in MEASURES.items()},
-        "differences": {method: _plain(controls) for method, controls in differences.items()},
-        "findings": findings + [located.note] * bool(located.note),
-        "curves": {
-            kind: {name: part.mean(0).tolist() for name, part in found.items()} for kind, found in curves.items()
-        },
-        "masks": asdict(located),
-        "randomization": {
-            "method": methods[0],
-            "layers": stages,
-            "rank_correlation": correlations.tolist(),
-        },
+        "described": MEASURES,
+        **measured,
         "heatmaps": gallery.write_heatmaps(folder / run_dir.HEATMAPS, network, data, logits, methods[0]),
         "dataset_fingerprint": data.source.fingerprint,
         "split_fingerprint": data.split_fingerprint,
@@ -93,8 +70,8 @@ def run(config: ExplainConfig) -> None:
     content["seconds"] = round(time.perf_counter() - started, 1)
     _write_rows(folder / TABLE, data, network, sample, values)
     atomic_files.write_json(folder / run_dir.EXPLANATION, content)
-    path = page.write(folder, content, means, galleries)
-    _print(means, content)
+    path = page.write(folder, content, galleries)
+    _print(content)
     print(path)
 
 
@@ -105,13 +82,7 @@ def _find_folder(config: ExplainConfig) -> Path:
     return given / run_dir.EXPLAIN if given.is_dir() else Path(f"outputs/explain-{given.resolve().parent.name}")
 
 
-def _plain(means: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, dict[str, float]]]:
-    return {kind: {name: asdict(found) for name, found in columns.items()} for kind, columns in means.items()}
-
-
-def _write_rows(
-    path: Path, data: PreparedData, network: Network, sample: Sample, values: Mapping[str, Columns]
-) -> None:
+def _write_rows(path: Path, data: PreparedData, network: Network, sample: Sample, values: Values) -> None:
     """Write a row for each image and kind of map."""
     rows = []
     for kind, columns in values.items():
@@ -128,7 +99,8 @@ def _write_rows(
     atomic_files.write_csv(path, COLUMNS, rows)
 
 
-def _print(means: Mapping[str, Mapping[str, Interval]], content: Mapping[str, Any]) -> None:
+def _print(content: Mapping[str, Any]) -> None:
+    means = content["measures"]
     width = max(len(measure.title) for measure in MEASURES.values())
     print(f"{'':<{width}}  " + "  ".join(f"{kind:>14}" for kind in means))
     for name, measure in MEASURES.items():

@@ -26,27 +26,18 @@ Targets = int | Tensor | tuple[int | Tensor | None, int | Tensor | None] | None
 
 @dataclass(frozen=True)
 class Maps:
-    """Maps of a batch and what they explain.
-
-    Attributes
-    ----------
-    maps : Tensor of float32, shape (B, H, W)
-        Evidence at the size of the input, in [0, 1]: 0 where an image's evidence is least, 1 where it is strongest.
-        All zero where it is constant.
-    logits : Tensor of float32, shape (B, C)
-    targets : Tensor of int64, shape (B,)
-        The explained classes.
-    against : Tensor of int64, shape (B,), or None
-        The classes they are compared with, if any.
-    grid : tuple of int
-        Height and width of the map before upsampling; of several layers, of the finest.
-    """
+    """Maps of a batch and what they explain."""
 
     maps: Tensor
+    """Shape (B, H, W), float32: 0 where an image's evidence is least, 1 where it is strongest; 0 if it is constant."""
     logits: Tensor
+    """Shape (B, C), float32."""
     targets: Tensor
+    """The explained classes, shape (B,), int64."""
     against: Tensor | None
+    """The classes they are compared with, if any."""
     grid: tuple[int, int]
+    """Height and width of the map before upsampling; of several layers, of the finest."""
 
 
 def class_activation_maps(
@@ -172,11 +163,10 @@ def _differentiate(logits: Tensor, classes: Tensor, outputs: dict[str, Tensor]) 
     gradients: Sequence[Tensor | None] = [None] * len(outputs)
     if score.requires_grad:
         gradients = torch.autograd.grad(score, list(outputs.values()), allow_unused=True)
-    found = {path: gradient for path, gradient in zip(outputs, gradients, strict=True) if gradient is not None}
-    for path in outputs:
-        if path not in found:
+    for path, gradient in zip(outputs, gradients, strict=True):
+        if gradient is None:
             raise ConfigError(f"No gradient of the logits reaches layer {path!r}; method=eigencam needs none.")
-    return found
+    return {path: gradient for path, gradient in zip(outputs, gradients, strict=True) if gradient is not None}
 
 
 def _read_targets(targets: Targets, inputs: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,15 @@ from deepbloom.explain.cam import class_activation_maps
 from deepbloom.explain.faithfulness import Columns, measure_faithfulness
 from deepbloom.explain.localization import choose_threshold, measure_localization, resize_mask
 from deepbloom.explain.sanity import center_maps, find_stages, random_maps, randomization_test, randomized_copy
-from deepbloom.explain.summary import CENTER, RANDOM_MAPS, RANDOM_WEIGHTS
+from deepbloom.explain.summary import (
+    CENTER,
+    RANDOM_MAPS,
+    RANDOM_WEIGHTS,
+    Values,
+    compare_with_controls,
+    state_findings,
+    summarize,
+)
 from deepbloom.explain.targets import Network
 from deepbloom.rng import derive_seed
 
@@ -62,6 +71,31 @@ class Located:
             "IoU is not measured: its threshold is chosen on validation images, and none of them has a mask. Energy "
             "inside and pointing game need no threshold."
         )
+
+
+def evaluate(
+    network: Network, data: PreparedData, masks: Masks, methods: Sequence[str], count: int, seed: int
+) -> tuple[Sample, Values, dict[str, Any]]:
+    """Return ``count`` test images (0: all), each measure of each of them, and what explain.json says of it all."""
+    sample = draw_sample(network, data, choose_images(data, data.split.test, count, seed), methods, seed, seed)
+    values, curves = measure(network, data, sample, seed)
+    located, on_flower = locate(network, data, masks, sample, methods, seed)
+    values = {kind: columns | on_flower.get(kind, {}) for kind, columns in values.items()}
+    stages, correlations = randomize(network, sample, methods[0], seed)
+    differences = compare_with_controls(values)
+    means_of_curves = {
+        kind: {name: part.mean(0).tolist() for name, part in found.items()} for kind, found in curves.items()
+    }
+    measured = {
+        "images": len(sample.indices),
+        "measures": summarize(values),
+        "differences": differences,
+        "findings": state_findings(differences) + [located.note] * bool(located.note),
+        "curves": means_of_curves,
+        "masks": located,
+        "randomization": {"method": methods[0], "layers": stages, "rank_correlation": correlations.tolist()},
+    }
+    return sample, values, measured
 
 
 def choose_images(data: PreparedData, part: np.ndarray, count: int, seed: int | str) -> np.ndarray:

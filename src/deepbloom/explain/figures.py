@@ -37,58 +37,39 @@ COLUMNS = 5
 
 @dataclass(frozen=True)
 class Tile:
-    """One panel of a figure.
-
-    Attributes
-    ----------
-    heatmap : ndarray of float, shape (h, w), in [0, 1], or None
-        Covers the whole image; None shows the image alone.
-    title, caption : str
-        Above the panel: a class, a model or a method; below it in gray: a confidence or the true class.
-    wrong : bool
-        Draws a frame and colors the title.
-    """
+    """One panel of a figure."""
 
     image: Image.Image
     heatmap: np.ndarray | None
+    """Shape (h, w), in [0, 1], for the whole image; None shows the image alone."""
     title: str = ""
+    """Above the panel: a class, a model or a method."""
     caption: str = ""
+    """Below the title, in gray: a confidence or the true class."""
     wrong: bool = False
+    """Draws a frame and colors the title."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One map of an image.
-
-    Attributes
-    ----------
-    heatmap : ndarray of float32, shape (S, S), in [0, 1]
-    network, method : str
-        The network's label, and a name in `METHODS`.
-    explained : str
-        The class, and the one it is compared with.
-    confidence : float
-        The probability of the class, in [0, 1].
-    """
+    """One map of an image."""
 
     heatmap: np.ndarray
+    """Shape (S, S), float32, in [0, 1]."""
     network: str
+    """The network's label."""
     method: str
     explained: str
+    """The class, and the one it is compared with."""
     confidence: float
+    """The probability of the class, in [0, 1]."""
 
 
 def overlay(image: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY) -> Image.Image:
     """Return the image under its heatmap, upright, RGB, at the image's size.
 
-    Parameters
-    ----------
-    image : PIL.Image
-        Rotated by its EXIF entry first.
-    heatmap : ndarray of float, shape (h, w), in [0, 1]
-        Resized to the image.
-    opacity : float
-        Share of the heatmap in the result, in [0, 1].
+    The image is rotated by its EXIF entry first, and the heatmap, shape (h, w), in [0, 1], resized to it.
+    ``opacity`` is the share of the heatmap in the result.
 
     Raises
     ------

@@ -54,11 +54,11 @@ def write_heatmaps(
     The images depend on the split alone, so that a report can show those of several runs side by side.
     """
     chosen = choose_images(data, data.split.test, SAMPLE, data.split_fingerprint)
-    maps = class_activation_maps(network.model, read_inputs(network, data, chosen), network.layers, None, method).maps
+    maps = _explain(network, data, chosen, method)
     places = np.searchsorted(data.split.test, chosen)
     probabilities = softmax(logits)[places]
     entries: list[dict[str, object]] = []
-    for index, heatmap, scores in zip(chosen, maps.cpu().numpy(), probabilities, strict=True):
+    for index, heatmap, scores in zip(chosen, maps, probabilities, strict=True):
         name = f"{data.source.image_ids[index]}.png"
         atomic_files.make_folder((folder / name).parent)
         atomic_files.write_bytes(folder / name, encode(overlay(_shrink(data.source.read(int(index))), heatmap)))
@@ -122,9 +122,9 @@ def _draw_tiles(
 ) -> list[Tile | None]:
     known = [place for place in places if place is not None]
     indices = data.split.test[known]
-    maps = class_activation_maps(network.model, read_inputs(network, data, indices), network.layers, None, method).maps
+    maps = _explain(network, data, indices, method)
     tiles = {}
-    for place, index, heatmap in zip(known, indices, maps.cpu().numpy(), strict=True):
+    for place, index, heatmap in zip(known, indices, maps, strict=True):
         prediction, target = int(probabilities[place].argmax()), int(data.source.targets[index])
         tiles[place] = Tile(
             _shrink(data.source.read(int(index))),
@@ -134,6 +134,11 @@ def _draw_tiles(
             wrong=prediction != target,
         )
     return [None if place is None else tiles[place] for place in places]
+
+
+def _explain(network: Network, data: PreparedData, indices: np.ndarray, method: str) -> np.ndarray:
+    inputs = read_inputs(network, data, indices)
+    return class_activation_maps(network.model, inputs, network.layers, None, method).maps.cpu().numpy()
 
 
 def _shrink(image: Image.Image) -> Image.Image:

@@ -68,21 +68,14 @@ Draw = TypeVar("Draw", bound=Callable[..., Tensor])
 
 @dataclass(frozen=True)
 class Method:
-    """A registered method.
-
-    Attributes
-    ----------
-    draw : callable
-        Called with (activations), (activations, gradients) or (activations, `Probe`), in this order of ``needs``.
-    needs : str
-        ``activations`` (the map is the same for all classes), ``gradients``, or ``forward_passes`` (many per image).
-    title : str
-        The name as its authors write it.
-    """
+    """A registered method."""
 
     draw: Callable[..., Tensor]
+    """Called with (activations), (activations, gradients) or (activations, `Probe`), in this order of ``needs``."""
     needs: Needs
+    """``activations`` (the map is the same for all classes), ``gradients``, or ``forward_passes`` (many per image)."""
     title: str
+    """The name as its authors write it."""
 
     @property
     def is_slow(self) -> bool:

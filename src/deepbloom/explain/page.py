@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from deepbloom.explain.evaluate import Located
 from deepbloom.explain.faithfulness import CURVE_FRACTIONS
 from deepbloom.explain.methods import METHODS
-from deepbloom.explain.summary import CONTROLS, MEASURES, Interval
+from deepbloom.explain.summary import CONTROLS, MEASURES, Interval, Means
 from deepbloom.report.pages import Illustration, PageTable, Section, write_page
 from deepbloom.report.run_plots import COLORS, DASHES, FAINT, MARKERS, PERCENT, open_figure
 
@@ -23,19 +24,11 @@ CURVES = {
 }
 
 
-def write(
-    folder: Path,
-    content: Mapping[str, Any],
-    means: Mapping[str, Mapping[str, Interval]],
-    galleries: Sequence[Illustration],
-) -> Path:
-    """Draw the figures into ``folder/figures``, write the page, and return its path.
-
-    ``content`` is that of explain.json; ``means`` are by kind of map and measure.
-    """
+def write(folder: Path, content: Mapping[str, Any], galleries: Sequence[Illustration]) -> Path:
+    """Draw the figures into ``folder/figures``, write the page, and return its path; ``content`` is of explain.json."""
     figures, test = folder / "figures", content["randomization"]
     correlations = np.array(test["rank_correlation"])
-    plot_measures(means, figures / "measures.png")
+    plot_measures(content["measures"], figures / "measures.png")
     plot_curves(content["curves"], figures / "curves.png")
     plot_randomization(test["layers"], correlations, figures / "randomization.png")
     curves = Illustration(
@@ -57,7 +50,7 @@ def write(
     left_out = len(galleries) - MAX_GALLERIES
     more = (f"{left_out} more galleries lie in the folder figures/ beside this page.",) if left_out > 0 else ()
     sections = [
-        _describe_measures(content, means, figures / "measures.png"),
+        _describe_measures(content, figures / "measures.png"),
         Section("Curves", figures=(curves,)),
         Section("Does the map depend on the weights?", paragraphs=(explanation,), figures=(randomization,)),
         Section("The most confident predictions", paragraphs=more, figures=tuple(galleries[:MAX_GALLERIES])),
@@ -76,9 +69,9 @@ def name_kind(kind: str) -> str:
     return CONTROLS[kind] if kind in CONTROLS else METHODS[kind].title
 
 
-def _describe_measures(
-    content: Mapping[str, Any], means: Mapping[str, Mapping[str, Interval]], figure: Path
-) -> Section:
+def _describe_measures(content: Mapping[str, Any], figure: Path) -> Section:
+    means: Means = content["measures"]
+
     def cell(found: Interval | None) -> str:
         return f"{found.mean:.3f}\n[{found.low:.3f}, {found.high:.3f}]" if found else "–"
 
@@ -94,15 +87,15 @@ def _describe_measures(
         "Controls are gray. These intervals are of each mean alone; the sentences above compare image by image, which "
         "is more sensitive.",
     )
-    masks = content["masks"]
+    masks: Located = content["masks"]
     about_masks = (
         "There are no masks of these images, so it is not measured whether the evidence lies on the flower. Give "
         "masks=FOLDER, or masks=download for Flowers102."
     )
-    if masks["origin"]:
+    if masks.flower_share is not None:
         about_masks = (
-            f"Masks of the flowers ({masks['origin']}): {masks['count']:,} of these images have one; the flower covers "
-            f"{100 * masks['flower_share']:.0f} % of the image on average."
+            f"Masks of the flowers ({masks.origin}): {masks.count:,} of these images have one; the flower covers "
+            f"{100 * masks.flower_share:.0f} % of the image on average."
         )
     return Section(
         "Measures",
@@ -113,7 +106,7 @@ def _describe_measures(
     )
 
 
-def plot_measures(summary: Mapping[str, Mapping[str, Interval]], path: Path) -> None:
+def plot_measures(summary: Means, path: Path) -> None:
     """Draw each measure in a panel: a dot with its 95 % interval for every kind of map."""
     kinds = list(summary)
     names = [name for name in MEASURES if any(name in summary[kind] for kind in kinds)]
@@ -151,14 +144,10 @@ def plot_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], path: Path)
                     marker=MARKERS[place % len(MARKERS)],
                     label=name_kind(kind),
                 )
-            panel.set_title(title)
-            panel.set_xlabel(label)
-            panel.set_xlim(0, 1)
-            panel.set_xticks([0, 0.5, 1])
+            panel.set(title=title, xlabel=label, xlim=(0, 1), xticks=[0, 0.5, 1])
             panel.xaxis.set_major_formatter(PERCENT)
-        panels[0].set_ylim(0, 1)
+        panels[0].set(ylabel="probability of the class", ylim=(0, 1))
         panels[0].yaxis.set_major_formatter(PERCENT)
-        panels[0].set_ylabel("probability of the class")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
 
@@ -172,7 +161,6 @@ def plot_randomization(layers: Sequence[str], correlations: np.ndarray, path: Pa
         axis.plot(places, values, color=FAINT, linewidth=0.8, alpha=0.6)
         axis.plot(places, values.mean(1), color=COLORS[0], marker="o", label="mean over images")
         axis.set_xticks(places, ["trained", *layers], rotation=45, ha="right", rotation_mode="anchor")
-        axis.set_ylim(-1.05, 1.05)
-        axis.set_ylabel("rank correlation with\nthe trained network's map")
+        axis.set(ylabel="rank correlation with\nthe trained network's map", ylim=(-1.05, 1.05))
         axis.set_title("Randomized from the top, layer by layer")
         axis.legend(loc="upper right")

@@ -92,7 +92,11 @@ class Interval:
     count: int
 
 
-def summarize(values: Values) -> dict[str, dict[str, Interval]]:
+Means = dict[str, dict[str, Interval]]
+"""By kind of map and measure."""
+
+
+def summarize(values: Values) -> Means:
     """Return the mean of each measure of each kind of map; measures without a value are left out."""
     return {
         kind: {name: found for name in MEASURES if name in columns and (found := _mean(columns[name]))}
@@ -100,7 +104,7 @@ def summarize(values: Values) -> dict[str, dict[str, Interval]]:
     }
 
 
-def compare_with_controls(values: Values) -> dict[str, dict[str, dict[str, Interval]]]:
+def compare_with_controls(values: Values) -> dict[str, Means]:
     """Return, by method, control and measure, the mean paired difference: the method's value minus the control's."""
     return {
         method: {
@@ -123,7 +127,7 @@ def judge(name: str, difference: Interval) -> str:
     return "better" if (difference.mean > 0) == MEASURES[name].higher_is_better else "worse"
 
 
-def state_findings(differences: Mapping[str, Mapping[str, Mapping[str, Interval]]]) -> list[str]:
+def state_findings(differences: Mapping[str, Means]) -> list[str]:
     """Return a sentence for each method and control."""
     words = {"better": "better", "worse": "worse", "unclear": "no clear difference"}
     sentences = []

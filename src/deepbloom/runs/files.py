@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -56,8 +57,8 @@ def write_bytes(path: Path, content: bytes, previous: Path | None = None) -> Non
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write ``content`` as indented JSON, atomically."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Write ``content``, which may hold dataclasses, as indented JSON, atomically."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=asdict) + "\n"
     write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a name that is no UTF-8 becomes JSON's own escape
 
 
