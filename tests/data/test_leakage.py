@@ -12,7 +12,7 @@ from deepbloom.data.dataset import prepare
 from deepbloom.data.leakage import WatchedPixels, audit_split, find_near_duplicates, fingerprint
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing
-from deepbloom.data.sources.synthetic.source import SyntheticFlowers
+from drawn_flowers import drawn_flowers
 
 PREPROCESSING = Preprocessing(96, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
 
@@ -27,7 +27,7 @@ class Given(Pixels):
 
 @pytest.fixture(scope="module")
 def flowers() -> list[Image.Image]:
-    source = SyntheticFlowers.create(10, 6, 0, 1.0, 0.0)
+    source = drawn_flowers(10, 6, 0, 1.0, 0.0)
     return [source.read(i) for i in range(len(source))]
 
 
@@ -144,7 +144,7 @@ def test_a_look_at_the_test_part_during_training_is_noticed_and_a_clean_run_is_n
 
 
 def test_over_the_folds_every_image_is_tested_exactly_once() -> None:
-    source = SyntheticFlowers.create(7, 23, 0, 4.0, 0.0)
+    source = drawn_flowers(7, 23, 0, 4.0, 0.0)
     tested = []
     for fold in range(5):
         data = prepare(

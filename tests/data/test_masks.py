@@ -8,8 +8,8 @@ from PIL import Image
 
 from deepbloom.data.masks import find_masks
 from deepbloom.data.sources.imagefolder import ImageFolder
-from deepbloom.data.sources.synthetic.source import SyntheticFlowers
 from deepbloom.errors import ConfigError, DataError
+from drawn_flowers import drawn_flowers
 
 
 def draw_half(path: Path, size: tuple[int, int] = (20, 10)) -> None:
@@ -21,14 +21,14 @@ def draw_half(path: Path, size: tuple[int, int] = (20, 10)) -> None:
 
 
 def test_drawn_flowers_come_with_exact_masks() -> None:
-    source = SyntheticFlowers.create(2, 3)
+    source = drawn_flowers(2, 3)
     masks = find_masks(source, "auto")
     assert np.array_equal(masks.read(4), source.mask(4))
     assert "exact" in masks.origin
 
 
 def test_masks_can_be_left_out_and_images_may_have_none(images: Path) -> None:
-    assert find_masks(SyntheticFlowers.create(2, 3), "off").read(0) is None
+    assert find_masks(drawn_flowers(2, 3), "off").read(0) is None
     masks = find_masks(ImageFolder.create(images), "auto")
     assert masks.read(0) is None
     assert masks.origin == ""

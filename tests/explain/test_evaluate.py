@@ -9,7 +9,6 @@ from deepbloom.data.dataset import PreparedData
 from deepbloom.data.masks import Masks
 from deepbloom.data.pixel_cache import DecodedPixels
 from deepbloom.data.preprocessing import Preprocessing
-from deepbloom.data.sources.synthetic.source import SyntheticFlowers
 from deepbloom.data.split import make_split
 from deepbloom.explain import evaluate
 from deepbloom.explain.evaluate import choose_images
@@ -17,10 +16,11 @@ from deepbloom.explain.localization import choose_threshold, resize_mask
 from deepbloom.explain.sanity import center_maps, random_maps
 from deepbloom.explain.targets import Network
 from deepbloom.models.registry import create_model
+from drawn_flowers import drawn_flowers
 
 
 def test_images_are_chosen_by_name_and_seed_whatever_their_order() -> None:
-    source = SyntheticFlowers.create(2, 20)
+    source = drawn_flowers(2, 20)
     data = PreparedData(source, make_split(source, SplitConfig()), DecodedPixels(source, Preprocessing(), 0))
     test = data.split.test
     chosen = choose_images(data, test, 4, 0)
@@ -37,7 +37,7 @@ SIDE = 32
 @pytest.fixture(scope="module")
 def untrained() -> tuple[Network, PreparedData, evaluate.Sample]:
     """A network with random weights, drawn flowers, and maps of four test images."""
-    source, preprocessing = SyntheticFlowers.create(2, 20), Preprocessing(size=SIDE)
+    source, preprocessing = drawn_flowers(2, 20), Preprocessing(size=SIDE)
     torch.manual_seed(0)
     network = Network("small", create_model("scratch_cnn", 2), source.class_names, preprocessing, ("block3",))
     data = PreparedData(source, make_split(source, SplitConfig()), DecodedPixels(source, preprocessing, 0))

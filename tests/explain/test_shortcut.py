@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from deepbloom.cli import main as cli
-from deepbloom.data.sources.synthetic.source import SyntheticFlowers, shortcut_mark
+from deepbloom.data.sources.synthetic.source import shortcut_mark
 from deepbloom.explain.cam import class_activation_maps
 from deepbloom.explain.localization import area_share, energy_inside, measure_localization, resize_mask
+from drawn_flowers import drawn_flowers
 
 SIDE = 56
 CELL = SIDE // 14
@@ -53,7 +54,7 @@ class Middles(Corners):
 
 def draw(rate: float, classes: int = 4, per_class: int = 3, side: int = SIDE) -> tuple[Tensor, Tensor, Tensor]:
     """Return images, in [0, 1], masks and classes of drawn flowers."""
-    source = SyntheticFlowers.create(classes, per_class, shortcut_rate=rate)
+    source = drawn_flowers(classes, per_class, shortcut_rate=rate)
     pixels = torch.from_numpy(np.stack([np.asarray(source.read(index)) for index in range(len(source))]))
     small = nn.functional.interpolate(pixels.permute(0, 3, 1, 2).float() / 255, (side, side), mode="area")
     masks = torch.stack([resize_mask(source.mask(index), (side, side)) for index in range(len(source))])
@@ -144,7 +145,7 @@ def mark_energy(run: Path) -> tuple[float, float]:
 
     content = json.loads((run / "explain" / "explain.json").read_text())
     trained = read_model(run)
-    source = SyntheticFlowers.create(8, 40, shortcut_rate=1.0)
+    source = drawn_flowers(8, 40, shortcut_rate=1.0)
     chosen = range(0, len(source), 16)
     pixels = np.stack([np.asarray(source.read(index)) for index in chosen])
     from deepbloom.data.preprocessing import normalize

@@ -47,7 +47,6 @@ def augmentation(
 
     Parameters
     ----------
-    name : str
     kind : str
         ``geometric``: ``function(uniform, **parameters)`` gets float64 numbers in [0, 1) of shape (B, ``numbers``) and
         returns float64 maps of shape (B, 2, 3) from output to input coordinates, which are x and y in [-1, 1]. The maps

@@ -172,10 +172,9 @@ def _open_cached(folder: Path, source: ImageSource, preprocessing: Preprocessing
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        made = find()
-    if made is None:
-        raise OSError(f"{path} was removed as soon as it was written")
-    return made
+        if made := find():
+            return made
+    raise OSError(f"{path} was removed as soon as it was written")
 
 
 def _file_name(source: ImageSource, preprocessing: Preprocessing) -> str:

@@ -13,6 +13,7 @@ from deepbloom.data.sources.synthetic.scene import SIZE, Mark, draw_scene
 from deepbloom.data.sources.synthetic.source import SyntheticFlowers, class_sizes, shortcut_mark
 from deepbloom.data.sources.synthetic.species import SPECIES_COUNT, Palette, all_species
 from deepbloom.errors import ConfigError
+from drawn_flowers import drawn_flowers
 
 
 def pixels(source: SyntheticFlowers, index: int) -> np.ndarray:
@@ -27,7 +28,7 @@ def sha256(array: np.ndarray) -> str:
 
 
 def test_images_are_rgb_with_a_mask_of_their_size():
-    source = SyntheticFlowers.create(3, 3)
+    source = drawn_flowers(3, 3)
     image, mask = source.read(4), source.mask(4)
     assert (image.mode, image.size) == ("RGB", (SIZE, SIZE))
     assert (mask.dtype, mask.shape) == (np.bool_, (SIZE, SIZE))
@@ -56,7 +57,7 @@ PINNED = {
 
 @pytest.mark.parametrize(("seed", "index"), list(PINNED))
 def test_bytes_are_the_same_on_every_machine(seed, index):
-    source = SyntheticFlowers.create(SPECIES_COUNT, 3, seed, shortcut_rate=0.5)
+    source = drawn_flowers(SPECIES_COUNT, 3, seed, shortcut_rate=0.5)
     assert (sha256(pixels(source, index)), sha256(source.mask(index))) == PINNED[seed, index]
 
 
@@ -95,7 +96,7 @@ def test_only_exact_operations_touch_arrays():
 
 
 def test_images_do_not_depend_on_how_many_there_are_nor_on_their_order():
-    small, large = SyntheticFlowers.create(3, 4), SyntheticFlowers.create(5, 9)
+    small, large = drawn_flowers(3, 4), drawn_flowers(5, 9)
     assert small.class_names == large.class_names[:3]
     for index in (11, 4, 0):  # backwards
         twin = large.image_ids.index(small.image_ids[index])
@@ -104,14 +105,14 @@ def test_images_do_not_depend_on_how_many_there_are_nor_on_their_order():
 
 
 def test_seed_number_and_species_each_change_the_image():
-    source, other = SyntheticFlowers.create(3, 3, seed=0), SyntheticFlowers.create(3, 3, seed=1)
+    source, other = drawn_flowers(3, 3, seed=0), drawn_flowers(3, 3, seed=1)
     assert source.class_names == other.class_names
     assert len({sha256(pixels(source, 0)), sha256(pixels(source, 1)), sha256(pixels(source, 3))}) == 3
     assert not np.array_equal(pixels(source, 0), pixels(other, 0))
 
 
 def test_a_pickled_source_draws_the_same():
-    source = SyntheticFlowers.create(3, 3, seed=4, shortcut_rate=1.0)
+    source = drawn_flowers(3, 3, seed=4, shortcut_rate=1.0)
     copy = pickle.loads(pickle.dumps(source))
     assert np.array_equal(pixels(source, 7), pixels(copy, 7))
     assert copy.fingerprint == source.fingerprint
@@ -137,7 +138,7 @@ def test_the_mask_is_where_the_flowers_color_shows(number):
 
 
 def test_masks_hold_a_fair_part_of_the_image():
-    source = SyntheticFlowers.create(20, 3)
+    source = drawn_flowers(20, 3)
     shares = [source.mask(index).mean() for index in range(0, len(source), 2)]
     assert min(shares) > 0.01
     assert max(shares) < 0.5
@@ -161,7 +162,7 @@ def test_order_of_sizes_is_mixed_and_fixed():
 
 
 def test_ids_and_targets_follow_the_sizes():
-    source = SyntheticFlowers.create(3, 8, imbalance=2.0)
+    source = drawn_flowers(3, 8, imbalance=2.0)
     sizes = class_sizes(3, 8, 2.0)
     assert np.bincount(source.targets).tolist() == sizes
     assert source.targets.dtype == np.int64
@@ -196,7 +197,7 @@ def test_species_look_different_in_the_same_scene():
 
 
 def test_marks_lie_in_their_corner_outside_the_flower():
-    plain, marked = SyntheticFlowers.create(8, 3), SyntheticFlowers.create(8, 3, shortcut_rate=1.0)
+    plain, marked = drawn_flowers(8, 3), drawn_flowers(8, 3, shortcut_rate=1.0)
     for index in range(0, len(plain), 2):
         change = np.any(pixels(plain, index) != pixels(marked, index), axis=2)
         mark = shortcut_mark(int(plain.targets[index]))
@@ -229,7 +230,7 @@ def test_marks_tell_all_classes_apart():
         region = image[mark.top : mark.top + height, mark.left : mark.left + width] / 255
         return float(np.abs(region - mark.pixels.transpose(1, 2, 0)).mean())
 
-    source = SyntheticFlowers.create(SPECIES_COUNT, 3, shortcut_rate=1.0)
+    source = drawn_flowers(SPECIES_COUNT, 3, shortcut_rate=1.0)
     indices = range(1, len(source), 12)
     images = [pixels(source, index) for index in indices]
     found = [int(np.argmin([distance(image, mark) for mark in marks])) for image in images]
@@ -237,10 +238,10 @@ def test_marks_tell_all_classes_apart():
 
 
 def test_a_higher_rate_keeps_the_marks_of_a_lower():
-    plain = SyntheticFlowers.create(2, 10)
+    plain = drawn_flowers(2, 10)
     marked = []
     for rate in (0.3, 0.6):
-        source = SyntheticFlowers.create(2, 10, shortcut_rate=rate)
+        source = drawn_flowers(2, 10, shortcut_rate=rate)
         marked.append({i for i in range(20) if not np.array_equal(pixels(plain, i), pixels(source, i))})
     assert set() < marked[0] < marked[1] < set(range(20))
 
@@ -265,15 +266,15 @@ def test_a_higher_rate_keeps_the_marks_of_a_lower():
 def test_parameters_out_of_range_are_refused(name, value):
     parameters = {"num_classes": 5, "images_per_class": 5, name: value}
     with pytest.raises(ConfigError, match=rf"data\.{name}="):
-        SyntheticFlowers.create(**parameters)
+        drawn_flowers(**parameters)
 
 
 def test_the_fingerprint_changes_with_every_parameter_and_with_nothing_else():
     base = {"num_classes": 5, "images_per_class": 5, "seed": 0, "imbalance": 1.0, "shortcut_rate": 0.0}
     changes = [{}, *({name: value} for name, value in zip(base, (6, 6, 1, 2.0, 0.5), strict=True))]
-    fingerprints = [SyntheticFlowers.create(**{**base, **change}).fingerprint for change in changes]
+    fingerprints = [drawn_flowers(**{**base, **change}).fingerprint for change in changes]
     assert len(set(fingerprints)) == 6
-    assert fingerprints[0] == SyntheticFlowers.create(5, 5, imbalance=1).fingerprint
+    assert fingerprints[0] == drawn_flowers(5, 5, imbalance=1).fingerprint
     assert len(fingerprints[0]) == 64
 
 

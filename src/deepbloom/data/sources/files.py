@@ -16,6 +16,7 @@ from tqdm import tqdm
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.data.images import UnreadableError, decode, digest, map_ahead, read_file
 from deepbloom.data.sources import ImageSource
+from deepbloom.device import available_cores
 from deepbloom.errors import DataError, RunError, name_some
 from deepbloom.runs.files import write_json
 
@@ -110,9 +111,9 @@ def unreadable_error(source: ImageSource, unreadable: dict[str, str]) -> DataErr
     )
 
 
-def leave_out_unreadable(source: Source, num_workers: int) -> Source:
+def leave_out_unreadable(source: Source) -> Source:
     """Return the source without the images that `check_readable` finds, and say so in its notes."""
-    unreadable = check_readable(source, num_workers)
+    unreadable = check_readable(source, available_cores())
     if not unreadable:
         return source
     indices = [index for index, name in enumerate(source.image_ids) if name in unreadable]

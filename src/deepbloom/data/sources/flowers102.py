@@ -23,7 +23,6 @@ from deepbloom.config.settings import DataConfig
 from deepbloom.data.cache_folder import cache_folder, locked_folder
 from deepbloom.data.images import digest_files, read_image
 from deepbloom.data.sources.files import FileSource, fingerprint_files, leave_out, leave_out_unreadable
-from deepbloom.device import available_cores
 from deepbloom.errors import DataError, name_some
 
 URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
@@ -85,7 +84,7 @@ class Flowers102(FileSource):
 def load(config: DataConfig) -> Flowers102:
     """Return the images in ``data.root`` or the per-user cache folder."""
     found = Flowers102.create(config.root, config.allow_missing)
-    return leave_out_unreadable(found, available_cores()) if config.allow_missing else found
+    return leave_out_unreadable(found) if config.allow_missing else found
 
 
 def is_in(root: str | Path) -> bool:

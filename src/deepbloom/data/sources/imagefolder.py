@@ -10,7 +10,6 @@ import numpy as np
 from deepbloom.config.settings import DataConfig
 from deepbloom.data.images import SUFFIXES, digest_files
 from deepbloom.data.sources.files import FileSource, fingerprint_files, leave_out_unreadable
-from deepbloom.device import available_cores
 from deepbloom.errors import ConfigError, DataError, name_some
 
 PART_OF_FOLDER = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -66,7 +65,7 @@ def load(config: DataConfig) -> ImageFolder:
     if not config.root:
         raise ConfigError("data=imagefolder needs data.root=FOLDER, with one folder of images per class in it.")
     found = ImageFolder.create(config.root)
-    return leave_out_unreadable(found, available_cores()) if config.allow_missing else found
+    return leave_out_unreadable(found) if config.allow_missing else found
 
 
 def _entries(folder: Path, ignored: Counter[str] | None = None) -> tuple[list[Path], list[Path]]:

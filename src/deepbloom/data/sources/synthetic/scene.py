@@ -156,13 +156,13 @@ def _draw_background(draws: Draws, light: Vector) -> np.ndarray:
     for _ in range(4 + draws.integer(7)):
         _draw_leaf(canvas, draws, light, softness=draws.uniform(2.0, 7.0), length=draws.uniform(25, 70))
     for _ in range(1 + draws.integer(4)):
-        _draw_stranger(canvas, draws, light)
+        _draw_stranger(canvas, draws)
     full = np.zeros((4, SIZE, SIZE), np.float32)
     full[:3] = enlarge(canvas[:3], SIZE, SIZE)
     return full
 
 
-def _draw_stranger(canvas: np.ndarray, draws: Draws, light: Vector) -> None:
+def _draw_stranger(canvas: np.ndarray, draws: Draws) -> None:
     """Draw another flower out of focus: any species, without regard to the classes in use."""
     size = canvas.shape[1]
     sprite = _distant_sprite(all_species()[draws.integer(len(all_species()))])

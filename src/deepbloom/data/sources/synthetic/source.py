@@ -43,31 +43,6 @@ class SyntheticFlowers(ImageSource):
     seed: int = 0
     shortcut_rate: float = 0.0
 
-    @classmethod
-    def create(
-        cls,
-        num_classes: int,
-        images_per_class: int,
-        seed: int = 0,
-        imbalance: float = 1.0,
-        shortcut_rate: float = 0.0,
-    ) -> "SyntheticFlowers":
-        """Return the first ``num_classes`` species. `DataConfig` describes the parameters and checks their ranges.
-
-        The sizes of classes fall geometrically, in an order that does not depend on the seed, and no class has fewer
-        than 3 images. A higher ``shortcut_rate`` marks more images and keeps the marks that were there.
-        """
-        return load(
-            DataConfig(
-                "synthetic",
-                num_classes=num_classes,
-                images_per_class=images_per_class,
-                seed=seed,
-                imbalance=imbalance,
-                shortcut_rate=shortcut_rate,
-            )
-        )
-
     def read(self, index: int) -> Image.Image:
         return Image.fromarray(self._draw(index)[0])
 
@@ -84,7 +59,10 @@ class SyntheticFlowers(ImageSource):
 
 
 def load(config: DataConfig) -> SyntheticFlowers:
-    """Return the drawn images that the settings ask for."""
+    """Return the first ``num_classes`` species in the sizes of `class_sizes`.
+
+    A higher ``shortcut_rate`` marks more images and keeps the marks that were there.
+    """
     if config.root:
         raise ConfigError(f"data.root={config.root} is not used by drawn images: add data=imagefolder or flowers102.")
     sizes = class_sizes(config.num_classes, config.images_per_class, config.imbalance)
@@ -109,7 +87,10 @@ def load(config: DataConfig) -> SyntheticFlowers:
 
 
 def class_sizes(num_classes: int, images_per_class: int, imbalance: float) -> list[int]:
-    """Return the images of each class: ``images_per_class * imbalance**(-rank / (num_classes - 1))``, rounded."""
+    """Return the images of each class: ``images_per_class * imbalance**(-rank / (num_classes - 1))``, rounded.
+
+    No class has fewer than three. The order of the ranks is mixed and does not depend on the seed of the images.
+    """
     order = sorted(range(num_classes), key=lambda number: Draws(0, _ORDER_PATH, number).uniform())
     sizes = [0] * num_classes
     for rank, number in enumerate(order):
