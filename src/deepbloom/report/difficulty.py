@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deepbloom.report.formatting import format_percent, shorten
 from deepbloom.report.groups import Group
+from deepbloom.report.pages import PageTable, Section
 
 
 class HardClass(NamedTuple):
@@ -72,3 +74,43 @@ def find_hard_images(group: Group, limit: int = 12) -> list[HardImage]:
             )
         )
     return images
+
+
+def describe_hard_classes(group: Group, is_first: bool) -> Section:
+    """Return the section of `find_hard_classes`; the first of a report explains its columns."""
+    rows = [
+        (
+            shorten(found.name),
+            f"{found.images}",
+            format_percent(found.mean_recall),
+            format_percent(found.best_recall),
+            shorten(found.confused_with) if found.confused_with else "–",
+        )
+        for found in find_hard_classes(group)
+    ]
+    if not rows:
+        return Section("Hardest classes", paragraphs=["Every model classifies every test image correctly."])
+    caption = (
+        "Recall is the share of a class's test images that are classified correctly. A class with few images can be "
+        "here by chance. A class that even the best model misses is hard, or mislabeled."
+    )
+    headings = ("Class", "Test images", "Mean recall of all models", "Recall of the best model", "Most confused with")
+    return Section("Hardest classes", tables=[PageTable(headings, rows, caption * is_first, frozenset({4}))])
+
+
+def describe_hard_images(group: Group, is_first: bool) -> list[Section]:
+    """Return the section of `find_hard_images`; none if there are none."""
+    rows = [
+        (
+            shorten(found.image_id, 60),
+            shorten(found.class_name),
+            f"{found.wrong_runs} of {found.runs} runs",
+            shorten(found.confused_with),
+            format_percent(found.mean_confidence, 0),
+        )
+        for found in find_hard_images(group)
+    ]
+    caption = "Look at these first: an image that all models get wrong with high confidence may be mislabeled."
+    headings = ("Image", "Class", "Wrong in", "Most confused with", "Confidence when wrong")
+    table = PageTable(headings, rows, caption * is_first, frozenset({1, 3}))
+    return [Section("Hardest images", tables=[table])] if rows else []

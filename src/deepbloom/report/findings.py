@@ -124,15 +124,12 @@ def list_differences(group: Group) -> list[tuple[str, str]]:
         for name, identity in known:
             rows.setdefault(identity.get(key, "–"), []).append(name)
         if len(rows) > 1:
-            values = "; ".join(f"{shorten(value)} ({_name(names)})" for value, names in rows.items())
+            named = [", ".join(names) if len(names) <= MAX_NAMED else f"{len(names)} models" for names in rows.values()]
+            values = "; ".join(f"{shorten(value)} ({names})" for value, names in zip(rows, named, strict=True))
             found.append((shorten(key, 60), values))
     if len(found) > MAX_DIFFERENCES:
         return [*found[:MAX_DIFFERENCES], (f"{len(found) - MAX_DIFFERENCES} more", "in report.csv")]
     return found
-
-
-def _name(models: Sequence[str]) -> str:
-    return ", ".join(models) if len(models) <= MAX_NAMED else f"{len(models)} models"
 
 
 def list_origins(runs: Sequence[CompleteRun]) -> list[str]:

@@ -1,7 +1,6 @@
 """Figures of a group of models: ``plot_`` functions draw plain numbers, ``draw_`` functions a group with a caption."""
 
 import math
-import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from deepbloom.metrics import Reliability
 from deepbloom.report.formatting import count_of, format_count, format_percent, format_seconds, shorten
-from deepbloom.report.groups import Group, Model
+from deepbloom.report.groups import Group
 from deepbloom.report.pages import Illustration
 from deepbloom.report.run_plots import (
     COLORS,
@@ -27,7 +26,6 @@ from deepbloom.report.run_plots import (
     column,
     label_epochs,
     open_figure,
-    plot_confusion,
     space_markers,
 )
 from deepbloom.report.statistics import pareto_front, wilson_interval
@@ -40,13 +38,6 @@ SECOND_TICKS = (
     *(3600.0 * hours for hours in (1, 2, 5, 10, 24, 48, 120, 240)),
 )
 
-MAX_CONFUSIONS = 8
-"""Models whose confusion matrices are all drawn; of more, the `BEST_CONFUSIONS` most accurate."""
-BEST_CONFUSIONS = 3
-MANY_CLASSES = 40
-"""With this many classes, only one matrix is drawn of many models: each takes a second."""
-FEW_CLASSES = 12
-"""With this many classes or fewer, confusion matrices are small enough to stand side by side."""
 MAX_BARS = 30
 HELP = {
     "accuracy": "Dots are accuracies, bars their 95 % intervals. Overlapping bars do not mean a tie: the comparison of "
@@ -294,35 +285,6 @@ def draw_calibration(group: Group, path: Path, explain: bool) -> Illustration:
     )
 
 
-def draw_confusions(group: Group, prefix: Path) -> list[Illustration]:
-    """Draw the confusion matrices of the most accurate models; file names begin with that of ``prefix``."""
-    best = 1 if len(group.class_names) >= MANY_CLASSES else BEST_CONFUSIONS
-    shown = group.models if len(group.models) <= MAX_CONFUSIONS else group.models[:best]
-    return [
-        _draw_confusion(group, model, prefix.with_name(f"{prefix.name}_{rank}_{_slug(model.label)}.png"), rank)
-        for rank, model in enumerate(shown, 1)
-    ]
-
-
-def _draw_confusion(group: Group, model: Model, path: Path, rank: int) -> Illustration:
-    matrix, label = model.confusion(len(group.class_names)), shorten(model.label, 80)
-    plot_confusion(matrix, group.class_names, path, model.label)
-    mistakes = matrix * ~np.eye(len(matrix), dtype=bool)
-    row, column = np.unravel_index(mistakes.argmax(), mistakes.shape)
-    names = [shorten(group.class_names[place]) for place in (row, column)]
-    worst = (
-        f" Most common mistake: {names[0]} confused with {names[1]}, {mistakes.max()} times." if mistakes.any() else ""
-    )
-    runs = f" of {len(model.runs)} runs" if len(model.runs) > 1 else ""
-    return Illustration(
-        path,
-        f"Confusion matrix of {label}: {np.trace(matrix)} of {matrix.sum()} predictions{runs} are correct.{worst}",
-        f"{label}.{worst}",
-        title="" if len(group.class_names) <= FEW_CLASSES else shorten(model.label, 120),
-        is_open=rank == 1,
-    )
-
-
 def _caption(*sentences: str) -> str:
     return " ".join(filter(None, sentences))
 
@@ -330,7 +292,3 @@ def _caption(*sentences: str) -> str:
 def _say_left_out(shown: int, group: Group) -> str:
     total = len(group.models)
     return f"The {shown} most accurate of {total} models are drawn." if shown < total else ""
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:40] or "model"

@@ -208,10 +208,8 @@ class _Unit:
     runs: list[CompleteRun]
     repeats: list[CompleteRun]
 
-    def repeats_one(self, run: CompleteRun) -> bool:
-        return any(_tested_on(other) == _tested_on(run) for other in self.runs)
-
     def takes(self, run: CompleteRun) -> bool:
+        """Return whether the run is another fold: no run of the unit has its number or tests an image of it."""
         tested = set(run.predictions.image_ids)
         return all(
             run.metrics.fold != other.metrics.fold and tested.isdisjoint(other.predictions.image_ids)
@@ -253,7 +251,7 @@ def _make_units(runs: Sequence[CompleteRun]) -> list[_Unit]:
     for run in sorted(runs, key=lambda run: run.name):
         split = None if run.metrics.folds else _tested_on(run)
         units = sets.setdefault((_data(run), split, _identity(run), run.metrics.seed), [])
-        if same := [unit for unit in units if unit.repeats_one(run)]:
+        if same := [unit for unit in units if _tested_on(run) in map(_tested_on, unit.runs)]:
             same[0].repeats.append(run)
         elif free := [unit for unit in units if unit.takes(run)]:
             free[0].runs.append(run)

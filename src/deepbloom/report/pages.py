@@ -112,17 +112,14 @@ def render_html(title: str, lead: str, sections: Sequence[Section], footer: str 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"base64": _encode, "breakable": _allow_breaks}
+    environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
+    environment.filters["breakable"] = _allow_breaks
     return environment.get_template("page.html").render(title=title, lead=lead, sections=sections, footer=footer)
 
 
 def write_page(path: Path, title: str, lead: str, sections: Sequence[Section]) -> None:
     """Write a page as HTML. Raises `RunError` if it cannot be written."""
     atomic_files.write_bytes(path, render_html(title, lead, sections).encode("utf-8", "replace"))
-
-
-def _encode(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode()
 
 
 def _allow_breaks(text: str) -> markupsafe.Markup:

@@ -134,7 +134,9 @@ def _run_rows(columns: Sequence[Column], runs: Sequence[Run], groups: Sequence[G
     number_of = {run.name: number for number, group in enumerate(groups, 1) for run in (*group.runs, *group.repeats)}
     counted = {run.name for group in groups for run in group.runs}
     rows: Rows = []
-    for run in sorted(runs, key=lambda run: (number_of.get(run.name, len(groups) + 1), _rank(run), run.name)):
+    accuracy = {run.name: run.metrics.top1_accuracy for run in runs if isinstance(run, CompleteRun)}
+    order = {run.name: (number_of.get(run.name, len(groups) + 1), -accuracy.get(run.name, 0), run.name) for run in runs}
+    for run in sorted(runs, key=lambda run: order[run.name]):
         row: dict[str, object] = {"run": run.name, "state": run.state, "problem": run.problem}
         if isinstance(run, CompleteRun):
             row |= {"group": number_of[run.name], "counted": run.name in counted}
@@ -160,10 +162,6 @@ def _pair_rows(groups: Sequence[Group]) -> Rows:
         for number, group in enumerate(groups, 1)
         for pair in group.comparisons
     ]
-
-
-def _rank(run: Run) -> float:
-    return -run.metrics.top1_accuracy if isinstance(run, CompleteRun) else 0.0
 
 
 def _defuse(value: Any) -> Any:

@@ -1,11 +1,14 @@
 """The sections of a report: one per group of comparable models, then all runs and files."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from deepbloom.report import group_plots
 from deepbloom.report.columns import Column, benchmark_table
-from deepbloom.report.difficulty import find_hard_classes, find_hard_images
+from deepbloom.report.difficulty import describe_hard_classes, describe_hard_images
 from deepbloom.report.explanations import heatmap_table
 from deepbloom.report.findings import (
     describe_audits,
@@ -16,14 +19,22 @@ from deepbloom.report.findings import (
     state_finding,
 )
 from deepbloom.report.formatting import format_p_value, format_percent, format_points, shorten
-from deepbloom.report.groups import Comparison, Group
-from deepbloom.report.pages import Badge, Cell, PageTable, Section
+from deepbloom.report.groups import Comparison, Group, Model
+from deepbloom.report.pages import Badge, Cell, Illustration, PageTable, Section
+from deepbloom.report.run_plots import plot_confusion
 from deepbloom.runs.reading import CompleteRun, Run
 
 MAX_ROWS = 60
 """Rows of a table that the page shows at once; the rest can be unfolded."""
 MAX_RUNS = 30
 """Runs whose list is unfolded at first."""
+MAX_CONFUSIONS = 8
+"""Models whose confusion matrices are all drawn; of more, the `BEST_CONFUSIONS` most accurate."""
+BEST_CONFUSIONS = 3
+MANY_CLASSES = 40
+"""With this many classes, only one matrix is drawn of many models: each takes a second."""
+FEW_CLASSES = 12
+"""With this many classes or fewer, confusion matrices are small enough to stand side by side."""
 LOOKS = {"passed": "good", "failed": "bad", "remark": "look"}
 FILES = (
     ("report.html", "this report as one page"),
@@ -52,8 +63,8 @@ def describe_group(number: int, group: Group, columns: Sequence[Column], folder:
             *_figures(group, drawn, is_first),
             *_audits(group),
             *([_heatmaps(group)] if drawn else []),
-            _hard_classes(group, is_first),
-            *_hard_images(group, is_first),
+            describe_hard_classes(group, is_first),
+            *describe_hard_images(group, is_first),
         ],
     )
 
@@ -127,7 +138,7 @@ def _figures(group: Group, drawn: Path | None, is_first: bool) -> list[Section]:
     if not drawn:
         note = "Figures are drawn for the largest groups only. Put the runs of this one into a folder of their own and "
         return [Section("Figures", notes=[note + "make a report of that folder."])]
-    matrices = group_plots.draw_confusions(group, drawn.with_name(f"{drawn.name}_confusion"))
+    matrices = _draw_confusions(group, drawn.with_name(f"{drawn.name}_confusion"))
     cut = len(matrices) < len(group.models)
     some = "The most accurate model is" if len(matrices) == 1 else f"The {len(matrices)} most accurate models are"
     general = (
@@ -144,9 +155,42 @@ def _figures(group: Group, drawn: Path | None, is_first: bool) -> list[Section]:
             "Confusion matrices",
             paragraphs=[*([general] if is_first else []), *([f"{some} drawn."] if cut else [])],
             figures=matrices,
-            look="pair" if len(group.class_names) <= group_plots.FEW_CLASSES else "",
+            look="pair" if len(group.class_names) <= FEW_CLASSES else "",
         ),
     ]
+
+
+def _draw_confusions(group: Group, prefix: Path) -> list[Illustration]:
+    """Draw the confusion matrices of the most accurate models; file names begin with that of ``prefix``."""
+    best = 1 if len(group.class_names) >= MANY_CLASSES else BEST_CONFUSIONS
+    shown = group.models if len(group.models) <= MAX_CONFUSIONS else group.models[:best]
+    return [
+        _draw_confusion(group, model, prefix.with_name(f"{prefix.name}_{rank}_{_slug(model.label)}.png"), rank)
+        for rank, model in enumerate(shown, 1)
+    ]
+
+
+def _draw_confusion(group: Group, model: Model, path: Path, rank: int) -> Illustration:
+    matrix, label = model.confusion(len(group.class_names)), shorten(model.label, 80)
+    plot_confusion(matrix, group.class_names, path, model.label)
+    mistakes = matrix * ~np.eye(len(matrix), dtype=bool)
+    row, column = np.unravel_index(mistakes.argmax(), mistakes.shape)
+    names = [shorten(group.class_names[place]) for place in (row, column)]
+    worst = (
+        f" Most common mistake: {names[0]} confused with {names[1]}, {mistakes.max()} times." if mistakes.any() else ""
+    )
+    runs = f" of {len(model.runs)} runs" if len(model.runs) > 1 else ""
+    return Illustration(
+        path,
+        f"Confusion matrix of {label}: {np.trace(matrix)} of {matrix.sum()} predictions{runs} are correct.{worst}",
+        f"{label}.{worst}",
+        title="" if len(group.class_names) <= FEW_CLASSES else shorten(model.label, 120),
+        is_open=rank == 1,
+    )
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:40] or "model"
 
 
 def _audits(group: Group) -> list[Section]:
@@ -166,44 +210,6 @@ def _heatmaps(group: Group) -> Section:
     table = heatmap_table(group)
     note = "There are none yet. Run deepbloom explain ckpt=RUN for a run of each model, then repeat the report."
     return Section("Heatmaps of the same images", tables=[table] if table else [], notes=[] if table else [note])
-
-
-def _hard_classes(group: Group, is_first: bool) -> Section:
-    rows = [
-        (
-            shorten(found.name),
-            f"{found.images}",
-            format_percent(found.mean_recall),
-            format_percent(found.best_recall),
-            shorten(found.confused_with) if found.confused_with else "–",
-        )
-        for found in find_hard_classes(group)
-    ]
-    if not rows:
-        return Section("Hardest classes", paragraphs=["Every model classifies every test image correctly."])
-    caption = (
-        "Recall is the share of a class's test images that are classified correctly. A class with few images can be "
-        "here by chance. A class that even the best model misses is hard, or mislabeled."
-    )
-    headings = ("Class", "Test images", "Mean recall of all models", "Recall of the best model", "Most confused with")
-    return Section("Hardest classes", tables=[PageTable(headings, rows, caption * is_first, frozenset({4}))])
-
-
-def _hard_images(group: Group, is_first: bool) -> list[Section]:
-    rows = [
-        (
-            shorten(found.image_id, 60),
-            shorten(found.class_name),
-            f"{found.wrong_runs} of {found.runs} runs",
-            shorten(found.confused_with),
-            format_percent(found.mean_confidence, 0),
-        )
-        for found in find_hard_images(group)
-    ]
-    caption = "Look at these first: an image that all models get wrong with high confidence may be mislabeled."
-    headings = ("Image", "Class", "Wrong in", "Most confused with", "Confidence when wrong")
-    table = PageTable(headings, rows, caption * is_first, frozenset({1, 3}))
-    return [Section("Hardest images", tables=[table])] if rows else []
 
 
 def describe_unused(runs: Sequence[Run]) -> list[Section]:
