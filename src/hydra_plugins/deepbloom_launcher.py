@@ -132,17 +132,7 @@ class GridSweeper(SubmittingSweeper):
 class OptunaSweeper(SubmittingSweeper):
     """Searches for the best validation accuracy; see `deepbloom.sweeps.search`.
 
-    Parameters
-    ----------
-    storage : str
-        URL of the database that holds the study.
-    study_name : str
-    n_trials : int
-        Trials of the whole study, earlier ones included.
-    n_jobs : int
-        Trials that run at the same time.
-    seed : int
-        Seed of the first suggestion.
+    ``storage`` is the URL of the study's database; ``n_trials`` counts earlier trials too; ``n_jobs`` run at a time.
     """
 
     def __init__(self, storage: str, study_name: str, n_trials: int, n_jobs: int, seed: int) -> None:

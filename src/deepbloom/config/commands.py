@@ -10,9 +10,13 @@ from deepbloom.config.settings import DEVICES, DataConfig, RunConfig, check_choi
 from deepbloom.errors import ConfigError
 
 
-def _check_given(command: str, name: str, value: object, example: str) -> None:
-    if not value:
-        raise ConfigError(f"deepbloom {command} needs {name}={example}.")
+def _check(command: str, settings: Any) -> None:
+    """Check the keys that several commands share, as far as this one has them."""
+    for name, example in (("ckpt", "RUN_OR_FILE"), ("image", "PATH_OR_FOLDER")):
+        if not getattr(settings, name, True):
+            raise ConfigError(f"deepbloom {command} needs {name}={example}.")
+    check_range("batch_size", getattr(settings, "batch_size", 1), 1)
+    check_choice("device", settings.device, DEVICES)
 
 
 @dataclass
@@ -31,9 +35,7 @@ class EvalConfig:
     """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple)."""
 
     def __post_init__(self) -> None:
-        _check_given("eval", "ckpt", self.ckpt, "RUN_OR_FILE")
-        check_range("batch_size", self.batch_size, 1)
-        check_choice("device", self.device, DEVICES)
+        _check("eval", self)
 
 
 @dataclass
@@ -52,10 +54,7 @@ class PredictConfig:
     """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple)."""
 
     def __post_init__(self) -> None:
-        _check_given("predict", "ckpt", self.ckpt, "RUN_OR_FILE")
-        _check_given("predict", "image", self.image, "PATH_OR_FOLDER")
-        check_range("batch_size", self.batch_size, 1)
-        check_choice("device", self.device, DEVICES)
+        _check("predict", self)
 
 
 @dataclass
@@ -88,10 +87,7 @@ class GradcamConfig:
     """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple)."""
 
     def __post_init__(self) -> None:
-        _check_given("gradcam", "ckpt", self.ckpt, "RUN_OR_FILE")
-        _check_given("gradcam", "image", self.image, "PATH_OR_FOLDER")
-        check_range("batch_size", self.batch_size, 1)
-        check_choice("device", self.device, DEVICES)
+        _check("gradcam", self)
 
 
 @dataclass
@@ -120,10 +116,9 @@ class ExplainConfig:
     """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple)."""
 
     def __post_init__(self) -> None:
-        _check_given("explain", "ckpt", self.ckpt, "RUN_OR_FILE")
+        _check("explain", self)
         check_range("images", self.images, 0)
         check_range("seed", self.seed, 0, 2**32 - 1)
-        check_choice("device", self.device, DEVICES)
 
 
 @dataclass
@@ -138,11 +133,10 @@ class DemoConfig:
     """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple)."""
 
     def __post_init__(self) -> None:
-        _check_given("demo", "ckpt", self.ckpt, "RUN_OR_FILE")
+        _check("demo", self)
         if not 1 <= len(self.checkpoints) <= 2:
             raise ConfigError(f"ckpt names {len(self.checkpoints)} checkpoints: give one, or two to compare, as [A,B].")
         check_range("port", self.port, 0, 65535)
-        check_choice("device", self.device, DEVICES)
 
     @property
     def checkpoints(self) -> list[str]:
@@ -184,29 +178,17 @@ class DoctorConfig:
 
 @dataclass(frozen=True)
 class Command:
-    """A row of the table of commands.
-
-    Attributes
-    ----------
-    summary : str
-    settings : type
-        A dataclass whose fields are the command's keys.
-    examples : tuple of str
-        Lines for the help.
-    function : str
-        ``module:name`` of the function that takes the settings, imported when the command runs.
-    multirun : bool
-        ``-m`` runs it several times.
-    names : dict of str to str
-        Keys with a fixed list of names: ``module:name`` of the collection that holds them, imported for the help.
-    """
+    """A row of the table of commands."""
 
     summary: str
     settings: type
+    """A dataclass whose fields are the command's keys."""
     examples: tuple[str, ...]
     function: str
+    """``module:name`` of the function that takes the settings, imported when the command runs."""
     multirun: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
+    """Keys with a fixed list of names: ``module:name`` of the collection that holds them, imported for the help."""
 
 
 def load(place: str) -> Any:

@@ -24,26 +24,17 @@ OUTCOMES = {0: "done", 2: "refused", 3: "diverged", 130: "stopped", 137: "killed
 
 @dataclass(frozen=True)
 class JobResult:
-    """The outcome of one job.
-
-    Attributes
-    ----------
-    folder : Path
-    exit_code : int or None
-        None if the job did not start or has not ended.
-    seconds : float
-        0 if this sweep did not run the job, or lost track of it.
-    reason : str
-        The error that the job ended with.
-    before : bool
-        Whether the run was complete before the sweep.
-    """
+    """The outcome of one job."""
 
     folder: Path
     exit_code: int | None = None
+    """None if the job did not start or has not ended."""
     seconds: float = 0.0
+    """0 if this sweep did not run the job, or lost track of it."""
     reason: str = ""
+    """The error that the job ended with."""
     before: bool = False
+    """Whether the run was complete before the sweep."""
 
     @property
     def outcome(self) -> str:
@@ -62,11 +53,7 @@ class JobResult:
 class SweepError(DeepBloomError):
     """Not every job of a sweep is done.
 
-    Parameters
-    ----------
-    message : str
-    exit_code : int
-        130 or 143 if the sweep was stopped, otherwise that of the first job that is not done.
+    ``exit_code`` is 130 or 143 if the sweep was stopped, otherwise that of the first job that is not done.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -133,22 +120,16 @@ def read_test_accuracy(folder: Path) -> float:
 
 @dataclass
 class Submission:
-    """The jobs of a sweep as they were submitted, for a launcher to carry to another process or machine.
+    """The jobs of a sweep as `submit` returned them, for a launcher to carry to another process or machine.
 
-    Attributes
-    ----------
-    jobs : list of RunConfig
-        What `submit` returned.
-    folder, cache : str
-        Working directory and ``DEEPBLOOM_CACHE`` of the sweep, so that paths mean the same wherever a job runs.
-    stopped_by : int
-        The signal that this process received while a job ran: no further job starts. 0 if there was none.
+    Working directory and ``DEEPBLOOM_CACHE`` are those of the sweep, so that paths mean the same wherever a job runs.
     """
 
     jobs: list[RunConfig] = field(default_factory=list)
     folder: str = field(default_factory=os.getcwd)
     cache: str = field(default_factory=lambda: os.environ.get("DEEPBLOOM_CACHE", ""))
     stopped_by: int = 0
+    """The signal that this process received while a job ran: no further job starts. 0 if there was none."""
 
     def run(self, number: int) -> JobResult:
         """Run one job in its own process.
@@ -196,11 +177,7 @@ def last_start(config: RunConfig) -> tuple[int, int] | None:
 def result_from_folder(config: RunConfig, start_before: tuple[int, int] | None) -> JobResult:
     """Return the outcome of a job that its launcher lost or never started, as the run directory shows it.
 
-    Parameters
-    ----------
-    config : RunConfig
-    start_before : tuple of int or None
-        `last_start` before the sweep. If it has not changed, the state is that of an earlier sweep.
+    If `last_start` is still ``start_before``, that before the sweep, the state is that of an earlier sweep.
     """
     folder = Path(str(config.output_dir))
     state = run_dir.read_state(folder)

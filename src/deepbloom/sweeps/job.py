@@ -43,14 +43,8 @@ def run_in_process(config: RunConfig) -> Ended:
     previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as reason:
-            command = [
-                sys.executable,
-                "-m",
-                "deepbloom.sweeps.job",
-                str(RECIPE_VERSION),
-                str(os.getpid()),
-                reason.name,
-            ]
+            arguments = [str(RECIPE_VERSION), str(os.getpid()), reason.name]
+            command = [sys.executable, "-m", "deepbloom.sweeps.job", *arguments]
             # In its own session, so that Ctrl-C in a terminal reaches it once, through this process.
             child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
             for number in received:
@@ -64,16 +58,10 @@ def run_in_process(config: RunConfig) -> Ended:
 
 
 def run_submitted(submitted_recipe: str = "", parent: str = "", reason_file: str = "") -> None:
-    """Train what stands in stdin. A job whose sweep was killed saves its state and leaves too.
+    """Train the run that stdin describes. A job whose sweep was killed saves its state and ends too.
 
-    Parameters
-    ----------
-    submitted_recipe : str
-        `RECIPE_VERSION` of the sweep, and
-    parent : str
-        its process; nothing of each is checked where it is empty.
-    reason_file : str
-        Where the sweep looks for the error that the job ended with.
+    ``submitted_recipe`` is the sweep's `RECIPE_VERSION` and ``parent`` its process; an empty one is not checked. The
+    error that the job ended with goes to ``reason_file``, if one is given.
     """
     try:
         _train_submitted(submitted_recipe, parent)
