@@ -21,7 +21,7 @@ from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.sources.imagefolder import ImageFolder
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_tensors, write_tensors
 from deepbloom.errors import CheckpointError, WeightsError
-from deepbloom.models.weights import fetch_state_dict
+from deepbloom.models.weights import fetch_weights
 from deepbloom.runs import folder as run_dir
 
 Damage = Callable[[bytes], bytes]
@@ -261,9 +261,9 @@ def test_damaged_weights_in_the_hub_cache_are_never_used(
     path = tmp_path / "checkpoints" / name
     path.write_bytes(content)
     url = f"http://localhost:9/{name}"
-    assert fetch_state_dict(url)["weight"].shape == (9,)
+    assert fetch_weights(url).tensors["weight"].shape == (9,)
     for damage in [*flips(200), *(truncate(number / 20) for number in range(20))]:
         path.write_bytes(damage(content))
         with pytest.raises(WeightsError, match="damaged or not the published file"):
-            fetch_state_dict(url)
+            fetch_weights(url)
         tally("damaged files found")
