@@ -113,7 +113,7 @@ def from_dict(cls: type[T], content: Any, prefix: str = "") -> T:
     values = {key: _typed(known[key], value, f"{prefix}{key}") for key, value in content.items()}
     for entry in fields(cls):  # type: ignore[arg-type]
         required = entry.default is MISSING and entry.default_factory is MISSING
-        if required and values.get(entry.name, "???") == "???":
+        if values.get(entry.name, "???" if required else None) == "???":
             raise ConfigError(f"{prefix}{entry.name} has no value: give {prefix}{entry.name}=VALUE.")
     return cls(**values)
 

@@ -3,6 +3,7 @@
 A default stands once: here, or, for a field without one, in ``conf/``. `deepbloom.recipe` composes both.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +27,7 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 def check_range(name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False) -> None:
     """Raise `ConfigError` unless ``low <= value <= high`` (``low < value`` where ``open_low``)."""
-    if not (low < value if open_low else low <= value) or not value <= high:
+    if not math.isfinite(value) or not (low < value if open_low else low <= value) or not value <= high:
         sign = "greater than" if open_low else "at least"
         upper = "" if high == float("inf") else f" and at most {high:g}"
         raise ConfigError(f"{name}={value!r} is out of range: give a number {sign} {low:g}{upper}.")
@@ -120,7 +121,11 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         names = [self.trainable] if isinstance(self.trainable, str) else self.trainable
-        if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+        if (
+            not isinstance(names, list | tuple)
+            or not names
+            or not all(isinstance(name, str) and name for name in names)
+        ):
             raise ConfigError(
                 f"model.trainable={self.trainable!r}: give head, last:N, all, or module paths such as [layer4,fc]."
             )
@@ -212,9 +217,10 @@ class TrainConfig:
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple); ``auto`` takes CUDA where available, otherwise the CPU."""
     precision: str = "auto"
-    """``fp32``, ``bf16`` or ``fp16`` (autocast), or ``auto``: measured on this machine, when a run begins."""
+    """``fp32``, ``bf16`` or ``fp16`` (autocast), or ``auto``: bf16 where the processor computes it natively,
+    else fp32 (fp16 on older GPUs)."""
     num_workers: int = -1
-    """Processes that decode images; -1 takes one per available core. Results do not depend on it."""
+    """Threads that decode images; -1 takes one per available core. Results do not depend on it."""
     num_threads: int = 0
     """Threads of CPU arithmetic; 0 takes one per available core. The last bits of results depend on it."""
     resume: str = "auto"
@@ -224,10 +230,10 @@ class TrainConfig:
     compile: bool = False
     """Compile the network (``torch.compile``; CUDA graphs on a GPU). Needs a C++ compiler; dropout differs then."""
     feature_cache: str = "auto"
-    """``auto`` computes the outputs of the frozen modules once and stores them; ``off`` computes them in every step."""
+    """``auto`` computes the outputs of the frozen modules once; ``off`` computes them in every step."""
     feature_copies: int = 0
-    """Views of each image to compute at each of its sizes; 0 takes two (four of a single size) or what fits the disk,
-    and one where augmentation is off."""
+    """Augmented copies of each image, per train resolution, that are shown in turn. 0 takes four (two where the
+    resolution grows) if features are cached, and otherwise augments anew in each epoch."""
 
     def __post_init__(self) -> None:
         check_range("train.epochs", self.epochs, 1)

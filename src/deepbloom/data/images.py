@@ -118,8 +118,7 @@ def decode(content: bytes, name: str = "this file") -> Image.Image:
                 raise UnreadableError(
                     f"Cannot read {name}: {width} x {height} pixels are more than {MAX_PIXELS:,}. Scale it down first."
                 )
-            ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
+            return to_upright_rgb(image)
     except DataError:
         raise
     except MemoryError as error:
@@ -157,7 +156,9 @@ def _reason(error: Exception) -> str:
     return str(error).rstrip(".") or type(error).__name__
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an image of any mode upright (EXIF) and in RGB; transparent areas lie on white."""
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit gray; Pillow's own conversion would clip it to white
         gray = np.asarray(image).astype(np.float64) / 257
         image = Image.fromarray(np.round(gray).clip(0, 255).astype(np.uint8))

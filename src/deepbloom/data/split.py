@@ -11,7 +11,7 @@ import numpy as np
 
 from deepbloom.config.settings import SplitConfig
 from deepbloom.data.sources import ImageSource
-from deepbloom.errors import DataError, name_some
+from deepbloom.errors import ConfigError, DataError, name_some
 
 PARTS = ("train", "val", "test")
 
@@ -59,6 +59,8 @@ def make_split(source: ImageSource, config: SplitConfig) -> Split:
             f"data.split.folds={config.folds} splits the images anew, but data={source.name} has a predefined split. "
             "Add data.split.kind=stratified to merge it."
         )
+    if kind == "official":
+        _refuse_unread(source, config)
     make = _official if kind == "official" else _fold if config.folds else _stratified
     split = make(source, config)
     for part in PARTS:
@@ -76,6 +78,17 @@ def split_kind(source: ImageSource, config: SplitConfig) -> str:
         return config.kind
     predefined = source.name == "imagefolder" and {"train", "test"} <= (source.predefined or {}).keys()
     return "official" if predefined else "stratified"
+
+
+def _refuse_unread(source: ImageSource, config: SplitConfig) -> None:
+    """Raise `ConfigError` for settings that a predefined split does not read."""
+    unread = ["test_fraction"] + ["val_fraction", "seed"] * ("val" in (source.predefined or {}))
+    for name in unread:
+        if getattr(config, name) != getattr(SplitConfig(), name):
+            raise ConfigError(
+                f"Nothing reads data.split.{name}={getattr(config, name)}: data={source.name} has a predefined split. "
+                "Add data.split.kind=stratified to merge it."
+            )
 
 
 def _round_half_up(count: int, fraction: float) -> int:

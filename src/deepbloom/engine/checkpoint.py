@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from deepbloom.data.images import read_image, to_upright_rgb
 from deepbloom.data.preprocessing import Preprocessing, preprocess
 from deepbloom.errors import CheckpointError, ConfigError
 from deepbloom.models.registry import create_model
@@ -20,6 +23,7 @@ from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 
 FORMAT = 1
+METADATA = "deepbloom"
 MODEL_KIND = "deepbloom model"
 STATE_KIND = "deepbloom training state"
 
@@ -52,7 +56,8 @@ def write_tensors(
         The file cannot be written; the one that was there before is unchanged.
     """
     here = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
-    metadata = {"header": json.dumps(header), "digest": _digest(here, header)}
+    content = {"header": header, "digest": _digest(here, header)}
+    metadata = {METADATA: json.dumps(content)}  # a single entry: safetensors writes several in random order
     atomic_files.write_bytes(path, save(here, metadata), previous)
 
 
@@ -68,9 +73,9 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         raise CheckpointError(f"No checkpoint at {path}. Give a run directory or its {run_dir.MODEL}.")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
+            content = json.loads((file.metadata() or {})[METADATA])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        header = json.loads(metadata["header"])
+        header = content["header"]
         found = header["kind"]
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
@@ -84,7 +89,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         )
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {header.get('format')!r}; this version reads format {FORMAT}.")
-    if metadata.get("digest") != _digest(tensors, header):
+    if content.get("digest") != _digest(tensors, header):
         raise CheckpointError(f"{path} is damaged: its content does not match its digest. Copy or train it again.")
     return tensors, header
 
@@ -178,8 +183,8 @@ def load_model(run_or_file: str | Path) -> nn.Module:
     Returns
     -------
     nn.Module
-        In eval mode, on the CPU. ``classes`` holds the class names; ``preprocess`` turns a PIL image into a
-        float32 tensor of shape (3, S, S).
+        In eval mode, on the CPU. ``classes`` holds the class names; ``preprocess`` turns a path or a PIL image of any
+        mode into a float32 tensor of shape (3, S, S), as ``deepbloom predict`` does.
 
     Raises
     ------
@@ -188,5 +193,10 @@ def load_model(run_or_file: str | Path) -> nn.Module:
     """
     trained = read_model(run_or_file)
     setattr(trained.network, "classes", trained.classes)  # noqa: B010 (nn.Module declares tensors and modules only)
-    setattr(trained.network, "preprocess", partial(preprocess, preprocessing=trained.preprocessing))  # noqa: B010
+    setattr(trained.network, "preprocess", partial(_prepare, trained.preprocessing))  # noqa: B010
     return trained.network
+
+
+def _prepare(preprocessing: Preprocessing, image: str | os.PathLike[str] | Image.Image) -> Tensor:
+    upright = to_upright_rgb(image) if isinstance(image, Image.Image) else read_image(image)
+    return preprocess(upright, preprocessing)

@@ -129,6 +129,7 @@ def make_features(
     val_count: int,
     precision: str,
     group: Group,
+    store: bool = True,
 ) -> Features:
     """Run the frozen prefix over every augmented copy of the training images, and over the validation images.
 
@@ -147,20 +148,31 @@ def make_features(
     precision : str
         Of the prefix and of what is stored.
     group : Group
+    store : bool
+        Whether features may be kept; otherwise they are computed in every step.
     """
     dtype = DTYPES[precision]
+    size = -(-images.batch_size // group.size)  # of every pass, so that an image's features have the same bits in each
 
     @torch.no_grad()
     def compute(inputs: Tensor) -> Tensor:
+        padding = -len(inputs) % size
+        padded = torch.cat([inputs, inputs.new_zeros(padding, *inputs.shape[1:])]) if padding else inputs
+        padded = padded.contiguous(memory_format=torch.channels_last)
         with autocast(inputs.device, precision):
-            return prefix(inputs).to(dtype)  # type: ignore[no-any-return]
+            features = torch.cat([prefix(part) for part in padded.split(size)])
+        return features[: len(inputs)].to(dtype)
 
     def computed_validation() -> Batches:
         return ((compute(inputs.to(images.device)), targets) for inputs, targets in validation())
 
     folder = cache_folder() / "features"
     shapes = _feature_shapes(compute, images)
-    if not images.schedule.copies or not group.broadcast(lambda: _fits(shapes, images, val_count, dtype, folder)):
+    if (
+        not store
+        or not images.schedule.copies
+        or not group.broadcast(lambda: _fits(shapes, images, val_count, dtype, folder))
+    ):
         return Features(FeatureBatches(images, compute, None), computed_validation, 0.0)
     started = time.perf_counter()
     count = len(images.indices)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, MutableMapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,16 @@ from deepbloom.device import choose_device, device_name
 from deepbloom.engine.checkpoint import model_header
 from deepbloom.engine.evaluate import EVALUATION_BATCH
 from deepbloom.engine.precision import resolve_precision
+from deepbloom.errors import ConfigError
+from deepbloom.models.cutting import cut
 from deepbloom.models.freezing import count_parameters
-from deepbloom.models.registry import check_resolutions, get_architecture, read_starting_weights, resolved_trainable
+from deepbloom.models.registry import (
+    check_resolutions,
+    create_model,
+    get_architecture,
+    read_starting_weights,
+    resolved_trainable,
+)
 from deepbloom.models.weights import Weights
 from deepbloom.runs.folder import flatten
 from deepbloom.runs.identity import Identity
@@ -86,7 +94,11 @@ class Plan:
             "split_fingerprint": self.split.fingerprint(self.source),
             "optimizer": asdict(config.optimizer),
             "scheduler": asdict(config.scheduler),
-            "augment": asdict(config.augment) | {"order": ",".join(config.augment.ops)},
+            "augment": {
+                "ops": config.augment.ops,
+                "order": ",".join(config.augment.ops),
+                "resolutions": list(self.schedule.resolutions),
+            },
             "train": train | {"precision": self.precision, "feature_copies": self.schedule.copies},
             "seed": config.seed,
         }
@@ -97,9 +109,9 @@ class Plan:
         return self.identity.run_id
 
     @property
-    def caches_features(self) -> bool:
-        """Whether the outputs of the frozen modules can be computed once."""
-        return _caches_features(self.config, self.trainable)
+    def splits_network(self) -> bool:
+        """Whether the frozen modules in front of the first trained one run apart from the rest."""
+        return _splits_network(self.config, self.trainable)
 
     def image_batches(self, pixels: Pixels, shard: slice) -> ImageBatches:
         """Return the training batches, of which this process takes ``shard``."""
@@ -205,16 +217,26 @@ def _find_source(config: DataConfig, sources: Sources) -> ImageSource:
     return sources[key]
 
 
-def _caches_features(config: RunConfig, trainable: tuple[str, ...]) -> bool:
-    return config.train.feature_cache == "auto" and "" not in trainable and not changes_labels(config.augment)
+@lru_cache(maxsize=32)
+def _can_cut(arch: str, trainable: tuple[str, ...]) -> bool:
+    size = get_architecture(arch).preprocessing.size
+    with torch.random.fork_rng():
+        return cut(create_model(arch, 2, trainable), trainable, torch.zeros(1, 3, size, size)) is not None
+
+
+def _splits_network(config: RunConfig, trainable: tuple[str, ...]) -> bool:
+    return "" not in trainable and not changes_labels(config.augment) and _can_cut(config.model.arch, trainable)
 
 
 def _feature_copies(config: RunConfig, trainable: tuple[str, ...], stages: int) -> int:
     """Return the augmented copies of each image that are shown in turn; 0 for new ones in each epoch."""
-    if config.train.feature_copies:
-        return config.train.feature_copies
+    wanted = config.train.feature_copies
     if not is_random(config.augment):
+        if wanted > 1:
+            raise ConfigError(f"train.feature_copies={wanted} makes equal copies, since no augmentation is random.")
         return 1
-    if not _caches_features(config, trainable):
+    if wanted:
+        return wanted
+    if config.train.feature_cache == "off" or not _splits_network(config, trainable):
         return 0
     return DEFAULT_COPIES if stages == 1 else DEFAULT_COPIES_PER_RESOLUTION

@@ -111,9 +111,10 @@ class TrainState:
 
     def diverged(self, what: str) -> DivergedError:
         """Return the error for ``what`` that is not finite."""
+        other = "" if self.plan.precision == "fp32" else ", or use train.precision=fp32"
         return DivergedError(
             f"Training diverged: {what}. The last saved state is kept in {self.folder}. Lower "
-            f"optimizer.lr={self.plan.config.optimizer.lr:g}, or use train.precision=fp32."
+            f"optimizer.lr={self.plan.config.optimizer.lr:g}{other}."
         )
 
     @property

@@ -145,7 +145,8 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
     network, evaluated = model, state.evaluated
     parts = _cut(plan, model, images)
     if parts:
-        features = make_features(parts.prefix, images, validation, len(plan.split.val), plan.precision, group)
+        store = config.train.feature_cache == "auto"
+        features = make_features(parts.prefix, images, validation, len(plan.split.val), plan.precision, group, store)
         batches, validation = features.train, features.validation
         network, evaluated = parts.tail, parts.tail_of(state.evaluated)
         progress.feature_seconds += features.seconds
@@ -314,21 +315,18 @@ def _check_batch_size(config: RunConfig, count: int, processes: int) -> None:
     size = config.train.batch_size
     if size > count:
         raise ConfigError(f"train.batch_size={size} is larger than the {count} training images. Choose a smaller one.")
-    if size < 2 * processes:  # batches of an epoch differ in size by one
+    if count // -(-count // size) < 2 * processes:  # the smallest batch of an epoch
         raise ConfigError(
             f"train.batch_size={size} is too small for {processes} processes: each needs at least two images per step."
         )
 
 
 def _cut(plan: Plan, model: nn.Module, images: ImageBatches) -> Cut | None:
-    if not plan.caches_features:
+    if not plan.splits_network:
         return None
     train_mode(model, plan.trainable)
     largest = images.inputs(images.indices[:1], plan.schedule.copy(plan.config.train.epochs))
-    parts = cut(model, plan.trainable, largest)
-    if parts is None:
-        log.info("features are not cached: the network cannot be cut in front of its first trained module")
-    return parts
+    return cut(model, plan.trainable, largest)
 
 
 def _compiled(network: nn.Module, config: RunConfig, device: torch.device) -> nn.Module:

@@ -232,8 +232,8 @@ def create_model(
     model = found.build(num_classes)
     for path in found.head:
         initialize_head(model.get_submodule(path))
-    if given and not load_weights(model, given, found.head) and weights != "imagenet":
-        log.warning("%s has no head for %d classes: the new head is random.", given.source, num_classes)
+    if given and not load_weights(model, given, found.head):
+        log.info("%s has no classifier for %d classes: a new one is trained.", given.source, num_classes)
     freeze(model, resolve_trainable(model, found.head, trainable))
     return model.eval()
 
