@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -99,6 +100,30 @@ def test_a_model_name_from_a_file_is_looked_up_and_never_imported(tmp_path: Path
         read_model(tmp_path / "evil")
 
 
+def test_images_are_prepared_from_any_mode_and_path_as_predict_reads_them(model_file: Path, tmp_path: Path) -> None:
+    prepare = deepbloom.load_model(model_file).preprocess
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    upright, exif = Image.fromarray(pixels), Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    clear = upright.convert("RGBA")
+    clear.putalpha(0)
+    expected = prepare(upright)
+    assert torch.equal(prepare(tmp_path / "turned.png"), expected)
+    assert torch.equal(prepare(str(tmp_path / "turned.png")), expected)
+    assert torch.equal(prepare(Image.open(tmp_path / "turned.png")), expected)
+    assert torch.equal(prepare(clear), prepare(Image.new("RGB", (60, 40), "white")))
+    assert not torch.equal(prepare(upright.transpose(Image.Transpose.ROTATE_90)), expected)
+
+
+def test_equal_checkpoints_are_equal_files(model_file: Path, tmp_path: Path) -> None:
+    tensors, header = read_tensors(model_file, MODEL_KIND)
+    paths = [tmp_path / f"{number}.safetensors" for number in range(8)]
+    for path in paths:
+        write_tensors(path, tensors, header)
+    assert {path.read_bytes() for path in paths} == {model_file.read_bytes()}
+
+
 @pytest.mark.parametrize("field", ["arch", "classes", "preprocessing"])
 def test_a_header_without_a_needed_field_is_refused(model_file: Path, field: str) -> None:
     tensors, header = read_tensors(model_file, MODEL_KIND)
@@ -143,4 +168,4 @@ def test_an_empty_run_folder_has_no_model(tmp_path: Path) -> None:
 def test_the_header_is_plain_json_that_anyone_can_read(model_file: Path) -> None:
     content = model_file.read_bytes()
     outer = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    assert json.loads(outer["__metadata__"]["header"])["classes"] == ["a", "b", "c"]
+    assert json.loads(outer["__metadata__"]["deepbloom"])["header"]["classes"] == ["a", "b", "c"]

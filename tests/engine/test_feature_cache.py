@@ -99,7 +99,7 @@ def test_without_room_on_the_disk_the_same_features_are_computed_in_every_step(
     for epoch in range(1, 5):
         pairs = zip(stored.train.epoch(epoch), computed.train.epoch(epoch), strict=True)
         for (left, targets), (right, expected) in pairs:
-            torch.testing.assert_close(left, right, atol=1e-5, rtol=0)
+            assert torch.equal(left, right)
             assert torch.equal(targets, expected)
     for (left, _), (right, _) in zip(stored.validation(), computed.validation(), strict=True):
-        torch.testing.assert_close(left, right, atol=1e-5, rtol=0)
+        assert torch.equal(left, right)

@@ -118,6 +118,23 @@ def test_the_copies_follow_from_the_settings(
     assert resolve(config).schedule.copies == copies
 
 
+def test_without_a_frozen_part_in_front_every_epoch_augments_anew(images: Path) -> None:
+    config = settings(images, "scratch_cnn")
+    assert resolve(replace(config, model=replace(config.model, trainable=["block1"]))).schedule.copies == 0
+    assert resolve(replace(config, model=replace(config.model, trainable=["fc"]))).schedule.copies == 4
+
+
+def test_copies_of_images_that_do_not_change_are_refused(images: Path) -> None:
+    with pytest.raises(ConfigError, match="feature_copies=4 makes equal copies"):
+        resolve(replace(settings(images, feature_copies=4), augment=STILL))
+
+
+def test_shares_that_give_the_same_resolution_are_the_same_run(images: Path) -> None:
+    config, ops = settings(images), {"crop": {"min_area": 0.4}}
+    first, second, other = (resolve(replace(config, augment=AugmentConfig(ops, share))) for share in (0.86, 0.85, 0.7))
+    assert first.run_id == second.run_id != other.run_id
+
+
 def test_room_on_the_disk_does_not_matter(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = run_id(images)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: (10**12, 10**12, 0))

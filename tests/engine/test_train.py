@@ -234,25 +234,25 @@ def test_frozen_parts_keep_weights_and_statistics_bit_for_bit(feature_cache: str
     assert {key for key in initial if key.startswith(prefixes)} - moved == set()
 
 
-def test_cached_and_uncached_frozen_parts_train_alike(images: Path, tmp_path: Path) -> None:
-    """Without random changes each step is the same; fp32 rounding differs with the batches that the prefix sees."""
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_runs_with_and_without_stored_features_are_equal(precision: str, images: Path, tmp_path: Path) -> None:
+    """EfficientNet-B0's frozen modules hold depthwise convolutions, which bf16 training treats apart."""
     runs = {}
     for feature_cache in ("auto", "off"):
         config = settings(
             images,
             tmp_path / feature_cache,
-            "resnet18_partial",
-            augment=AugmentConfig({}, first_resolution=0.5),
-            optimizer=OptimizerConfig("sgd", 0.01, 0.05),
-            ema_decay=0.0,
+            "efficientnet_b0_partial",
+            epochs=2,
+            augment=AugmentConfig({"crop": {"min_area": 0.4}}, 0.5),
+            precision=precision,
             feature_cache=feature_cache,
+            feature_copies=2,
         )
         runs[feature_cache] = train(config)
-    views = [json.loads((runs[name] / run_dir.METRICS).read_text())["feature_copies"] for name in ("auto", "off")]
-    assert views == [1, 1]
-    cached, uncached = (final_state(runs[name]) for name in ("auto", "off"))
-    for name, tensor in uncached.items():
-        torch.testing.assert_close(cached[name], tensor, rtol=1e-3, atol=1e-4)
+    ids = [json.loads((runs[name] / run_dir.METRICS).read_text())["run_id"] for name in ("auto", "off")]
+    assert ids[0] == ids[1]
+    assert equal(final_state(runs["auto"]), final_state(runs["off"]))
 
 
 @pytest.mark.parametrize("when", ["first step", "validation"])

@@ -113,13 +113,13 @@ def from_dict(cls: type[T], content: Any, prefix: str = "") -> T:
     values = {key: _typed(known[key], value, f"{prefix}{key}") for key, value in content.items()}
     for entry in fields(cls):  # type: ignore[arg-type]
         required = entry.default is MISSING and entry.default_factory is MISSING
-        if values.get(entry.name, "???" if required else None) == "???":
+        if required and values.get(entry.name, "???") == "???":
             raise ConfigError(f"{prefix}{entry.name} has no value: give {prefix}{entry.name}=VALUE.")
     return cls(**values)
 
 
 def _typed(kind: Any, value: Any, name: str) -> Any:
-    if value == "???":  # OmegaConf's sign for a value that is missing
+    if value == "???" and kind not in (bool, int, float):  # OmegaConf's sign for a value that is missing
         return value
     if is_dataclass(kind):
         return from_dict(kind, value, f"{name}.")  # type: ignore[arg-type]
