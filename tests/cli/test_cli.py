@@ -141,7 +141,7 @@ def test_a_batch_larger_than_the_data_is_refused_before_training(deepbloom: Run,
         "train", "model=scratch_cnn", "data=imagefolder", f"data.root={images}", f"output_dir={tmp_path / 'run'}"
     )
     assert code == 2
-    assert "train.batch_size=32 is larger than the training part of 27 images" in err
+    assert "train.batch_size=32 is larger than the 27 training images" in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
 

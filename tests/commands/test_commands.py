@@ -185,7 +185,7 @@ def test_doctor_says_what_is_there(deepbloom: Run) -> None:
     code, out, _ = deepbloom("doctor")
     assert code == 0
     assert "torch" in out
-    assert "resnet18_partial" in out
+    assert "efficientnet_b0" in out
 
 
 def test_a_multirun_runs_every_combination_in_processes_of_their_own(

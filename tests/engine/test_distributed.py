@@ -35,8 +35,8 @@ def run(processes: int, images: Path, folder: Path, *options: str) -> list[dict[
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_together_the_processes_take_every_image_of_a_step_once(size: int) -> None:
     for positions in epoch_order(count=50, batch_size=8, seed=0, epoch=1):
-        shares = [positions[Group(rank, size).share] for rank in range(size)]
-        assert sorted(np.concatenate(shares)) == sorted(positions)
+        shards = [positions[Group(rank, size).shard] for rank in range(size)]
+        assert sorted(np.concatenate(shards)) == sorted(positions)
 
 
 def test_two_processes_train_what_one_trains(images: Path, tmp_path: Path) -> None:
