@@ -146,7 +146,7 @@ def test_two_damaged_states_stop_with_what_to_do(images: Path, tmp_path: Path, c
     assert run_dir.PREVIOUS in capsys.readouterr().err
     (tmp_path / "run" / run_dir.PREVIOUS).unlink()
     assert cli.guarded(lambda: train(config)) == 2
-    assert f"delete {tmp_path / 'run'} to train anew" in capsys.readouterr().err
+    assert f"delete {tmp_path / 'run'} to train again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", [".", run_dir.MODEL])
@@ -176,12 +176,9 @@ def test_a_complete_run_keeps_one_state_only(images: Path, tmp_path: Path) -> No
         lambda header: header["progress"].update(epoch="one"),
         lambda header: header["progress"].update(unknown=1),
         lambda header: header["progress"].update(best_val_loss=[]),
-        lambda header: header["progress"].update(choices={"views": 4}),
-        lambda header: header["progress"].update(choices=[]),
-        lambda header: header["progress"]["choices"].update(views=-1),
-        lambda header: header["progress"]["choices"].update(views="4"),
-        lambda header: header["progress"]["choices"].update(precision="fp8"),
-        lambda header: header["progress"]["choices"].update(prefix_precision=[]),
+        lambda header: header["progress"].update(history={}),
+        lambda header: header["progress"].update(step=-1.5),
+        lambda header: header["progress"].update(count="4"),
         lambda header: header.update(progress=[]),
     ],
 )

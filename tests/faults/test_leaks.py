@@ -11,7 +11,7 @@ from children import Child
 from small_runs import settings
 
 from deepbloom.commands.train import train
-from deepbloom.engine import train as loop
+from deepbloom.engine.state import Progress
 
 ALLOWED_BYTES = 12 * 2**20
 """The allocator's own ups and downs; one batch of activations kept per epoch would be more in 200 epochs."""
@@ -28,14 +28,14 @@ def resources() -> tuple[int, int, int, int]:
 def check_leaks(epochs: int, config: object, leak: Callable[[], None]) -> None:
     """Compare the second half of a training with the end of the first: after that, nothing may grow."""
     seen = []
-    honest = loop._validate
+    honest = Progress.start_epoch
 
-    def validate(state: object) -> None:
-        honest(state)
+    def start_epoch(progress: Progress) -> None:
+        honest(progress)
         leak()
         seen.append(resources())
 
-    loop._validate = validate
+    Progress.start_epoch = start_epoch
     train(config)
     half, end = seen[epochs // 2], seen[-1]
     assert len(seen) == epochs

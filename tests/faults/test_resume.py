@@ -120,18 +120,19 @@ def test_a_resume_that_forgets_something_is_noticed(
     """The control of the tests above: with one part of the state left out, they fail."""
     config = settings(images, tmp_path / "run")
     assert killed(config, "step", 10, tmp_path / "output") == -signal.SIGKILL
-    honest = state_module.State.restore
+    honest = state_module.TrainState.resume
 
-    def forgetful(state: state_module.State, tensors: dict) -> None:
-        honest(state, tensors)
+    def forgetful(state: state_module.TrainState) -> bool:
+        resumed = honest(state)
         if forgotten == "averaged":
-            state.averaged.load_state_dict(state.job.model.state_dict())
+            state.averaged.load_state_dict(state.model.state_dict())
         if forgotten == "Progress.history":
             state.progress.history.pop()
+        return resumed
 
     if forgotten == "restore_optimizer":
         monkeypatch.setattr(state_module, "restore_optimizer", lambda *_: None)
-    monkeypatch.setattr(state_module.State, "restore", forgetful)
+    monkeypatch.setattr(state_module.TrainState, "resume", forgetful)
     train(config)
     assert outcome(tmp_path / "run") != uninterrupted("averaged and mixed")
 

@@ -16,7 +16,7 @@ from children import Child, Fault, at_step, at_validation, at_write
 from small_runs import outcome, settings
 
 from deepbloom.cli import main as cli
-from deepbloom.commands import training_results as results
+from deepbloom.commands import train as results
 from deepbloom.commands.train import train
 from deepbloom.data.sources import flowers102
 from deepbloom.data.sources.imagefolder import ImageFolder

@@ -41,7 +41,7 @@ from deepbloom.data.sources import flowers102
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_model, read_tensors, write_tensors
 from deepbloom.engine.resolve import resolve
 from deepbloom.errors import CheckpointError, DataError, WeightsError
-from deepbloom.models.weights import read_state_dict
+from deepbloom.models.weights import read_weights
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.reading import find_runs
@@ -136,7 +136,7 @@ def test_no_pickle_runs_and_each_is_refused(tmp_path: Path, tally: Callable) -> 
     modules = set(sys.modules)
     for path in corpus.values():
         with pytest.raises(WeightsError):
-            read_state_dict(path)
+            read_weights(path)
         with pytest.raises(CheckpointError):
             read_model(path)
         assert not canary.exists(), path
@@ -159,7 +159,7 @@ def test_onnx_whose_weights_lie_elsewhere_is_refused_and_they_stay_unread(tmp_pa
     path = tmp_path / "inside" / "model.onnx"
     path.write_bytes(b"\x08\x08" + field(7, field(5, tensor)))
     with pytest.raises(WeightsError):
-        read_state_dict(path)
+        read_weights(path)
     with pytest.raises(CheckpointError):
         read_model(path)
     tally("attacks refused", 2)
@@ -423,7 +423,7 @@ def _fuzz_checkpoint(tmp_path_factory: pytest.TempPathFactory, header: bytes, re
     with pytest.raises(CheckpointError):
         read_model(path)
     with pytest.raises(WeightsError):
-        read_state_dict(path)
+        read_weights(path)
 
 
 JSON = st.recursive(

@@ -32,7 +32,7 @@ def run(config: EvalConfig) -> None:
     # The last bits of the scores depend on the number of threads: take that of the run where it is there.
     threads = trained.header.get("num_threads")
     use_cores(min(threads, available_cores()) if type(threads) is int and threads > 0 else available_cores())
-    header, model = trained.header, trained.network.to(device).to(memory_format=torch.channels_last)
+    model = trained.network.to(device).to(memory_format=torch.channels_last)
     data = prepare_trained_data(config.ckpt, trained, config.data)
     path = find_model_file(config.ckpt).resolve()
     folder = files.make_folder(Path(config.output_dir or f"outputs/eval-{path.parent.name}"))
@@ -46,7 +46,7 @@ def run(config: EvalConfig) -> None:
     files.write_json(
         folder / run_dir.METRICS,
         {
-            "model": header["model"],
+            "model": trained.label,
             "checkpoint": str(path),
             "test": scores,
             "dataset_fingerprint": data.source.fingerprint,

@@ -40,7 +40,7 @@ def run(config: ExplainConfig) -> None:
     methods, device = read_methods(config.method), choose_device(config.device)
     use_cores()
     trained = read_model(config.ckpt)
-    network = place_network(trained, str(trained.header["model"]), config.layer, device)
+    network = place_network(trained, trained.label, config.layer, device)
     data = prepare_trained_data(config.ckpt, trained, config.data)
     masks = find_masks(data.source, config.masks)
     folder = atomic_files.make_folder(_find_folder(config))

@@ -48,7 +48,7 @@ def load_networks(checkpoints: Sequence[str], device: torch.device) -> list[Netw
         trained = read_model(checkpoint)
         trained.network.to(device).to(memory_format=torch.channels_last)
         run = find_model_file(checkpoint).resolve().parent.name
-        model = trained.header["model"]
+        model = trained.label
         networks.append(Network(run if run.startswith(model) else f"{model} · {run}", trained, device))
     return networks
 

@@ -102,6 +102,7 @@ def model_header(
         "kind": MODEL_KIND,
         "format": FORMAT,
         "arch": arch,
+        "model": arch,
         "classes": list(classes),
         "preprocessing": asdict(preprocessing),
         **provenance,
@@ -134,6 +135,11 @@ class Trained:
     preprocessing: Preprocessing
     header: dict[str, Any]
     """All that the file says of itself: see `model_header`."""
+
+    @property
+    def label(self) -> str:
+        """The name of the model that was trained."""
+        return str(self.header.get("model", self.header["arch"]))
 
 
 def read_model(run_or_file: str | Path) -> Trained:

@@ -176,7 +176,9 @@ class TrainState:
         try:
             content = dict(header["progress"])
             self.progress = from_dict(Progress, content | {"best_val_loss": float(content["best_val_loss"])})
-            scaler = dict(header["scaler"])
+            scaler, rows = dict(header["scaler"]), self.progress.history
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise ValueError("its history is not a list of rows")
         except (ConfigError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} holds no training state of this version: {error}") from error
         try:
