@@ -15,7 +15,7 @@ import pytest
 from children import Child, Fault, at_step, at_validation, at_write
 from small_runs import outcome, settings
 
-from deepbloom.cli import main as cli
+from deepbloom import exit_codes
 from deepbloom.commands import train as results
 from deepbloom.commands.train import train
 from deepbloom.data.sources import flowers102
@@ -182,7 +182,7 @@ def test_without_the_handler_sigterm_would_leave_without_a_word(
     """The control of the tests above."""
     from contextlib import nullcontext
 
-    monkeypatch.setattr(cli, "StopRequest", nullcontext)
+    monkeypatch.setattr(exit_codes, "StopRequest", nullcontext)
     signal_default = signal.getsignal(number)
     signal.signal(number, signal.SIG_DFL)
     try:
@@ -198,18 +198,22 @@ def test_a_second_signal_leaves_at_once(
     number: int, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
 ) -> None:
     """The first one waits for a save that takes a minute."""
-    saving, saved = tmp_path / "saving", tmp_path / "saved"
+    sent, saving, saved = tmp_path / "sent", tmp_path / "saving", tmp_path / "saved"
 
-    def save(state: state_module.State) -> None:
-        if state.job.stop.requested:
+    def send_and_say() -> None:
+        sent.touch()
+        send(number)()
+
+    def save(_: state_module.TrainState) -> None:
+        if sent.exists():
             saving.touch()
             time.sleep(60)
             saved.touch()
 
-    monkeypatch.setattr(state_module.State, "save", save)
+    monkeypatch.setattr(state_module.TrainState, "save", save)
 
     def work() -> None:
-        with at_step(send(number), 2):
+        with at_step(send_and_say, 2):
             train(settings(images, tmp_path / "run"))
 
     child = Child(work, tmp_path / "output")

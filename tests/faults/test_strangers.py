@@ -276,7 +276,7 @@ def test_forty_hostile_settings_in_a_checkpoint_run_nothing(
     tensors, header = read_tensors(run / run_dir.MODEL, MODEL_KIND)
     called = watch_imports(monkeypatch)
     for number, value in enumerate(values):
-        field = ("data", "split", "model", "preprocessing")[number % 4]
+        field = ("data", "split", "arch", "preprocessing")[number % 4]
         changed = json.loads(json.dumps(header))
         if field == "split":
             changed["data"]["split"] = value
@@ -293,6 +293,25 @@ def test_forty_hostile_settings_in_a_checkpoint_run_nothing(
         assert "secret-canary-value" not in said.out + said.err
         assert not called
         assert not canary.exists()
+        tally("attacks refused")
+
+
+def test_the_name_of_a_model_in_a_checkpoint_is_text_that_nothing_resolves(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tally: Callable
+) -> None:
+    monkeypatch.setenv("CANARY", "secret-canary-value")
+    monkeypatch.chdir(tmp_path)
+    tensors, header = read_tensors(run / run_dir.MODEL, MODEL_KIND)
+    called = watch_imports(monkeypatch)
+    for value in hostile_settings(tmp_path / "canary"):
+        write_tensors(tmp_path / "evil.safetensors", tensors, header | {"model": value})
+        code = cli.guarded(lambda: evaluate(EvalConfig(ckpt="evil.safetensors", output_dir="out")))
+        said = capsys.readouterr()
+        assert code == (0 if isinstance(value, str) else 2), (value, said.err)
+        written = (tmp_path / "out" / "metrics.json").read_text() if code == 0 else ""
+        assert "secret-canary-value" not in said.out + said.err + written
+        assert not called
+        assert not (tmp_path / "canary").exists()
         tally("attacks refused")
 
 
@@ -364,11 +383,18 @@ def test_hostile_settings_in_a_run_folder_run_nothing(
     called = watch_imports(monkeypatch)
     folder = tmp_path / "runs" / "evil"
     shutil.copytree(run, folder)
-    for text in texts:
-        (folder / run_dir.CONFIG).write_text(text)
+    provenance = (folder / run_dir.PROVENANCE).read_text()
+    attacks = [(run_dir.CONFIG, text, 0) for text in texts]  # a run is recognized by its provenance alone
+    attacks += [
+        (run_dir.PROVENANCE, json.dumps({"identity": {"seed": value}, "run_id": value}), 2)
+        for value in hostile_settings(canary)
+    ]
+    for name, text, expected in attacks:
+        (folder / run_dir.PROVENANCE).write_text(provenance)
+        (folder / name).write_text(text)
         code = cli.guarded(lambda: train(settings(images, folder)))
         said = capsys.readouterr()
-        assert code == 2, (text, said.err)
+        assert code == expected, (text, said.err)
         assert "Traceback" not in said.err
         assert "secret-canary-value" not in said.out + said.err
         find_runs(tmp_path / "runs")  # what `deepbloom report` reads

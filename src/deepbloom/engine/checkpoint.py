@@ -139,7 +139,7 @@ class Trained:
     @property
     def label(self) -> str:
         """The name of the model that was trained."""
-        return str(self.header.get("model", self.header["arch"]))
+        return str(self.header["model"])
 
 
 def read_model(run_or_file: str | Path) -> Trained:
@@ -156,6 +156,8 @@ def read_model(run_or_file: str | Path) -> Trained:
         classes = tuple(str(name) for name in header["classes"])
         fields = header["preprocessing"]
         preprocessing = Preprocessing(int(fields["size"]), fields["mean"], fields["std"], str(fields["interpolation"]))
+        if not isinstance(header["model"], str):
+            raise ValueError("the name of its model is not text")
         _check_shapes(str(header["arch"]), len(classes), tensors)
         network = create_model(str(header["arch"]), len(classes), header.get("trainable", ["all"]))
         network.load_state_dict(tensors)
