@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from deepbloom.config.commands import GradcamConfig
-from deepbloom.data.images import Readable, find_images, read_batches, stack_inputs
+from deepbloom.data.folders import find_images
+from deepbloom.data.images import Readable, read_batches, stack_inputs
 from deepbloom.data.preprocessing import preprocess
 from deepbloom.device import choose_device, use_cores
 from deepbloom.errors import ConfigError

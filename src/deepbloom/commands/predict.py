@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from deepbloom.config.commands import PredictConfig
-from deepbloom.data.images import Readable, Unreadable, find_images, printable, read_batches, stack_inputs
+from deepbloom.data.folders import find_images
+from deepbloom.data.images import Readable, Unreadable, printable, read_batches, stack_inputs
 from deepbloom.device import choose_device, use_cores
 from deepbloom.engine.checkpoint import read_model
 from deepbloom.metrics import softmax, top_classes

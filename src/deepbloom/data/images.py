@@ -1,7 +1,6 @@
-"""Image files: find, read, digest and decode them within limits. Nothing else opens one."""
+"""Image files: read, digest and decode them within limits. Nothing else opens one."""
 
 import errno
-import glob
 import hashlib
 import io
 import logging
@@ -206,35 +205,6 @@ class Unreadable:
 
     path: Path
     error: str
-
-
-def find_images(image: str | Sequence[str]) -> list[Path]:
-    """Return the files that ``image`` names: a file, a folder (searched recursively), a pattern, or a list of these.
-
-    Files named one by one are taken whatever their suffix; in folders, files with one of `SUFFIXES`.
-
-    Raises
-    ------
-    DataError
-        A name matches nothing, or a folder holds no image.
-    """
-    names = [image] if isinstance(image, str) else list(image)
-    found: list[Path] = []
-    for name in map(str, names):
-        path = Path(os.path.expanduser(name))
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise DataError(f"image={name} is a folder without images. Looked for: {', '.join(SUFFIXES)}.")
-            found += inside
-        elif path.exists() or path.is_symlink():
-            found.append(path)
-        else:
-            matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
-            if not matches:
-                raise DataError(f"image={name}: there is no such file, folder or pattern. Several go in [a.jpg,b.jpg].")
-            found += matches
-    return list(dict.fromkeys(found))
 
 
 def read_batches(
