@@ -1,6 +1,10 @@
 """What the cache stores is what the frozen prefix computes, and room on the disk changes nothing else."""
 
+import errno
+import mmap
+import os
 import shutil
+import tempfile
 from collections import namedtuple
 from functools import partial
 from pathlib import Path
@@ -103,3 +107,25 @@ def test_without_room_on_the_disk_the_same_features_are_computed_in_every_step(
             assert torch.equal(targets, expected)
     for (left, _), (right, _) in zip(stored.validation(), computed.validation(), strict=True):
         assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_an_unwritable_cache_folder_stops_nothing(
+    elsewhere: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DEEPBLOOM_CACHE", str(tmp_path / "file" / "inside"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path if elsewhere else tmp_path / "file" / "inside"))
+    features = features_of(torch.nn.Conv2d(3, 5, 3, stride=2), noise_batches((16,), epochs=1, copies=1))
+    assert (features.train.stored is not None) is elsewhere
+    assert len(list(features.train.epoch(1))) == 3
+    assert "file/inside" in caplog.text
+
+
+def test_a_folder_that_cannot_map_files_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_mapping(*_: object) -> None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr(mmap, "mmap", no_mapping)
+    features = features_of(torch.nn.Conv2d(3, 5, 3, stride=2), noise_batches((16,), epochs=1, copies=1))
+    assert features.train.stored is None

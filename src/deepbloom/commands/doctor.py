@@ -19,8 +19,7 @@ from deepbloom.runs.provenance import collect_versions, git_commit
 def run(_: DoctorConfig) -> None:
     """Print what was found; nothing is changed or downloaded."""
     device = choose_device("auto")
-    cache = cache_folder()
-    existing = next(path for path in (cache, *cache.parents) if path.exists())
+    cache = _cache()
     facts = {
         "versions": "  ".join(f"{name} {version}" for name, version in collect_versions().items()),
         "code": git_commit() or "installed package",
@@ -28,7 +27,7 @@ def run(_: DoctorConfig) -> None:
         "device": f"{device.type}: {device_name(device)}",
         "cores": f"{available_cores()} usable",
         "precision": f"{resolve_precision('auto', device)} by train.precision=auto",
-        "cache": f"{cache} ({_used(cache)} used, {shutil.disk_usage(existing).free / 1e9:.0f} GB free)",
+        "cache": _room(cache) if cache else "no home folder: set DEEPBLOOM_CACHE",
         "Flowers102": _flowers(cache),
     }
     for name, fact in facts.items():
@@ -39,16 +38,24 @@ def run(_: DoctorConfig) -> None:
             print(f"  {name:<28}{_weights(name)}")
 
 
-def _used(folder: Path) -> str:
+def _cache() -> Path | None:
+    try:
+        return cache_folder()
+    except OSError:
+        return None
+
+
+def _room(folder: Path) -> str:
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
-    return f"{size / 1e9:.1f} GB"
+    return f"{folder} ({size / 1e9:.1f} GB used, {shutil.disk_usage(existing).free / 1e9:.0f} GB free)"
 
 
-def _flowers(cache: Path) -> str:
-    images = cache / "flowers-102" / "jpg"
-    count = len(list(images.glob("image_*.jpg"))) if images.is_dir() else 0
-    if count:
-        return f"{count} of 8189 images in {cache / 'flowers-102'}"
+def _flowers(cache: Path | None) -> str:
+    images = cache / "flowers-102" / "jpg" if cache else None
+    count = len(list(images.glob("image_*.jpg"))) if images and images.is_dir() else 0
+    if images and count:
+        return f"{count} of 8189 images in {images.parent}"
     return "not there; data=flowers102 downloads it, or give data.root=PATH"
 
 

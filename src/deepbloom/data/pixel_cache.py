@@ -31,6 +31,7 @@ from deepbloom.data.sources.files import (
 )
 from deepbloom.device import available_cores
 from deepbloom.errors import DataError
+from deepbloom.runs.files import sync
 
 log = logging.getLogger("deepbloom")
 
@@ -215,7 +216,7 @@ def _write(path: Path, source: ImageSource, preprocessing: Preprocessing, num_wo
         file.seek(0)
         file.write(_header(checksums.tobytes()).ljust(HEADER_BYTES) + checksums.tobytes())
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())
 
 
 def _make_room(folder: Path, needed: int) -> None:

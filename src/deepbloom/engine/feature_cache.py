@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from deepbloom.data.batches import ImageBatches, to_device
-from deepbloom.data.cache_folder import cache_folder
+from deepbloom.data.cache_folder import scratch_folder
 from deepbloom.data.resolution import AugmentedCopy
 from deepbloom.engine.distributed import Group
 from deepbloom.engine.precision import DTYPES, autocast
@@ -166,13 +166,10 @@ def make_features(
     def computed_validation() -> Batches:
         return ((compute(inputs.to(images.device)), targets) for inputs, targets in validation())
 
-    folder = cache_folder() / "features"
     shapes = _feature_shapes(compute, images)
-    if (
-        not store
-        or not images.schedule.copies
-        or not group.broadcast(lambda: _fits(shapes, images, val_count, dtype, folder))
-    ):
+    wanted = store and images.schedule.copies > 0
+    folder = group.broadcast(lambda: _find_room(shapes, images, val_count, dtype)) if wanted else None
+    if folder is None:
         return Features(FeatureBatches(images, compute, None), computed_validation, 0.0)
     started = time.perf_counter()
     count = len(images.indices)
@@ -213,24 +210,24 @@ def _feature_shapes(compute: Callable[[Tensor], Tensor], images: ImageBatches) -
     }
 
 
-def _fits(
-    shapes: dict[int, tuple[int, ...]], images: ImageBatches, val_count: int, dtype: torch.dtype, folder: Path
-) -> bool:
-    """Return whether the features fit the budget and a quarter of the free space, and say so."""
+def _find_room(
+    shapes: dict[int, tuple[int, ...]], images: ImageBatches, val_count: int, dtype: torch.dtype
+) -> Path | None:
+    """Return a folder with room for the features, or None, and say so; they may take a quarter of the free space."""
     numbers = sum(math.prod(shapes[copy.resolution]) for copy in images.schedule.shown()) * len(images.indices)
     size = (numbers + math.prod(shapes[images.preprocessing.size]) * val_count) * dtype.itemsize
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    room = min(BUDGET_BYTES, shutil.disk_usage(existing).free // 4)
     copies = images.schedule.copies
     what = f"features of {copies} augmented cop{'ies' if copies > 1 else 'y'} of each training image"
+    folder = scratch_folder()
+    room = min(BUDGET_BYTES, shutil.disk_usage(folder).free // 4) if folder else 0
     if size > room:
         log.info(
-            "%s would take %.2f GB in %s, more than the %.2f GB allowed there: they are computed in every step.",
+            "%s would take %.2f GB, more than the %.2f GB allowed in %s: they are computed in every step.",
             what,
             size / 1e9,
-            folder,
             room / 1e9,
+            folder or "no folder",
         )
-        return False
+        return None
     log.info("%s are computed once: %.2f GB in %s", what, size / 1e9, folder)
-    return True
+    return folder

@@ -1,6 +1,11 @@
-"""Atomic writes and locks between processes: the only way in which results reach the disk."""
+"""Atomic writes and locks between processes: the only way in which results reach the disk.
+
+File systems differ: network disks often have no locks, and some refuse to sync a folder. What a file system does not
+support is done without; what fails is an error.
+"""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -9,11 +14,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from deepbloom.errors import RunError
 
 LOCK = ".lock"
+SOFT_LOCK = ".lock.pid"
+"""Where the file system has no locks, this file exists while a process works in the folder, and names the process."""
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What ``flock`` gives where the file system has no locks."""
+NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What ``fsync`` gives where there is nothing to sync."""
+NO_FOLDER_SYNC = (*NO_SYNC, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
+"""What opening or syncing a folder gives where that is not possible, as on Windows."""
 
 
 def write_bytes(path: Path, content: bytes, previous: Path | None = None) -> None:
@@ -36,15 +49,11 @@ def write_bytes(path: Path, content: bytes, previous: Path | None = None) -> Non
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         if previous and path.exists():
             os.replace(path, previous)
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(path.parent)
     except OSError as error:
         kept = "What was there before is unchanged." if path.parent.is_dir() else f"{path.parent} is gone."
         raise RunError(
@@ -54,6 +63,28 @@ def write_bytes(path: Path, content: bytes, previous: Path | None = None) -> Non
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def sync(descriptor: int, refusals: tuple[int, ...] = NO_SYNC) -> None:
+    """Wait until what was written to a file is on the disk, if the file system can tell."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in refusals:
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in NO_FOLDER_SYNC:
+            return
+        raise
+    try:
+        sync(descriptor, NO_FOLDER_SYNC)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
@@ -105,6 +136,9 @@ class LockedError(RunError):
 def locked(folder: Path, wait_seconds: float | None = None) -> Iterator[None]:
     """Hold the lock of a folder, which one process at a time can. It ends with the process, however that ends.
 
+    Where the file system has no locks, a file with the number of the process stands for one. If the process is killed,
+    the next one on the same machine takes it over.
+
     Parameters
     ----------
     folder : Path
@@ -118,15 +152,34 @@ def locked(folder: Path, wait_seconds: float | None = None) -> Iterator[None]:
     OSError
         The folder does not exist or cannot be written.
     """
-    lock = FileLock(folder / LOCK, timeout=-1 if wait_seconds is None else wait_seconds)
+    soft = not _has_locks(folder / LOCK)
+    timeout = -1 if wait_seconds is None else wait_seconds
+    lock: BaseFileLock = SoftFileLock(folder / SOFT_LOCK, timeout) if soft else FileLock(folder / LOCK, timeout)
     try:
         lock.acquire(poll_interval=0.02)
     except Timeout as error:
-        raise LockedError(f"Another process works in {folder}.") from error
+        gone = f" If that process is gone, delete {folder / SOFT_LOCK}." if soft else ""
+        raise LockedError(f"Another process works in {folder}.{gone}") from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _has_locks(path: Path) -> bool:
+    """Return whether the file system can lock the file at ``path``, which is created."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where every file system has locks
+        return True
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in NO_LOCKS
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def is_locked(folder: Path) -> bool:

@@ -15,7 +15,7 @@ import yaml
 from deepbloom.config.settings import RunConfig
 from deepbloom.errors import RunError
 from deepbloom.runs import files
-from deepbloom.runs.files import LOCK
+from deepbloom.runs.files import LOCK, SOFT_LOCK
 from deepbloom.runs.identity import Identity
 from deepbloom.runs.provenance import collect_versions, git_commit
 
@@ -39,13 +39,17 @@ MAX_TEXT_BYTES = 200_000_000
 
 def read_text(path: Path, errors: str = "strict") -> str:
     """Return the UTF-8 text of a run's file. A pipe, which would never end, and a giant are an `OSError`."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8", errors=errors) as file:
+    with open(path, encoding="utf-8", errors=errors, newline="", opener=_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "It is not a regular file", str(path))
         if status.st_size > MAX_TEXT_BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         return file.read()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def load_settings(text: str) -> dict[str, Any]:
@@ -173,13 +177,14 @@ def _refuse_links(folder: Path) -> None:
 def _is_of_a_beginning(path: Path) -> bool:
     """Whether a run has such a file before its settings are written: one that begins now, or was killed then."""
     temporary = path.name.startswith(".writable.") or path.match(".*.tmp")
-    return temporary or path.name in (LOCK, LOG, PROVENANCE)
+    return temporary or path.name in (LOCK, SOFT_LOCK, LOG, PROVENANCE)
 
 
 def discard(folder: Path) -> None:
     """Remove the traces of a run that was refused before it began; anything else in the folder stays."""
-    for name in (CONFIG, LOG, FAILED, PROVENANCE, LOCK):
-        (folder / name).unlink(missing_ok=True)
+    for name in (CONFIG, LOG, FAILED, PROVENANCE, LOCK, SOFT_LOCK):
+        with suppress(OSError):  # the log and the lock, which are open: Windows keeps them
+            (folder / name).unlink()
     with suppress(OSError):  # not empty: not ours alone
         folder.rmdir()
 
@@ -226,9 +231,7 @@ def exclusive(folder: Path, wait_seconds: float = 0.5) -> Iterator[None]:
         with files.locked(folder, wait_seconds):
             yield
     except files.LockedError as error:
-        raise RunError(
-            f"Another process is training in {folder}. Wait for it, or choose another output_dir=PATH."
-        ) from error
+        raise RunError(f"{error} Wait for it, or choose another output_dir=PATH.") from error
 
 
 def is_running(folder: Path) -> bool:

@@ -1,5 +1,6 @@
 import errno
 import os
+import pwd
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 from PIL import Image
 
 from deepbloom.config.settings import DataConfig, SplitConfig
-from deepbloom.data import cache_folder as cache_folder_module
 from deepbloom.data import images as image_files
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.data.pixel_cache import open_pixels
@@ -131,12 +131,10 @@ def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
 
 
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
-    def no_home() -> Path:
-        raise RuntimeError
-
     monkeypatch.delenv("DEEPBLOOM_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(cache_folder_module.Path, "home", no_home)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
     with pytest.raises(OSError, match="DEEPBLOOM_CACHE"):
         cache_folder()
     assert files.recall_unreadable(ImageFolder("", (), np.array([]), (), "f", paths=(), digests=())) is None

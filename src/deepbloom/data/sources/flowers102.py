@@ -24,6 +24,7 @@ from deepbloom.data.cache_folder import cache_folder, locked_folder
 from deepbloom.data.images import digest_files, read_image
 from deepbloom.data.sources.files import FileSource, fingerprint_files, leave_out, leave_out_unreadable
 from deepbloom.errors import DataError, name_some
+from deepbloom.runs.files import sync
 
 URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 ARCHIVE = "102flowers.tgz"
@@ -155,7 +156,7 @@ def download(name: str, path: Path, md5: str) -> None:
                     file.write(chunk)
                     digest.update(chunk)
                     bar.update(len(chunk))
-            os.fsync(file.fileno())
+            sync(file.fileno())
         if digest.hexdigest() != md5:
             raise OSError("what was sent is not Oxford's file (another MD5)")
         os.replace(temporary, path)
