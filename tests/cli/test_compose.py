@@ -77,7 +77,7 @@ def test_a_class_name_is_text_exactly_as_typed(key: str, value: str) -> None:
         ("[]", None),
     ],
 )
-def test_three_forms_of_hydra_stay(value: str, expected: object) -> None:
+def test_three_forms_of_hydra_stay(value: str, expected: Any) -> None:
     arguments = ["ckpt=x", "output_dir=out", f"image={value}"]
     if expected is None:
         with pytest.raises(ConfigError, match="needs image="):

@@ -303,7 +303,7 @@ def test_operations_that_cannot_be_used_are_refused_with_the_choices(ops, messag
 
 def test_parameters_that_are_not_a_mapping_are_refused():
     with pytest.raises(ConfigError, match=r"augment\.ops\.rotate=10"):
-        AugmentConfig({"rotate": 10})
+        AugmentConfig({"rotate": 10})  # type: ignore[dict-item]
 
 
 @pytest.mark.usefixtures("registry")

@@ -6,11 +6,12 @@ import torch
 
 from deepbloom.config.settings import AugmentConfig
 from deepbloom.data.batches import ImageBatches, epoch_order, evaluation_batches, prefetch
+from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.resolution import AugmentedCopy, CopySchedule
 
 
-class Shades:
+class Shades(Pixels):
     """Image i is uniformly of shade i."""
 
     def read(self, indices: np.ndarray) -> np.ndarray:

@@ -101,7 +101,7 @@ def test_16_bit_gray_is_scaled_and_not_clipped(tmp_path):
 
 def test_cmyk_becomes_rgb(tmp_path):
     path = save(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), tmp_path / "print.jpg", quality=95)
-    np.testing.assert_allclose(read_image(path).getpixel((8, 8)), (255, 0, 0), atol=12)
+    np.testing.assert_allclose(np.asarray(read_image(path))[8, 8], (255, 0, 0), atol=12)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -2,7 +2,6 @@ import logging
 import multiprocessing
 import os
 import shutil
-import signal
 import threading
 import time
 from collections import namedtuple
@@ -117,6 +116,7 @@ def test_a_changed_byte_is_found_when_its_image_is_read_and_the_file_written_aga
 @pytest.mark.parametrize("damage", ["shorter", "header", "checksums", "empty"])
 def test_a_damaged_file_is_made_again(damage):
     first = open_pixels(painted(), SMALL, "auto", 0)
+    assert isinstance(first, CachedPixels)
     path, content = first.path, bytearray(first.path.read_bytes())
     if damage == "header":
         content[:20] = b"x" * 20
@@ -153,7 +153,7 @@ def test_a_killed_start_leaves_nothing_that_stops_or_deceives_the_next(user_cach
     deadline = time.monotonic() + 20
     while not cache_files(user_cache) and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.join()
     assert [path.suffix for path in cache_files(user_cache)] == [".tmp"]  # it was at work
     assert np.array_equal(
@@ -228,6 +228,7 @@ def small_budget(monkeypatch) -> int:
 
 def make(fingerprint: str, seconds_ago: int) -> Path:
     pixels = open_pixels(painted(fingerprint=fingerprint), SMALL, "auto", 0)
+    assert isinstance(pixels, CachedPixels)
     os.utime(pixels.path, (time.time() - seconds_ago,) * 2)
     return pixels.path
 

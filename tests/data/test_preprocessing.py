@@ -51,7 +51,7 @@ def test_one_image_becomes_the_same_input_as_in_a_batch(pixels):
 
 
 def test_preprocessing_read_from_a_header_equals_the_original():
-    assert Preprocessing(64, [0.5, 0.5, 0.5], [1, 1, 1]) == Preprocessing(64, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0))
+    assert Preprocessing(64, [0.5, 0.5, 0.5], [1, 1, 1]) == Preprocessing(64, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"interpolation": "nearest"}, {"std": (0, 1, 1)}, {"mean": (0.5,)}])

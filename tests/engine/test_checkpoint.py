@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_no_memory_is_taken_for_classes_that_only_a_header_claims(
 ) -> None:
     built = []
 
-    def create(*arguments: object, **named: object) -> torch.nn.Module:
+    def create(*arguments: Any, **named: Any) -> torch.nn.Module:
         built.append(torch.empty(0).device.type)
         return create_model(*arguments, **named)
 

@@ -15,6 +15,7 @@ import torch
 
 from deepbloom.config.settings import AugmentConfig
 from deepbloom.data.batches import ImageBatches, evaluation_batches
+from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing, normalize
 from deepbloom.data.resolution import CopySchedule
 from deepbloom.engine.distributed import Group
@@ -46,7 +47,7 @@ def test_a_feature_array_leaves_no_file_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-class Noise:
+class Noise(Pixels):
     """Images of 16 x 16 random pixels."""
 
     def __init__(self, count: int) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,13 +26,13 @@ PROGRESSIVE = AugmentConfig({"crop": {"min_area": 0.4}}, 0.86, first_resolution=
 MIXUP = AugmentConfig({"crop": {"min_area": 0.4}, "mixup": {"alpha": 0.2}}, 0.86)
 
 
-def settings(root: Path | str, model: str = "resnet18_partial", weights: str = "none", **train: object) -> RunConfig:
+def settings(root: Path | str, model: str = "resnet18_partial", weights: str = "none", **train: Any) -> RunConfig:
     data = {"name": "imagefolder", "root": str(root)}
     return recipe(model, model={"weights": weights}, data=data, augment="crop", train=train)
 
 
-def run_id(*arguments: object, **train: object) -> str:
-    return resolve(settings(*arguments, **train)).run_id  # type: ignore[arg-type]
+def run_id(*arguments: Any, **train: Any) -> str:
+    return resolve(settings(*arguments, **train)).run_id
 
 
 @pytest.fixture
@@ -74,14 +75,14 @@ def test_the_content_of_the_weights_is_named_and_not_their_path(images: Path, tm
 @pytest.mark.parametrize(
     "change", [{"feature_copies": 3}, {"epochs": 3}, {"batch_size": 16}, {"ema_decay": 0.9}, {"precision": "bf16"}]
 )
-def test_a_setting_that_decides_the_result_is_another_run(images: Path, change: dict[str, object]) -> None:
+def test_a_setting_that_decides_the_result_is_another_run(images: Path, change: dict[str, Any]) -> None:
     assert run_id(images, precision="fp32") != run_id(images, **{"precision": "fp32"} | change)
 
 
 @pytest.mark.parametrize(
     "change", [{"num_workers": 3}, {"num_threads": 1}, {"checkpoint_seconds": 1.0}, {"resume": "never"}]
 )
-def test_a_setting_of_the_machine_is_the_same_run(images: Path, change: dict[str, object]) -> None:
+def test_a_setting_of_the_machine_is_the_same_run(images: Path, change: dict[str, Any]) -> None:
     assert run_id(images) == run_id(images, **change)
 
 
@@ -112,9 +113,9 @@ def test_an_explicit_value_that_says_what_auto_means_is_the_same_run(images: Pat
     ],
 )
 def test_the_copies_follow_from_the_settings(
-    images: Path, model: str, augment: AugmentConfig, train: dict[str, object], copies: int
+    images: Path, model: str, augment: AugmentConfig, train: dict[str, Any], copies: int
 ) -> None:
-    config = replace(settings(images, model, **train), augment=augment)  # type: ignore[arg-type]
+    config = replace(settings(images, model, **train), augment=augment)
     assert resolve(config).schedule.copies == copies
 
 

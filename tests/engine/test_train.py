@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -44,8 +45,8 @@ STOCHASTIC = AugmentConfig(
 )
 
 
-def settings(images: Path, folder: Path, model: str = "scratch_cnn", **changes: object) -> RunConfig:
-    options = {"epochs": 3, "batch_size": 8, "num_threads": 1, "precision": "fp32", "ema_decay": 0.9}
+def settings(images: Path, folder: Path, model: str = "scratch_cnn", **changes: Any) -> RunConfig:
+    options: dict[str, Any] = {"epochs": 3, "batch_size": 8, "num_threads": 1, "precision": "fp32", "ema_decay": 0.9}
     options |= {"checkpoint_seconds": 0.0, "num_workers": 0}
     seed = changes.pop("seed", 0)
     augment = changes.pop("augment", STOCHASTIC)
@@ -267,7 +268,7 @@ def test_divergence_stops_and_never_becomes_best(
     else:
         honest = loop.predict_logits
 
-        def poisoned(*arguments: object) -> tuple:
+        def poisoned(*arguments: Any) -> tuple:
             logits, targets = honest(*arguments)
             return logits * float("nan"), targets
 
@@ -287,7 +288,7 @@ def test_weights_that_are_no_numbers_are_never_saved(value: float, images: Path,
     """The loss of that step is finite still: only its gradients are not."""
     calls = []
 
-    def plant(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    def plant(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         calls.append(optimizer)
         if len(calls) == 3:
             optimizer.param_groups[0]["params"][0].grad[0] = value

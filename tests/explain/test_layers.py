@@ -1,5 +1,7 @@
 """Layers of networks with tokens and with channels last: as maps, and the one that is explained by default."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -9,8 +11,8 @@ from deepbloom.explain.cam import class_activation_maps
 from deepbloom.explain.layers import find_target_layer, from_map, is_map, to_map
 from deepbloom.explain.methods import METHODS
 
-VIT = {"depth": 2, "embed_dim": 24, "num_heads": 2, "patch_size": 8, "img_size": 32}
-NETWORKS = {
+VIT: dict[str, Any] = {"depth": 2, "embed_dim": 24, "num_heads": 2, "patch_size": 8, "img_size": 32}
+NETWORKS: dict[str, tuple[dict[str, Any], str, tuple[int, int]]] = {
     "vit_tiny_patch16_224": (VIT, "blocks.1.norm1", (4, 4)),
     "deit_tiny_distilled_patch16_224": (VIT, "blocks.1.norm1", (4, 4)),
     "swin_tiny_patch4_window7_224": (
@@ -64,7 +66,7 @@ def test_tokens_are_read_row_by_row_after_the_prefix() -> None:
 
 
 @pytest.mark.parametrize("output", [torch.zeros(2, 5), torch.zeros(2, 5, 3), [torch.zeros(2, 5, 7, 7)]])
-def test_other_outputs_are_no_maps(output: object) -> None:
+def test_other_outputs_are_no_maps(output: Any) -> None:
     assert not is_map(output, (30, 60 * 5))
 
 
@@ -111,7 +113,7 @@ def test_ablation_of_tokens_equals_one_run_per_channel(name: str) -> None:
     outputs: list[Tensor] = []
 
     def silence(channel: int) -> float:
-        def hook(module: nn.Module, args: object, output: Tensor) -> Tensor:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
             outputs.append(output)
             patches = output.clone().reshape(1, -1, output.shape[-1])
             patches[:, -16:, channel] = 0  # the class token stays as it is

@@ -1,6 +1,7 @@
 """The figures of explain.html show the numbers they are given, at their places."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Axes]:
     axes: list[Axes] = []
     write = Figure.savefig
 
-    def keep(figure: Figure, *arguments: object, **options: object) -> None:
+    def keep(figure: Figure, *arguments: Any, **options: Any) -> None:
         write(figure, *arguments, **options)
         axes.extend(figure.axes)
 

@@ -50,7 +50,7 @@ NETWORKS = {
 }
 
 
-class Silencing(AblationLayer):
+class Silencing(AblationLayer):  # type: ignore[misc]
     """Sets ablated channels to zero, whatever the layer's other values are."""
 
     def __call__(self, x: Tensor) -> Tensor:

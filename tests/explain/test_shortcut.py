@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -171,8 +172,8 @@ def test_a_network_trained_with_the_shortcut_looks_at_the_mark(tmp_path: Path) -
         run = tmp_path / f"rate{rate}"
         arguments = ["train", "model=scratch_cnn", "data.num_classes=8", "data.images_per_class=40"]
         arguments += [f"data.shortcut_rate={rate}", "augment=none", "train.epochs=8", "train.precision=fp32"]
-        assert cli.guarded(lambda a=[*arguments, f"output_dir={run}"]: cli.dispatch(a)) == 0
-        assert cli.guarded(lambda r=run: cli.dispatch(["explain", f"ckpt={r}", "images=16"])) == 0
+        assert cli.guarded(partial(cli.dispatch, [*arguments, f"output_dir={run}"])) == 0
+        assert cli.guarded(partial(cli.dispatch, ["explain", f"ckpt={run}", "images=16"])) == 0
         found[rate] = mark_energy(run)
     assert found[1.0][0] < 0.7 * found[0.0][0], found
     assert found[1.0][1] > 2 * found[0.0][1], found

@@ -141,7 +141,7 @@ class _Torn:
     def __enter__(self) -> "_Torn":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_: Any) -> None:
         self.file.close()
 
     def __getattr__(self, name: str) -> Any:
@@ -170,13 +170,13 @@ def at_write(fault: Fault, number: int) -> Iterator[list[int]]:
 
         return work
 
-    atomic_files.open = opened
+    atomic_files.open = opened  # type: ignore[attr-defined]
     for name in honest:
         setattr(os, name, before(name))
     try:
         yield calls
     finally:
-        del atomic_files.open
+        del atomic_files.open  # type: ignore[attr-defined]
         for name, function in honest.items():
             setattr(os, name, function)
 

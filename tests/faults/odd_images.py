@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -35,7 +36,7 @@ def upright() -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     content = io.BytesIO()
     image.save(content, kind, **options)
     return content.getvalue()
@@ -62,7 +63,7 @@ def rotated(orientation: int, kind: str = "JPEG") -> bytes:
     exif[0x0112] = orientation
     change = ORIENTATIONS.get(orientation)
     image = upright() if change is None else upright().transpose(change)
-    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "PNG": {}}[kind]
+    options: dict[str, Any] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "PNG": {}}[kind]
     return encode(image, kind, exif=exif, **options)
 
 
@@ -79,7 +80,8 @@ def _modes() -> Iterator[tuple[str, bytes, Size | None]]:
     yield "interlaced.png", png(8, 8, rows=zlib.compress((b"\0" + b"\x40" * 24) * 8)), (8, 8)
     yield "progressive.jpg", encode(image, "JPEG", progressive=True), size
     yield "quality 1.jpg", encode(image, "JPEG", quality=1), size
-    for name, options in {"lossless": {"lossless": True}, "lossy": {"quality": 5}}.items():
+    lossy: dict[str, dict[str, Any]] = {"lossless": {"lossless": True}, "lossy": {"quality": 5}}
+    for name, options in lossy.items():
         yield f"{name}.webp", encode(image, "WEBP", **options), size
     yield "alpha.webp", encode(image.convert("RGBA"), "WEBP"), size
     frames = {"save_all": True, "append_images": [image.rotate(180)] * 3}

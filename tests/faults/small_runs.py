@@ -54,7 +54,7 @@ def settings(
     images: Path, folder: Path, model: str = "tiny", pixel_cache: str = "auto", mixup: float = 0.2, **train: Any
 ) -> RunConfig:
     """Return the settings of a run of 12 steps in three epochs, saved after every step."""
-    options = {"epochs": 3, "batch_size": 8, "num_threads": 1, "precision": "fp32", "ema_decay": 0.9}
+    options: dict[str, Any] = {"epochs": 3, "batch_size": 8, "num_threads": 1, "precision": "fp32", "ema_decay": 0.9}
     options |= {"checkpoint_seconds": 0.0, "num_workers": 0}
     return RunConfig(
         output_dir=str(folder),

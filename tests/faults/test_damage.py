@@ -6,6 +6,7 @@ import signal
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_200_flips_and_200_lengths_of_a_real_runs_files_are_found(
         tally("damaged files found")
 
 
-def stopped(images: Path, folder: Path) -> object:
+def stopped(images: Path, folder: Path) -> Any:
     """Return the settings of a run that was killed in the second epoch."""
     config = settings(images, folder)
 

@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_a_page_that_keeps_its_uploads_is_noticed(
     kept: list[object] = []
     original = app.predict_image
 
-    def keeping(content: bytes, *arguments: object) -> dict:
+    def keeping(content: bytes, *arguments: Any) -> dict:
         kept.append(keep(content))
         return original(content, *arguments)
 

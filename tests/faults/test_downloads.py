@@ -8,6 +8,7 @@ import tarfile
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_a_killed_extraction_is_made_again(tmp_path: Path, monkeypatch: pytest.M
         call, _ = counted(kill, 4)
         honest = flowers102.ImagesOnly.__call__
 
-        def check(self: object, member: tarfile.TarInfo, place: str) -> object:
+        def check(self: Any, member: tarfile.TarInfo, place: str) -> Any:
             call()
             return honest(self, member, place)
 
@@ -160,7 +161,7 @@ def test_a_cache_whose_writing_was_killed_is_written_again(
     call, _ = counted(kill, 20)
     honest_resize = pixel_cache.resize
 
-    def dying(*arguments: object) -> object:
+    def dying(*arguments: Any) -> Any:
         call()
         return honest_resize(*arguments)
 

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from children import Child
@@ -25,7 +26,7 @@ def resources() -> tuple[int, int, int, int]:
     return pages * os.sysconf("SC_PAGE_SIZE"), handles, threading.active_count(), len(children)
 
 
-def check_leaks(epochs: int, config: object, leak: Callable[[], None]) -> None:
+def check_leaks(epochs: int, config: Any, leak: Callable[[], None]) -> None:
     """Compare the second half of a training with the end of the first: after that, nothing may grow."""
     seen = []
     honest = Progress.start_epoch

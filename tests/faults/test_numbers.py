@@ -5,6 +5,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from deepbloom.commands.train import train
 from deepbloom.data.batches import evaluation_batches
 from deepbloom.data.dataset import prepare
 from deepbloom.data.pixel_cache import DecodedPixels
+from deepbloom.data.sources.files import FileSource
 from deepbloom.engine.checkpoint import STATE_KIND, read_model, read_tensors
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.errors import DataError
@@ -66,24 +68,26 @@ def test_only_test_images_can_be_replaced_and_deleted_without_changing_the_weigh
     assert (weights(train(config)) == before) is same
 
 
-@pytest.mark.parametrize("kind", ["ready-made parts", "stratified"])
+@pytest.mark.parametrize("kind", ["predefined split", "stratified"])
 def test_a_run_whose_test_images_are_gone_until_it_is_trained_has_the_same_weights(
     kind: str, images: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are there while all images are tried before the first step, and for the test."""
-    root = shutil.copytree(parts if kind == "ready-made parts" else images, tmp_path / "root")
+    root = shutil.copytree(parts if kind == "predefined split" else images, tmp_path / "root")
     before = weights(train(settings(root, tmp_path / "before", pixel_cache="off")))
     data = prepare(settings(root, tmp_path / "unused", pixel_cache="off").data, TINY_PREPROCESSING, 0)
+    assert isinstance(data.source, FileSource)
     paths = [data.source.paths[index] for index in data.split.test]
     away = tmp_path / "away"
     away.mkdir()
-    honest, seen = run_dir.count, []  # the count of tests is the last thing before the test
+    seen: list[Path] = []
+    honest = run_dir.count  # the count of tests is the last thing before the test
 
     def take() -> None:
         for number, path in enumerate(paths):
             path.rename(away / str(number))
 
-    def give_back(*arguments: object) -> int:
+    def give_back(*arguments: Any) -> int:
         seen.extend(path for path in paths if path.exists())
         for number, path in enumerate(paths):
             (away / str(number)).rename(path)
@@ -108,7 +112,8 @@ def test_no_test_image_is_read_before_the_training_is_over(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings(parts, tmp_path / "run", pixel_cache="off")
-    honest, read = DecodedPixels.read, set()
+    read: set[str] = set()
+    honest = DecodedPixels.read
 
     def reading(pixels: DecodedPixels, indices: np.ndarray) -> np.ndarray:
         done = False

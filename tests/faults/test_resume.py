@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from children import PLACES, Child, kill
@@ -21,12 +22,12 @@ from deepbloom.engine.checkpoint import STATE_KIND, read_tensors
 from deepbloom.errors import CheckpointError
 from deepbloom.runs import folder as run_dir
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "averaged and mixed": {},
     "two workers, no pixel cache": {"num_workers": 2, "pixel_cache": "off", "ema_decay": 0.0, "mixup": 0.0},
     "two workers, averaged": {"num_workers": 2, "mixup": 0.0},
-    "frozen part computed once": {"model": "tiny_partial", "num_workers": 2},
-    "frozen part in every step": {"model": "tiny_partial", "feature_cache": "off", "ema_decay": 0.0},
+    "features computed once": {"model": "tiny_partial", "num_workers": 2},
+    "features computed in every step": {"model": "tiny_partial", "feature_cache": "off", "ema_decay": 0.0},
     "saved now and then": {"checkpoint_seconds": 3.0},
 }
 """The settings by what they exercise."""
@@ -40,7 +41,7 @@ def moments() -> list[tuple[str, tuple[tuple[str, int], ...]]]:
     With all settings, one kill in every place and two runs that are killed twice, soon after they went on.
     """
     draw = random.Random(20240)
-    chosen = []
+    chosen: list[tuple[str, tuple[tuple[str, int], ...]]] = []
     for name in VARIANTS:
         chosen += [(name, ((place, draw.randint(1, last)),)) for place, last in LAST_NUMBER.items()]
         for second in ("step", "save"):
@@ -67,7 +68,7 @@ def uninterrupted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
     return run
 
 
-def killed(config: object, place: str, number: int, output: Path) -> int:
+def killed(config: Any, place: str, number: int, output: Path) -> int:
     def work() -> None:
         with PLACES[place](kill, number):
             train(config)
@@ -141,7 +142,7 @@ def test_a_resume_that_forgets_something_is_noticed(
     ("name", "value"), [("num_threads", 64), ("torch", "1.0"), ("cpu_capability", "abacus"), (None, None)]
 )
 def test_another_environment_is_told_that_the_bits_may_differ(
-    name: str | None, value: object, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str | None, value: Any, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings(images, tmp_path / "run")
     assert killed(config, "step", 3, tmp_path / "output") == -signal.SIGKILL

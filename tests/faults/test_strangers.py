@@ -348,7 +348,7 @@ def test_flowers_are_not_downloaded_to_where_only_a_checkpoint_says(
 ) -> None:
     asked: list[object] = []
 
-    def urlopen(request: object, **_: object) -> None:
+    def urlopen(request: Any, **_: Any) -> None:
         asked.append(request)
         raise OSError("no network")
 
@@ -433,7 +433,9 @@ def test_a_state_from_a_stranger_is_refused_as_a_whole(
     folder = atomic_files.make_folder(tmp_path / "run")
     run_dir.write_settings(folder, config, resolve(config).identity)
     tensors, header = read_tensors(run / run_dir.LAST, STATE_KIND)
-    for change in ({"_target_": "os.system"}, {"progress": {"_target_": "os.system"}}, {"scaler": "x"}, {"run_id": {}}):
+    evil = {"_target_": "os.system"}
+    changes: tuple[dict[str, Any], ...] = (evil, {"progress": evil}, {"scaler": "x"}, {"run_id": {}})
+    for change in changes:
         write_tensors(folder / run_dir.LAST, tensors, header | change)
         assert cli.guarded(lambda: train(config)) == 2
         assert "Traceback" not in capsys.readouterr().err

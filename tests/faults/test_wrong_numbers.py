@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_a_loss_that_is_not_finite_stops_with_3_and_keeps_the_last_good_state(
     honest, factor = loop.training_loss, [1.0]
     poison, _ = counted(lambda: factor.__setitem__(0, math.nan), 6)
 
-    def poisoned(*arguments: object) -> tuple:
+    def poisoned(*arguments: Any) -> tuple:
         poison()
         loss, logits = honest(*arguments)
         return loss * factor[0], logits
@@ -94,7 +95,7 @@ def test_evaluation_on_other_data_is_refused(
     else:
         line.append(change)
     if not checked:
-        monkeypatch.setattr(trained_data, "_check_same_data", lambda *_: None)
+        monkeypatch.setattr(trained_data, "check_same_data", lambda *_: None)
     code, _, err = deepbloom(*line)
     assert code == (2 if checked else 0), err
     assert (named in err) is checked

@@ -245,7 +245,7 @@ def test_one_function_makes_a_network():
     with pytest.raises(ValueError, match="'throwaway' is registered twice"):
         architecture("throwaway", head="1", target_layer="0", description="again")(throwaway)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        get_architecture("throwaway").head = ("0",)
+        get_architecture("throwaway").head = ("0",)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

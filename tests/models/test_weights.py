@@ -112,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(self.server.content)
+        self.wfile.write(self.server.content)  # type: ignore[attr-defined]
 
     def log_message(self, *args):
         pass

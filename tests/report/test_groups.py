@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from deepbloom.report.findings import explain_separation, list_differences
 from deepbloom.report.formatting import shorten
-from deepbloom.report.groups import MAX_COMPARED, compare_models, make_groups
+from deepbloom.report.groups import MAX_COMPARED, Model, compare_models, make_groups
 from deepbloom.report.statistics import mcnemar_exact, seed_interval, wilson_interval
 from deepbloom.runs.reading import read_run
 
@@ -108,7 +109,7 @@ def test_long_labels_stay_apart_in_figures(make_run):
     """Three differ in the middle only, where a long label is cut; the fourth makes their end long."""
     runs = []
     for lr, end in ((0.001, 1), (0.002, 1), (0.003, 1), (0.004, 2)):
-        identity = {"augment.some_long_setting_of_it": 1, "train.some_long_setting": end}
+        identity: dict[str, float] = {"augment.some_long_setting_of_it": 1, "train.some_long_setting": end}
         identity |= {"augment.a_long_one_that_differs": lr}
         runs.append(read_run(make_run(f"r{lr}", num_images=30, lr=lr, identity=identity)))
     models = make_groups(runs)[0].models
@@ -180,7 +181,7 @@ def test_equal_models_with_unequal_numbers_of_seeds_are_ties_after_holm():
     corrected, single = [], []
     for _ in range(150):
         tables = simulate_tables(rng, seeds=(1, 2, 4))
-        pairs = compare_models([SimpleNamespace(label=str(len(t)), correct=t) for t in tables])
+        pairs = compare_models([cast(Model, SimpleNamespace(label=str(len(t)), correct=t)) for t in tables])
         corrected.append(all(pair.is_tie for pair in pairs))
         single.append(all(pair.difference.p_value >= 0.05 for pair in pairs))
     assert 0.92 <= np.mean(corrected) <= 1

@@ -164,7 +164,7 @@ def test_curves_show_the_first_models_with_a_band_as_long_as_the_shortest_run(pa
 
 
 def test_accuracies_with_odd_names_stand_one_below_the_other(path, drawn):
-    accuracies = np.linspace(1, 0, len(ODD_NAMES))
+    accuracies = np.linspace(1, 0, len(ODD_NAMES)).tolist()
     group_plots.plot_accuracy(ODD_NAMES, accuracies, [(max(0, a - 0.1), a) for a in accuracies], path)
     (axis,) = drawn
     assert [label.get_text() for label in axis.get_yticklabels()] == [shorten(name) for name in ODD_NAMES]
@@ -201,7 +201,7 @@ def test_reliability_has_a_panel_for_each_of_the_first_models(path, drawn, model
     shown = [axis for axis in drawn if axis.get_visible()]
     assert [axis.get_title() for axis in shown] == [f"{name}\nECE 10.0 %" for name in names[: group_plots.MAX_LINES]]
     for axis in shown:
-        np.testing.assert_allclose(axis.collections[1].get_offsets(), [[0.1, 0], [0.9, 1], [1, 1]])
+        np.testing.assert_allclose(np.asarray(axis.collections[1].get_offsets()), [[0.1, 0], [0.9, 1], [1, 1]])  # type: ignore[arg-type]
         assert axis.lines[0].get_xydata().tolist() == [[0, 0], [1, 1]]  # the diagonal
 
 

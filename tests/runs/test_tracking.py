@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,12 +95,13 @@ def test_mlflow_has_config_epochs_metrics_and_figures_once_and_no_more(
 def test_a_tracker_that_fails_warns_and_gets_all_when_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    there, gone = [], [True]
+    there: list[int | str] = []
+    gone = [True]
 
     class Server:
         sent_epoch = 0
 
-        def __init__(self, *_: object) -> None: ...
+        def __init__(self, *_: Any) -> None: ...
 
         def epoch(self, epoch: int, values: dict) -> None:
             if gone[0] and epoch == 2:
@@ -113,7 +115,7 @@ def test_a_tracker_that_fails_warns_and_gets_all_when_it_is_back(
             there.append(state)
 
     class Fresh(Server):
-        def __init__(self, *_: object) -> None:
+        def __init__(self, *_: Any) -> None:
             self.sent_epoch = max((entry for entry in there if isinstance(entry, int)), default=0)
 
     monkeypatch.setitem(tracking._OPENERS, "mlflow", Fresh)

@@ -89,18 +89,18 @@ def test_what_a_launcher_lost_is_read_from_the_runs_folders(
     left |= {"g": run_dir.LAST, "h": run_dir.FAILED}
     configs = {name: replace(BASE, output_dir=str(tmp_path / name)) for name in left}
 
-    def leave(name: str) -> None:
-        (tmp_path / name).mkdir(exist_ok=True)
-        run_dir.write_settings(tmp_path / name, configs[name], Identity({}))
-        if left[name]:
-            (tmp_path / name / left[name]).write_text("DivergedError: nan" if name == "d" else "ValueError: 1")
+    def leave(names: str) -> None:
+        for name in names:
+            (tmp_path / name).mkdir(exist_ok=True)
+            run_dir.write_settings(tmp_path / name, configs[name], Identity({}))
+            if left[name]:
+                (tmp_path / name / left[name]).write_text("DivergedError: nan" if name == "d" else "ValueError: 1")
 
-    for name in "cgh":  # c is begun again in this sweep, g and h are not
-        leave(name)
+    leave("cgh")  # c is begun again in this sweep, g and h are not
     sweeper = GridSweeper()
     sweeper.task = SubmittedJob()
     returned = JobReturn(_return_value=JobResult(tmp_path / "a", 0, 1.0), status=JobStatus.COMPLETED)
-    sweeper.launcher = Gone(lambda: [leave(name) for name in "bcde"], returned)
+    sweeper.launcher = Gone(lambda: leave("bcde"), returned)
     monkeypatch.setattr(sweeper, "compose", lambda overrides: configs[overrides[0]])
     results = sweeper.launch([[name] for name in left])
     assert [result.outcome for result in results] == [

@@ -1,4 +1,4 @@
-"""A search goes on where it was killed: the same trials, none lost, none run twice."""
+"""A search resumes where it was killed: the same trials, none lost, none run twice."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -83,7 +83,7 @@ def test_a_killed_search_goes_on_and_ends_as_one_never_killed(tmp_path: Path, ca
     assert [value is None for _, value in trials_of(killed)] == [False] * 4 + [True]
     second = Jobs(tmp_path)
     start(killed, second)
-    assert second.begun[0] == first.begun[-1], "the interrupted trial goes on, with its parameters and so its folder"
+    assert second.begun[0] == first.begun[-1], "the interrupted trial resumes with its parameters and so its folder"
     assert len(second.begun) == 14 - 4, "no trial is run twice"
     assert "best: trial" in capsys.readouterr().out
     start(whole, Jobs(tmp_path))

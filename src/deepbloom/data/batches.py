@@ -1,7 +1,7 @@
 """From pixels to batches. The order of images is a function of (seed, epoch), so there is no state to save."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -28,7 +28,7 @@ def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list[np.n
     return np.array_split(order, -(-count // batch_size))
 
 
-def prefetch(batches: Iterable[Batch], depth: int = 2) -> Iterator[Batch]:
+def prefetch(batches: Iterable[Batch], depth: int = 2) -> Generator[Batch, None, None]:
     """Yield from ``batches``, which a thread prepares ``depth`` ahead; its exceptions are raised here."""
     iterator, end = iter(batches), object()
     executor = ThreadPoolExecutor(1, "deepbloom-prefetch")

@@ -45,11 +45,11 @@ def prepare_trained_data(ckpt: str, trained: Trained, changes: dict[str, Any]) -
             "data.root=FOLDER."
         )
     data = prepare(config, trained.preprocessing, available_cores())
-    _check_same_data(ckpt, trained.header, trained.classes, data)
+    check_same_data(ckpt, trained.header, trained.classes, data)
     return data
 
 
-def _check_same_data(ckpt: str, header: dict[str, Any], classes: tuple[str, ...], data: PreparedData) -> None:
+def check_same_data(ckpt: str, header: dict[str, Any], classes: tuple[str, ...], data: PreparedData) -> None:
     if data.source.class_names != classes:
         raise CheckpointError(
             f"{ckpt} tells {len(classes)} classes apart, and these data have {len(data.source.class_names)} "

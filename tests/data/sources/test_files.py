@@ -2,6 +2,7 @@ import errno
 import os
 import pwd
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,12 +43,14 @@ def test_leaving_out_keeps_images_classes_and_parts_together(folder):
     gone = [i for i, name in enumerate(source.image_ids) if "/b/" in name] + [source.image_ids.index("test/c/1.png")]
     rest = leave_out(source, gone, "Gone.")
     assert rest.class_names == ("a", "c")
+    assert rest.predefined is not None
     for index, image_id in enumerate(rest.image_ids):
         part, name, _ = image_id.split("/")
         assert rest.class_names[rest.targets[index]] == name
         assert index in rest.predefined[part]
         assert rest.paths[index] == folder / image_id
-    assert len(rest) == sum(len(indices) for indices in rest.predefined.values()) == 7
+    assert len(rest) == 7
+    assert sum(len(indices) for indices in rest.predefined.values()) == 7
     assert rest.notes[-1] == "Gone. 7 images of 2 classes remain; none of b."
     assert len(source) == 12
 
@@ -184,7 +187,7 @@ def test_one_changed_pixel_changes_the_fingerprint_of_the_data_but_not_of_the_sp
 def test_an_error_of_the_machine_is_not_a_verdict_about_an_image(number, folder, user_cache, monkeypatch):
     source = ImageFolder.create(folder)
 
-    def failing(path: object, *arguments: object, **options: object) -> object:
+    def failing(path: Any, *arguments: Any, **options: Any) -> Any:
         if str(path).endswith("1.png"):
             raise OSError(number, os.strerror(number))
         return open(path, *arguments, **options)
@@ -206,7 +209,7 @@ def test_an_error_of_the_machine_is_not_a_verdict_about_an_image(number, folder,
 def test_too_little_memory_is_not_a_verdict_about_an_image(folder, monkeypatch):
     source = ImageFolder.create(folder)
 
-    def no_memory(*_: object, **__: object) -> object:
+    def no_memory(*_: Any, **__: Any) -> Any:
         raise MemoryError
 
     with monkeypatch.context() as patch:

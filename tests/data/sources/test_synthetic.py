@@ -3,6 +3,7 @@ import hashlib
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -270,9 +271,9 @@ def test_parameters_out_of_range_are_refused(name, value):
 
 
 def test_the_fingerprint_changes_with_every_parameter_and_with_nothing_else():
-    base = {"num_classes": 5, "images_per_class": 5, "seed": 0, "imbalance": 1.0, "shortcut_rate": 0.0}
+    base: dict[str, Any] = {"num_classes": 5, "images_per_class": 5, "seed": 0, "imbalance": 1.0, "shortcut_rate": 0.0}
     changes = [{}, *({name: value} for name, value in zip(base, (6, 6, 1, 2.0, 0.5), strict=True))]
-    fingerprints = [drawn_flowers(**{**base, **change}).fingerprint for change in changes]
+    fingerprints = [drawn_flowers(**(base | change)).fingerprint for change in changes]
     assert len(set(fingerprints)) == 6
     assert fingerprints[0] == drawn_flowers(5, 5, imbalance=1).fingerprint
     assert len(fingerprints[0]) == 64
