@@ -103,6 +103,20 @@ def test_stratified_merges_the_official_parts():
     source = named(10, 10, predefined={"train": np.arange(19), "val": np.array([], int), "test": np.array([19])})
     split = make_split(source, SplitConfig())
     assert counts_of(source, split.test) == [2, 2]
+    assert split.notes == ("The predefined split (train, val, test) is merged and split anew.",)
+
+
+def test_a_split_without_test_images_is_merged_and_says_so():
+    parts = {"train": np.r_[0:8, 10:18], "val": np.r_[8, 9, 18, 19]}
+    split = make_split(replace(named(10, 10, predefined=parts), name="imagefolder"), SplitConfig())
+    assert split.notes[0].startswith("The predefined split (train, val) has no test images: it is merged")
+
+
+def test_a_split_without_train_images_is_refused_unless_it_is_merged_on_purpose():
+    source = replace(named(10, 10, predefined={"val": np.r_[0:10], "test": np.r_[10:20]}), name="imagefolder")
+    with pytest.raises(DataError, match=r"no images to train on, only val and test.*data\.split\.kind=stratified"):
+        make_split(source, SplitConfig())
+    assert counts_of(source, make_split(source, SplitConfig(kind="stratified")).test) == [2, 2]
 
 
 def test_validation_is_carved_from_train_where_the_data_have_none():

@@ -35,7 +35,7 @@ def run(config: EvalConfig) -> None:
     model = trained.network.to(device).to(memory_format=torch.channels_last)
     data = prepare_trained_data(config.ckpt, trained, config.data)
     path = find_model_file(config.ckpt).resolve()
-    folder = files.make_folder(Path(config.output_dir or f"outputs/eval-{path.parent.name}"))
+    folder = files.output_folder(Path(config.output_dir or f"outputs/eval-{path.parent.name}"))
     batches = evaluation_batches(
         data.pixels, data.split.test, data.source.targets, trained.preprocessing, config.batch_size, device
     )

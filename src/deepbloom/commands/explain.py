@@ -43,7 +43,7 @@ def run(config: ExplainConfig) -> None:
     network = place_network(trained, trained.label, config.layer, device)
     data = prepare_trained_data(config.ckpt, trained, config.data)
     masks = find_masks(data.source, config.masks)
-    folder = atomic_files.make_folder(_find_folder(config))
+    folder = atomic_files.output_folder(_find_folder(config))
     figures = atomic_files.make_folder(folder / "figures")
     gallery.remove_old(folder)
 

@@ -46,7 +46,7 @@ def run(config: GradcamConfig) -> None:
     networks = read_networks(config.ckpt, config.layer, device)
     targets = [read_targets(config.target, config.contrast, network.classes) for network in networks]
     paths = find_images(config.image)
-    folder = atomic_files.make_folder(Path(config.output_dir))
+    folder = atomic_files.output_folder(Path(config.output_dir))
 
     names = Counter[str]()
     sections: list[Section] = []

@@ -34,7 +34,7 @@ def run(config: PredictConfig) -> None:
     trained = read_model(config.ckpt)
     model = trained.network.to(device).to(memory_format=torch.channels_last)
     paths = find_images(config.image)
-    folder = atomic_files.make_folder(Path(config.output_dir)) if config.output_dir else None
+    folder = atomic_files.output_folder(Path(config.output_dir)) if config.output_dir else None
 
     entries: list[dict[str, Any]] = []
     for images in read_batches(paths, trained.preprocessing, config.batch_size):

@@ -82,7 +82,7 @@ class DataConfig:
     root: str | None = setting(None, path=True, only=FILES)
     """Folder of the images. None: a per-user cache folder (flowers102); required for imagefolder."""
     allow_missing: bool = setting(False, only=FILES)
-    """Leave out missing or unreadable images and name them, instead of stopping."""
+    """Leave out missing or unreadable images and empty class folders, and name them, instead of stopping."""
     num_classes: int = setting(10, only=SYNTHETIC)
     """Number of species, 2 to 102 (synthetic)."""
     images_per_class: int = setting(100, only=SYNTHETIC)

@@ -26,7 +26,7 @@ class PreparedData:
 
 
 def prepare(config: DataConfig, preprocessing: Preprocessing, num_workers: int) -> PreparedData:
-    """Find the images, decode those that are not cached yet, and split them; what was left out is logged.
+    """Find the images, split them, and decode those that are not cached yet; what was found is logged.
 
     Raises
     ------
@@ -34,8 +34,8 @@ def prepare(config: DataConfig, preprocessing: Preprocessing, num_workers: int) 
         Images are absent or unreadable (and ``allow_missing`` is off), or there are too few to split.
     """
     source = load_source(config)
-    pixels = open_pixels(source, preprocessing, config.pixel_cache, num_workers)
     split = make_split(source, config.split)
     for note in (*source.notes, *split.notes):
         log.info("%s", note)
+    pixels = open_pixels(source, preprocessing, config.pixel_cache, num_workers)
     return PreparedData(source, split, pixels)

@@ -1,18 +1,170 @@
-"""What lies in a folder: the images that a path names."""
+"""What lies in a folder of images: one reader for training, prediction, heatmaps and masks."""
 
 import glob
+import logging
 import os
+from collections import defaultdict, deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepbloom.data.images import SUFFIXES
-from deepbloom.errors import DataError
+from deepbloom.errors import DataError, name_some
+from deepbloom.runs.files import OUTPUT_MARKER
+from deepbloom.runs.folder import CONFIG, METRICS, PROVENANCE
+
+log = logging.getLogger("deepbloom")
+
+SYSTEM_FOLDERS = (
+    *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@sharebin", "~snapshot"),
+    *("$recycle.bin", "recycler", "system volume information", "lost+found", "__macosx", "__pycache__"),
+)
+"""Folders in which storage devices and systems keep thumbnails, deleted files and the like; in lower case."""
+HIDDEN, SYSTEM, LINK, OUTPUT = "hidden", "thumbnails or trash", "linked to what is read anyway", "DeepBloom's output"
+BESIDE = "beside the class folders"
+NO_IMAGES = "without images"
+
+
+class Ignored(defaultdict[str, list[str]]):
+    """What was not read in a folder: paths by reason."""
+
+    def __init__(self) -> None:
+        super().__init__(list)
+
+    def add(self, reason: str, paths: Sequence[str]) -> None:
+        if paths:
+            self[reason] += paths
+
+    def __str__(self) -> str:
+        return ", ".join(f"{len(paths):,} {reason} ({name_some(paths)})" for reason, paths in sorted(self.items()))
+
+
+@dataclass
+class Folder:
+    """A folder, the images directly in it, and the folders in it, both sorted by name."""
+
+    path: Path
+    images: list[Path] = field(default_factory=list)
+    folders: list["Folder"] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def all_images(self) -> list[Path]:
+        """Return the images in it and in all folders below, in no particular order."""
+        return self.images + [path for folder in self.folders for path in folder.all_images()]
+
+
+class _Places:
+    """Decides which links are followed: those to a place that is not read otherwise."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.realpath(root))
+        self._read: set[Path] = set()
+        self._above = {self.root, *self.root.parents}
+
+    def claim(self, link: Path) -> bool:
+        """Return whether a linked folder is followed; from then on it counts as read."""
+        target = Path(os.path.realpath(link))
+        if target in self._above or self._reads(target):
+            return False
+        self._read.add(target)
+        self._above |= {target, *target.parents}
+        return True
+
+    def reads_image(self, target: Path) -> bool:
+        """Return whether a linked file is read where it lies. A broken link is not: its image is absent."""
+        return target.suffix.lower() in SUFFIXES and self._reads(target) and target.exists()
+
+    def _reads(self, target: Path) -> bool:
+        if target.is_relative_to(self.root) and not any(map(_reason, target.relative_to(self.root).parts)):
+            return True
+        return not self._read.isdisjoint((target, *target.parents))
+
+
+def _reason(name: str) -> str:
+    """Return why nothing of this name is read; empty if it is read."""
+    return HIDDEN if name.startswith(".") else SYSTEM if name.casefold() in SYSTEM_FOLDERS else ""
+
+
+def read_folder(root: Path) -> tuple[Folder, Ignored]:
+    """Find all images below ``root``: files with one of `SUFFIXES`.
+
+    Not read are hidden files and folders, `SYSTEM_FOLDERS`, what DeepBloom has written, and links to a folder that
+    holds ``root`` or to anything that is read anyway. Other links are followed, folders nearer to the root first.
+
+    Raises
+    ------
+    DataError
+        A folder cannot be listed.
+    """
+    top, ignored, places = Folder(root), Ignored(), _Places(root)
+    linked: list[tuple[Folder, Path]] = []
+    found, waiting, output = [top], deque([top]), set[int]()
+    while waiting:
+        folder = waiting.popleft()
+        entries = _list(folder.path)
+        if folder is not top and _is_output({entry.name for entry in entries}):
+            ignored[OUTPUT].append(_below(root, folder.path))
+            output.add(id(folder))
+            continue
+        for entry in entries:
+            path, is_link = folder.path / entry.name, _is_link(entry)
+            is_folder, suffix = entry.is_dir(), os.path.splitext(entry.name)[1].lower()
+            if reason := _reason(entry.name):
+                ignored[reason].append(_below(root, path))
+            elif is_folder and is_link and not places.claim(path):
+                ignored[LINK].append(_below(root, path))
+            elif is_folder:
+                folder.folders.append(Folder(path))
+            elif suffix not in SUFFIXES:
+                ignored[suffix or "without a suffix"].append(_below(root, path))
+            elif is_link:
+                linked.append((folder, path))
+            else:
+                folder.images.append(path)
+        found += folder.folders
+        waiting += folder.folders
+    for folder, path in linked:  # only now is it known what is read
+        if places.reads_image(Path(os.path.realpath(path))):
+            ignored[LINK].append(_below(root, path))
+        else:
+            folder.images.append(path)
+    for folder in reversed(found):  # a folder that holds nothing but output is output
+        if any(id(inner) in output for inner in folder.folders):
+            folder.folders = [inner for inner in folder.folders if id(inner) not in output]
+            if not folder.all_images() and folder is not top:
+                output.add(id(folder))
+        folder.images.sort()
+    return top, ignored
+
+
+def _list(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"Cannot list {folder}: {error.strerror}.") from error
+
+
+def _is_link(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() or (hasattr(entry, "is_junction") and entry.is_junction())  # Windows, from Python 3.12
+
+
+def _is_output(names: set[str]) -> bool:
+    return OUTPUT_MARKER in names or (CONFIG in names and not names.isdisjoint((PROVENANCE, METRICS)))
+
+
+def _below(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
 
 
 def find_images(image: str | Sequence[str]) -> list[Path]:
-    """Return the files that ``image`` names: a file, a folder (searched recursively), a pattern, or a list of these.
+    """Return the files that ``image`` names: a file, a folder, a pattern, or a list of these.
 
-    Files named one by one are taken whatever their suffix; in folders, files with one of `SUFFIXES`.
+    Files named one by one are taken whatever their suffix. Folders are read as `read_folder` says, and what is ignored
+    is logged.
 
     Raises
     ------
@@ -24,10 +176,7 @@ def find_images(image: str | Sequence[str]) -> list[Path]:
     for name in map(str, names):
         path = Path(os.path.expanduser(name))
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise DataError(f"image={name} is a folder without images. Looked for: {', '.join(SUFFIXES)}.")
-            found += inside
+            found += _find_in_folder(name, path)
         elif path.exists() or path.is_symlink():
             found.append(path)
         else:
@@ -36,3 +185,14 @@ def find_images(image: str | Sequence[str]) -> list[Path]:
                 raise DataError(f"image={name}: there is no such file, folder or pattern. Several go in [a.jpg,b.jpg].")
             found += matches
     return list(dict.fromkeys(found))
+
+
+def _find_in_folder(name: str, path: Path) -> list[Path]:
+    folder, ignored = read_folder(path)
+    images = sorted(folder.all_images())
+    left_out = f" Ignored: {ignored}." if ignored else ""
+    if not images:
+        raise DataError(f"image={name} is a folder without images. Looked for: {', '.join(SUFFIXES)}.{left_out}")
+    if ignored:
+        log.info("%s: %d images.%s", path, len(images), left_out)
+    return images

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from deepbloom.data.folders import read_folder
 from deepbloom.data.images import SUFFIXES, read_image
 from deepbloom.data.sources import ImageSource
 from deepbloom.data.sources.flowers102 import Flowers102, fetch_segmentations
@@ -64,8 +65,7 @@ def _find_files(source: ImageSource, folder: Path) -> Masks:
         raise DataError(f"masks={folder} is not a folder. Give auto, download, off or a folder of masks.")
     found = {
         file.relative_to(folder).with_suffix("").as_posix(): file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in SUFFIXES
+        for file in sorted(read_folder(folder)[0].all_images())
     }
     paths = {
         index: found[name] for index, image_id in enumerate(source.image_ids) if (name := _stem(image_id)) in found

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -61,8 +61,14 @@ def make_split(source: ImageSource, config: SplitConfig) -> Split:
         )
     if kind == "official":
         _refuse_unread(source, config)
+    elif source.name == "imagefolder" and source.predefined and config.kind == "auto":
+        _refuse_without_train(source)
     make = _official if kind == "official" else _fold if config.folds else _stratified
     split = make(source, config)
+    if kind == "stratified" and source.predefined:
+        merged = ", ".join(part for part in PARTS if part in source.predefined)
+        why = "" if "test" in source.predefined else " has no test images: it"
+        split = replace(split, notes=(f"The predefined split ({merged}){why} is merged and split anew.", *split.notes))
     for part in PARTS:
         if len(getattr(split, part)) == 0:
             raise DataError(
@@ -78,6 +84,15 @@ def split_kind(source: ImageSource, config: SplitConfig) -> str:
         return config.kind
     predefined = source.name == "imagefolder" and {"train", "test"} <= (source.predefined or {}).keys()
     return "official" if predefined else "stratified"
+
+
+def _refuse_without_train(source: ImageSource) -> None:
+    parts = [part for part in PARTS if part in (source.predefined or {})]
+    if "train" not in parts:
+        raise DataError(
+            f"The predefined split has no images to train on, only {' and '.join(parts)}. Add a train folder, or merge "
+            "and split anew: data.split.kind=stratified."
+        )
 
 
 def _refuse_unread(source: ImageSource, config: SplitConfig) -> None:

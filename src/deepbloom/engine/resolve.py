@@ -153,8 +153,6 @@ class Plan:
 
     def log(self, model: nn.Module) -> None:
         """Log what is trained on what."""
-        for note in (*self.source.notes, *self.split.notes):
-            log.info("%s", note)
         parameters = count_parameters(model)
         log.info(
             "%s on %s: %d classes, %d train, %d validation, %d test images; %.2f M parameters, %.2f M trained; %s, %s",

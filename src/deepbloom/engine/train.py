@@ -120,6 +120,8 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
     config, device = plan.config, plan.device
 
     # Data: pixels are decoded once; readings of test images are counted.
+    for note in (*plan.source.notes, *plan.split.notes):
+        log.info("%s", note)
     workers = _use_cores(config, group)
     _check_batch_size(config, len(plan.split.train), group.size)
     on_early = partial(run_dir.note, folder, "test_read_before_testing", True)

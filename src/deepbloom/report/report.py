@@ -83,7 +83,7 @@ def write_report(runs_folder: Path, output_dir: Path, columns: Sequence[Column] 
         raise RunError(f"None of the {len(runs)} runs in {runs_folder} is complete and readable. The first: {example}")
     columns = [*columns[:-1], *explanation_columns(complete), columns[-1]]
     groups = make_groups(complete)
-    atomic_files.make_folder(output_dir)
+    atomic_files.output_folder(output_dir)
     paths = ReportPaths(
         markdown=output_dir / "report.md",
         html=output_dir / "report.html",

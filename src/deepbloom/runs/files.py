@@ -27,6 +27,8 @@ NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 """What ``fsync`` gives where there is nothing to sync."""
 NO_FOLDER_SYNC = (*NO_SYNC, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
 """What opening or syncing a folder gives where that is not possible, as on Windows."""
+OUTPUT_MARKER = ".deepbloom"
+"""An empty file in folders that hold output, by which they are not taken for images."""
 
 
 def write_bytes(path: Path, content: bytes, previous: Path | None = None) -> None:
@@ -119,6 +121,15 @@ def make_folder(path: Path) -> Path:
         raise RunError(
             f"Cannot write into {path}: {error.strerror or error}. Choose another output_dir=PATH."
         ) from error
+    return path
+
+
+def output_folder(path: Path) -> Path:
+    """Do as `make_folder`, and mark a new folder as output, so that it is never read as images."""
+    is_new = not path.exists()
+    make_folder(path)
+    if is_new:
+        write_bytes(path / OUTPUT_MARKER, b"")
     return path
 
 
