@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import yaml
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import deepbloom
 from deepbloom.cli.compose import compose, multirun, recipe
 from deepbloom.config.groups import choices
-from deepbloom.config.schema import from_dict
+from deepbloom.config.schema import from_dict, keys
 from deepbloom.config.settings import DataConfig, RunConfig
 from deepbloom.errors import ConfigError
 from hydra_plugins.deepbloom_launcher import GridSweeper
@@ -215,6 +215,19 @@ def test_a_mistake_in_a_recipe_is_a_config_error(name: str, overrides: dict[str,
 def test_a_key_that_nothing_reads_is_an_error_even_with_its_default(arguments: list[str], key: str) -> None:
     with pytest.raises(ConfigError, match=f"Nothing reads {key} here"):
         compose("train", arguments)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_no_number_of_a_run_may_be_infinite(value: str) -> None:
+    numbers = [
+        key.name
+        for key in keys(RunConfig)
+        if not key.group and get_type_hints(key.owner)[key.field.name] in (int, float)
+    ]
+    assert "optimizer.lr" in numbers
+    for name in numbers:
+        with pytest.raises(ConfigError, match=name):
+            compose("train", [f"{name}={value}", "model=scratch_cnn"])
 
 
 def test_a_key_is_read_where_its_choice_is_made() -> None:

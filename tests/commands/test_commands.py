@@ -13,6 +13,7 @@ from PIL import Image
 
 from deepbloom import recipe
 from deepbloom.commands.train import log, train
+from deepbloom.engine.checkpoint import MODEL_KIND, read_tensors, write_tensors
 from deepbloom.runs import folder as run_dir
 
 Run = Callable[..., tuple[int, str, str]]
@@ -113,6 +114,28 @@ def test_predict_answers_for_each_image_and_survives_a_bad_one(
     assert "crimson" in out
     best = json.loads((tmp_path / "out" / "predictions.json").read_text())[1]["top5"]
     assert sum(entry["confidence"] for entry in best) == pytest.approx(1, abs=1e-4)
+
+
+def test_an_image_without_finite_logits_gets_an_error_and_no_class(
+    deepbloom: Run, trained_run: Path, tmp_path: Path
+) -> None:
+    tensors, header = read_tensors(trained_run / run_dir.MODEL, MODEL_KIND)
+    tensors["block1.0.weight"] *= 1e4
+    header["preprocessing"] |= {"mean": [0.0] * 3, "std": [1e-38] * 3}  # only black stays in range
+    model = tmp_path / "model.safetensors"
+    write_tensors(model, tensors, header)
+    for color in ("black", "white"):
+        Image.new("RGB", (20, 20), color).save(tmp_path / f"{color}.png")
+    code, _, err = deepbloom("predict", f"ckpt={model}", f"image={tmp_path}", f"output_dir={tmp_path / 'out'}")
+    assert code == 0
+    black, white = rows(tmp_path / "out" / "predictions.csv")
+    assert (black["error"], white["prediction"]) == ("", "")
+    assert "not finite" in white["error"]
+    assert white["error"] in err
+    for command in (["gradcam", f"image={tmp_path / 'white.png'}", f"output_dir={tmp_path / 'maps'}"], ["eval"]):
+        code, _, err = deepbloom(*command, f"ckpt={model}")
+        assert code == 2
+        assert "not finite" in err
 
 
 def test_predict_with_no_readable_image_is_an_error(deepbloom: Run, trained_run: Path, tmp_path: Path) -> None:

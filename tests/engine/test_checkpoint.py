@@ -1,6 +1,7 @@
 """Checkpoints come back as they were, and nothing damaged or foreign comes back at all."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,30 @@ def test_a_header_without_a_needed_field_is_refused(model_file: Path, field: str
     write_tensors(model_file, tensors, header)
     with pytest.raises(CheckpointError):
         read_model(model_file)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", ["fc.weight", "block1.2.running_var", "mean", "std"])
+def test_a_network_with_a_number_that_is_not_finite_is_refused(model_file: Path, place: str, value: float) -> None:
+    tensors, header = read_tensors(model_file, MODEL_KIND)
+    if place in tensors:
+        tensors[place].view(-1)[-1] = value
+    else:
+        header["preprocessing"][place][1] = value
+    write_tensors(model_file, tensors, header)
+    with pytest.raises(CheckpointError, match=place):
+        read_model(model_file)
+
+
+def test_loading_a_network_draws_no_random_numbers(model_file: Path) -> None:
+    def streams() -> tuple:
+        return torch.random.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+
+    before = streams()
+    deepbloom.load_model(model_file)
+    assert streams() == before
+    create_model("scratch_cnn", 3)  # the control
+    assert streams() != before
 
 
 def test_no_memory_is_taken_for_classes_that_only_a_header_claims(

@@ -10,7 +10,7 @@ from deepbloom.config.commands import EvalConfig
 from deepbloom.data.batches import evaluation_batches
 from deepbloom.device import available_cores, choose_device, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model
-from deepbloom.engine.evaluate import predict_logits
+from deepbloom.engine.evaluate import check_finite, predict_logits
 from deepbloom.engine.trained_data import prepare_trained_data
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
@@ -40,6 +40,7 @@ def run(config: EvalConfig) -> None:
         data.pixels, data.split.test, data.source.targets, trained.preprocessing, config.batch_size, device
     )
     logits, targets = predict_logits(model, batches, device)
+    check_finite(logits, path)
     scores = metrics.score_logits(logits, targets)
     image_ids = [data.source.image_ids[i] for i in data.split.test]
     write_predictions(folder, image_ids, trained.classes, logits, targets)

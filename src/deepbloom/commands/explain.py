@@ -14,7 +14,7 @@ from deepbloom.data.dataset import PreparedData
 from deepbloom.data.masks import find_masks
 from deepbloom.device import choose_device, device_name, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model
-from deepbloom.engine.evaluate import predict_logits
+from deepbloom.engine.evaluate import check_finite, predict_logits
 from deepbloom.engine.trained_data import prepare_trained_data
 from deepbloom.explain import evaluate, gallery, page
 from deepbloom.explain.evaluate import Sample
@@ -50,6 +50,7 @@ def run(config: ExplainConfig) -> None:
     sample, values, measured = evaluate.evaluate(network, data, masks, methods, config.images, config.seed)
     batches = evaluation_batches(data.pixels, data.split.test, data.source.targets, network.preprocessing, 64)
     logits, _ = predict_logits(network.model, batches, device)
+    check_finite(logits, config.ckpt)
     content: dict[str, Any] = {
         "model": network.label,
         "checkpoint": str(find_model_file(config.ckpt).resolve()),

@@ -58,6 +58,10 @@ def _entry(image: Readable | Unreadable, probabilities: np.ndarray | None, class
     """Return the prediction for one image as it stands in predictions.json."""
     if probabilities is None:
         return {"path": str(image.path), "error": getattr(image, "error", ""), "top5": []}
+    if not np.isfinite(probabilities).all():
+        error = f"The network gives logits that are not finite for {image.path}."
+        log.warning("%s", error)
+        return {"path": str(image.path), "error": error, "top5": []}
     best = top_classes(probabilities[None])[0]
     top5 = [{"index": int(i), "class_name": classes[i], "confidence": round(float(probabilities[i]), 6)} for i in best]
     return {"path": str(image.path), "error": "", "top5": top5}

@@ -1,5 +1,6 @@
 """From an RGB image to the network's input: resize, then normalize."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ class Preprocessing:
         check_choice("preprocessing.interpolation", self.interpolation, tuple(RESAMPLING))
         for name in ("mean", "std"):
             values = tuple(float(value) for value in getattr(self, name))  # a checkpoint's header gives lists
-            if len(values) != 3 or (name == "std" and min(values) <= 0):
+            if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
                 raise ConfigError(f"preprocessing.{name}={values!r}: give three numbers, one for each of R, G and B.")
             object.__setattr__(self, name, values)
 

@@ -148,7 +148,7 @@ def read_model(run_or_file: str | Path) -> Trained:
     Raises
     ------
     CheckpointError
-        The file is absent, damaged, of another kind, or its tensors do not fit the network it names.
+        The file is absent, damaged, of another kind, or its tensors do not fit the network it names or are not finite.
     """
     path = find_model_file(run_or_file)
     tensors, header = read_tensors(path, MODEL_KIND)
@@ -158,22 +158,29 @@ def read_model(run_or_file: str | Path) -> Trained:
         preprocessing = Preprocessing(int(fields["size"]), fields["mean"], fields["std"], str(fields["interpolation"]))
         if not isinstance(header["model"], str):
             raise ValueError("the name of its model is not text")
-        _check_shapes(str(header["arch"]), len(classes), tensors)
-        network = create_model(str(header["arch"]), len(classes), header.get("trainable", ["all"]))
+        _check_tensors(str(header["arch"]), len(classes), tensors)
+        with torch.random.fork_rng(devices=[]):
+            network = create_model(str(header["arch"]), len(classes), header.get("trainable", ["all"]))
         network.load_state_dict(tensors)
     except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not describe a network of this version: {error}") from error
     return Trained(network.eval(), classes, preprocessing, header)
 
 
-def _check_shapes(name: str, num_classes: int, tensors: Mapping[str, Tensor]) -> None:
-    """Raise `ValueError` unless the tensors are a network's, before memory is taken for the classes of a header."""
+def _check_tensors(name: str, num_classes: int, tensors: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` unless the tensors are a network's, before memory is taken for the classes of a header.
+
+    All of them must be finite.
+    """
     with torch.device("meta"):
         wanted = create_model(name, num_classes).state_dict()
     differing = _shapes(wanted) ^ _shapes(tensors)
     if differing:
         key, shape = min(differing)
         raise ValueError(f"its tensors are not those of {name} for {num_classes} classes, such as {key} {list(shape)}")
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{key} is not finite")
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> set[tuple[str, tuple[int, ...]]]:

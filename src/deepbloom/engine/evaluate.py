@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from deepbloom.engine.precision import forward
+from deepbloom.errors import CheckpointError
 
 EVALUATION_BATCH = 64
 """Images per forward pass; results do not depend on it beyond rounding."""
@@ -45,6 +47,13 @@ def predict_logits(
         for module, mode in modes.items():
             module.training = mode
     return torch.cat(logits).numpy(), torch.cat(targets).numpy()
+
+
+def check_finite(logits: np.ndarray, network: str | Path) -> None:
+    """Raise `CheckpointError` if a logit is not finite: in float32 the weights are too large for these images."""
+    broken = int((~np.isfinite(logits).all(1)).sum())
+    if broken:
+        raise CheckpointError(f"{network} gives logits that are not finite for {broken} of {len(logits)} images.")
 
 
 @contextmanager

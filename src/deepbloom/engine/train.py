@@ -181,6 +181,8 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
     head = model.get_submodule(get_architecture(config.model.arch).head[0])
     with record_inputs(last_layer(head)) as embeddings:
         logits, targets = predict_logits(model, plan.evaluation_batches(pixels, plan.split.test), device)
+    if not np.isfinite(logits).all():
+        raise state.diverged("logits are not finite in the test")
     return Outcome(
         state=state,
         data=PreparedData(plan.source, plan.split, decoded),

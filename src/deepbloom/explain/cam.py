@@ -108,6 +108,8 @@ def _map_batch(
     """Return maps, logits, classes, shape (B, 1), or (B, 2) where two are compared, and the finest layer's grid."""
     chosen, size = METHODS[method], inputs.shape[2:]
     logits, outputs = _run(model, layers, inputs, with_gradient=chosen.needs == "gradients")
+    if not logits.isfinite().all():
+        raise ConfigError("The network gives logits that are not finite for some of these images.")
     classes = torch.where(classes == PREDICTED, logits.argmax(1, keepdim=True), classes)
     if classes.max() >= logits.shape[1]:
         raise ConfigError(f"Class {int(classes.max())}: the network has classes 0 to {logits.shape[1] - 1}.")
