@@ -1,6 +1,7 @@
 """Copies across splits are found, different images are not, and reading a test image too early is noticed."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from PIL import Image
 
 from deepbloom.config.settings import DataConfig, SplitConfig
+from deepbloom.data import near_duplicates
 from deepbloom.data.dataset import prepare
-from deepbloom.data.leakage import WatchedPixels, audit_split, find_near_duplicates, fingerprint
+from deepbloom.data.leakage import WatchedPixels, audit_split
+from deepbloom.data.near_duplicates import Fingerprints, find_near_duplicates, fingerprint, fingerprints_of
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing
 from drawn_flowers import drawn_flowers
@@ -88,8 +91,32 @@ def test_the_hash_is_the_sign_of_differences_between_neighboring_means(flowers: 
 
     clear = np.abs(np.diff(means, axis=1)) > 1e-3
     assert clear.sum() > 100
-    found = fingerprint(One(), 1).bits.reshape(16, 16)
+    found = fingerprint(One(), 1).signs().reshape(16, 16)
     np.testing.assert_array_equal(found[clear], expected[clear])
+
+
+def test_all_pairs_are_compared_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a loop over single pairs, with blocks smaller than the images and with crowds of equal hashes."""
+    rng = np.random.default_rng(0)
+    centers = rng.integers(0, 2, (4, 256))
+    bits = centers[rng.integers(0, 4, 150)] ^ (rng.random((150, 256)) < 0.08)
+    thumbnails = (rng.integers(90, 120, (150, 1, 1, 3)) + rng.integers(0, 9, (150, 16, 16, 3))).astype(np.uint8)
+    prints = Fingerprints(np.packbits(bits, axis=1), thumbnails)
+    monkeypatch.setattr(near_duplicates, "COMPARED_AT_ONCE", 17)
+    found = find_near_duplicates(prints[:60], prints[60:])
+
+    def best(one: int, mirrored: bool) -> int:
+        own = bits[one], thumbnails[one].astype(int)
+        if mirrored:
+            own = 1 - own[0].reshape(16, 16)[:, ::-1].ravel(), own[1][:, ::-1]
+        differing = [(int((bits[other] != own[0]).sum()), other) for other in range(60, 150)]
+        near = [other for bit, other in sorted(differing)[:20] if bit <= 36]
+        levels = [(np.abs(thumbnails[other] - own[1]).mean(), rank, other) for rank, other in enumerate(near)]
+        return min(levels)[2] - 60 if levels and min(levels)[0] <= 12 else -1
+
+    expected = [best(one, False) if best(one, True) < 0 else best(one, True) for one in range(60)]
+    assert found.tolist() == expected
+    assert 10 < sum(match >= 0 for match in expected) < 60
 
 
 def draw_folder(root: Path, copies: int) -> Path:
@@ -123,6 +150,33 @@ def test_copies_across_parts_are_counted_and_clean_data_have_none(tmp_path: Path
         found[copies] = sum(doubled)
     assert found[0] == 0
     assert found[30] > 5
+
+
+def test_fingerprints_are_kept_and_damaged_ones_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPBLOOM_CACHE", str(tmp_path / "cache"))
+    root = draw_folder(tmp_path / "images", 3)
+    data = prepare(DataConfig("imagefolder", root=str(root), pixel_cache="off"), PREPROCESSING, 0)
+    expected = fingerprint(data.pixels, len(data.source))
+    for damage in (None, lambda content: content[:-100], lambda content: content[:300] + b"x" + content[301:]):
+        (kept,) = (tmp_path / "cache" / "near-duplicates").iterdir() if damage else (None,)
+        if damage:
+            kept.write_bytes(damage(kept.read_bytes()))
+        found = fingerprints_of(data)
+        np.testing.assert_array_equal(found.bits, expected.bits)
+        np.testing.assert_array_equal(found.thumbnails, expected.thumbnails)
+    monkeypatch.setattr(type(data.pixels), "read", lambda *_: pytest.fail("read again"))
+    np.testing.assert_array_equal(fingerprints_of(data).bits, expected.bits)
+
+
+@pytest.mark.parametrize(("copies", "said"), [(0, "No near-duplicates"), (30, "Near-duplicates in two splits: ")])
+def test_data_says_how_many_near_duplicates_stand_in_two_splits(
+    copies: int, said: str, tmp_path: Path, deepbloom: Callable
+) -> None:
+    root = draw_folder(tmp_path / "images", copies)
+    code, out, _ = deepbloom("data", "data=imagefolder", f"data.root={root}", f"output_dir={tmp_path / 'out'}")
+    assert code == 0
+    assert said in out
+    assert ("of 18 test images have one in training" in out) is (copies == 30)
 
 
 def test_a_look_at_the_test_part_during_training_is_noticed_and_a_clean_run_is_not(flowers: list[Image.Image]) -> None:

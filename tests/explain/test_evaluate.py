@@ -21,7 +21,9 @@ from drawn_flowers import drawn_flowers
 
 def test_images_are_chosen_by_name_and_seed_whatever_their_order() -> None:
     source = drawn_flowers(2, 20)
-    data = PreparedData(source, make_split(source, SplitConfig()), DecodedPixels(source, Preprocessing(), 0))
+    data = PreparedData(
+        source, make_split(source, SplitConfig()), DecodedPixels(source, Preprocessing(), 0), Preprocessing()
+    )
     test = data.split.test
     chosen = choose_images(data, test, 4, 0)
     assert len(set(chosen)) == 4
@@ -40,7 +42,9 @@ def untrained() -> tuple[Network, PreparedData, evaluate.Sample]:
     source, preprocessing = drawn_flowers(2, 20), Preprocessing(size=SIDE)
     torch.manual_seed(0)
     network = Network("small", create_model("scratch_cnn", 2), source.class_names, preprocessing, ("block3",))
-    data = PreparedData(source, make_split(source, SplitConfig()), DecodedPixels(source, preprocessing, 0))
+    data = PreparedData(
+        source, make_split(source, SplitConfig()), DecodedPixels(source, preprocessing, 0), preprocessing
+    )
     return network, data, evaluate.draw_sample(network, data, data.split.test[:4], ["layercam"], 0, 0)
 
 

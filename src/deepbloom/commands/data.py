@@ -9,6 +9,7 @@ import numpy as np
 from deepbloom.config.commands import InspectConfig
 from deepbloom.data.dataset import PreparedData, prepare
 from deepbloom.data.images import printable
+from deepbloom.data.leakage import audit_split, describe_findings
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.split import PARTS
 from deepbloom.device import available_cores
@@ -22,7 +23,7 @@ IMAGES_PER_CLASS = 6
 
 
 def run(config: InspectConfig) -> None:
-    """Decode every image once, print the counts, and write counts.csv and contact_sheet.png.
+    """Decode every image once, print the counts and near-duplicates, and write counts.csv and contact_sheet.png.
 
     Raises
     ------
@@ -37,6 +38,8 @@ def run(config: InspectConfig) -> None:
     draw_contact_sheet(data).savefig(sheet)
     atomic_files.write_bytes(folder / "contact_sheet.png", sheet.getvalue())
     _print_counts(rows)
+    findings, _ = audit_split(data)
+    print(f"\n{printable(describe_findings(findings, data.split))}")
     print(f"\nimages       {len(source)} in {len(source.class_names)} classes")
     print(f"fingerprint  {source.fingerprint[:16]} (data)  {data.split_fingerprint[:16]} (split)")
     print(f"wrote        {folder / 'counts.csv'}, {folder / 'contact_sheet.png'}")

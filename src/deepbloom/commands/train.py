@@ -9,7 +9,7 @@ import torch
 from deepbloom import metrics
 from deepbloom.config.settings import LoggerConfig, RunConfig
 from deepbloom.cost import count_macs, measure_latency_ms
-from deepbloom.data.leakage import audit_split
+from deepbloom.data.leakage import audit_split, describe_findings
 from deepbloom.data.split import split_kind
 from deepbloom.device import choose_device, device_name, peak_memory_bytes
 from deepbloom.engine.distributed import join
@@ -96,6 +96,7 @@ def _write_results(plan: Plan, folder: Path, outcome: Outcome) -> None:
     plot_history(progress.history, plots / "curves.png")
     plot_confusion(confusion, source.class_names, plots / "confusion.png")
     found, near_duplicates = audit_split(outcome.data)
+    log.info("%s", describe_findings(found, plan.split))
     split = found | {"test_without": score_without(near_duplicates, logits, targets)}
     audit = {"freeze": outcome.freeze, "split": split, "test": outcome.test}
     scores = metrics.score_logits(logits, targets)

@@ -72,3 +72,9 @@ def locked_folder(folder: Path) -> Iterator[None]:
         log.info("Another process is filling %s: waiting for it.", folder)
     with files.locked(folder):
         yield
+
+
+def keep_newest(folder: Path, count: int) -> None:
+    """Delete all files of a cache folder but the newest ``count``."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)[:-count]:
+        path.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ class PreparedData:
     source: ImageSource
     split: Split
     pixels: Pixels
+    preprocessing: Preprocessing
 
     @property
     def split_fingerprint(self) -> str:
@@ -38,4 +39,4 @@ def prepare(config: DataConfig, preprocessing: Preprocessing, num_workers: int) 
     for note in (*source.notes, *split.notes):
         log.info("%s", note)
     pixels = open_pixels(source, preprocessing, config.pixel_cache, num_workers)
-    return PreparedData(source, split, pixels)
+    return PreparedData(source, split, pixels, preprocessing)

@@ -185,7 +185,7 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
         raise state.diverged("logits are not finite in the test")
     return Outcome(
         state=state,
-        data=PreparedData(plan.source, plan.split, decoded),
+        data=PreparedData(plan.source, plan.split, decoded, plan.preprocessing),
         logits=logits,
         targets=targets,
         embeddings=torch.cat(embeddings).numpy(),
