@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra import compose as hydra_compose
@@ -19,14 +20,16 @@ from omegaconf.errors import OmegaConfBaseException
 from deepbloom.config.commands import COMMANDS
 from deepbloom.config.groups import conf_dir, group_defaults, groups_of
 from deepbloom.config.schema import (
+    Key,
     check_read,
+    defaults,
     expand_home,
     flatten,
     from_dict,
     is_added,
     is_key,
     keys,
-    text_keys,
+    takes_any,
     update_nested,
 )
 from deepbloom.config.settings import RunConfig
@@ -49,14 +52,16 @@ def recipe(name: str, /, **overrides: object) -> RunConfig:
         A model's name, such as ``mini_resnet``.
     **overrides : object
         Settings by key: names of groups (``data="imagefolder"``), dotted keys (``**{"data.root": "photos"}``) or nested
-        dicts (``train={"epochs": 3}``). Values are Python objects and are never parsed.
+        dicts (``train={"epochs": 3}``). Values are Python objects and are never parsed; in a path, ``~`` is the home
+        folder.
 
     Raises
     ------
     ConfigError
         A key, a name or a value is wrong, or nothing reads the key in this combination.
     """
-    groups, known, values = groups_of(RunConfig), {key.name for key in keys(RunConfig)}, flatten(overrides)
+    groups, known = groups_of(RunConfig), {key.name for key in keys(RunConfig)}
+    values = flatten(overrides, is_value=partial(takes_any, RunConfig))
     chosen = {key: values.pop(key) for key in list(values) if key in groups}
     if chosen.setdefault("model", name) != name:
         raise ConfigError(f"recipe({name!r}) names the model already: leave out model={chosen['model']!r}.")
@@ -68,7 +73,10 @@ def recipe(name: str, /, **overrides: object) -> RunConfig:
             raise ConfigError(unknown("key", key, known | groups.keys()))
     with _initialized("train"), _readable_errors():
         composed = hydra_compose("train", [f"{group}={choice}" for group, choice in chosen.items()])
-    return cast(RunConfig, _typed("train", composed, values))
+    content = _plain(composed)
+    for key, value in values.items():
+        update_nested(content, key, value)
+    return cast(RunConfig, _typed("train", content, list(values)))
 
 
 def compose(command: str, arguments: Sequence[str]) -> Any:
@@ -102,22 +110,44 @@ def multirun(command: str, arguments: Sequence[str]) -> "Summary":
 
 def typed(command: str, composed: DictConfig, overrides: Sequence[Override]) -> Any:
     """Return a composed config as the command's dataclass, checked; ``overrides`` are those that a person gave."""
-    given = [override.key_or_group for override in overrides if not override.is_delete()]
-    return _typed(command, composed, {}, given)
+    content = _plain(composed)
+    given: list[str] = []
+    for place, override in enumerate(overrides):
+        key = override.key_or_group
+        given += [] if override.is_delete() else _names(override)
+        if isinstance(value := override.value(), dict) and takes_any(COMMANDS[command].settings, key):
+            later = (other.key_or_group for other in overrides[place + 1 :])
+            _replace(content, key, [*value, *(name.removeprefix(f"{key}.").partition(".")[0] for name in later)])
+    return _typed(command, content, given)
 
 
-def _typed(command: str, composed: DictConfig, values: dict[str, object], given: Iterable[str] = ()) -> Any:
-    schema = COMMANDS[command].settings
-    paths = text_keys(schema, "path")
+def _names(override: Override) -> list[str]:
+    """Return the keys that an override gives: its own, or, where its value is a dict, those in it."""
+    key, value = override.key_or_group, override.value()
+    return list(flatten(value, f"{key}.")) if isinstance(value, dict) else [key]
+
+
+def _replace(content: dict[str, Any], key: str, kept: Sequence[object]) -> None:
+    """Leave only ``kept`` in a dict that was given as a whole: Hydra merges it with the one that was there."""
+    *above, last = key.split(".")
+    for name in above:
+        content = content[name]
+    content[last] = {name: content[last][name] for name in dict.fromkeys(map(str, kept)) if name in content[last]}
+
+
+def _plain(composed: DictConfig) -> dict[str, Any]:
     with _readable_errors():
-        content = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+        return cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+
+
+def _typed(command: str, content: dict[str, Any], given: Sequence[str]) -> Any:
+    schema = COMMANDS[command].settings
+    paths = {key.name for key in keys(schema) if key.text == "path"}
     for key, value in flatten(content).items():
-        if key in paths:
-            update_nested(content, key, expand_home(value))
-    for key, value in values.items():
-        update_nested(content, key, value)
+        if key in paths:  # a number comes from an interpolation
+            update_nested(content, key, expand_home(str(value) if type(value) in (int, float) else value))
     settings: Any = from_dict(schema, content)
-    check_read(settings, [*given, *values])
+    check_read(settings, given)
     return settings
 
 
@@ -125,7 +155,7 @@ def _typed(command: str, composed: DictConfig, values: dict[str, object], given:
 def _initialized(command: str) -> Iterator[None]:
     """Let Hydra find the YAML files and the settings of ``command``."""
     schema, store = COMMANDS[command].settings, ConfigStore.instance()
-    store.store(name=f"{command}_schema", node=schema)
+    store.store(name=f"{command}_schema", node=defaults(schema))
     if not (conf_dir() / f"{command}.yaml").exists():
         groups = [{group: name} for group, name in group_defaults(schema).items()]
         store.store(name=command, node={"defaults": [f"{command}_schema", *groups, "_self_"]})
@@ -137,32 +167,48 @@ def _initialized(command: str) -> Iterator[None]:
 def _read(command: str, arguments: Sequence[str], multirun: bool) -> list[Override]:
     """Parse overrides, and refuse unknown keys and names with a suggestion, before Hydra does."""
     parser, schema = OverridesParser.create(), COMMANDS[command].settings
-    groups, known, texts = groups_of(schema), {key.name for key in keys(schema)}, text_keys(schema)
+    known = {key.name: key for key in keys(schema)}
     overrides = []
     for argument in arguments:
         try:
-            override = parser.parse_override(quote_text(argument, texts, multirun))
+            override = parser.parse_override(quote_text(argument, known, multirun))
         except HydraException as error:
             raise ConfigError(
                 f"Cannot read {argument!r}: expected key=value. Quote a value that holds special characters: "
                 """'key="value (1)"'."""
             ) from error
         overrides.append(override)
-        key = override.key_or_group
-        if multirun and (key.startswith(("hydra.", "hydra/"))):
-            continue
-        if key not in groups and not is_key(schema, key):
-            raise ConfigError(unknown(f"key for deepbloom {command}", key, known | groups.keys()))
-        if override.is_sweep_override():
-            if not multirun:
-                more = "add -m to run each of them" if COMMANDS[command].multirun else "give one"
-                raise ConfigError(f"{argument} names several values: {more}.")
-        elif key in groups and not override.is_delete():
-            value = override.value()
-            name = "null" if value is None else value.text if isinstance(value, QuotedString) else str(value)
-            if name not in groups[key]:
-                raise ConfigError(unknown(key, name, groups[key]))
+        if not (multirun and override.key_or_group.startswith(("hydra.", "hydra/"))):
+            _check(command, argument, override, known, multirun)
     return overrides
+
+
+def _check(command: str, argument: str, override: Override, known: Mapping[str, Key], multirun: bool) -> None:
+    """Raise `ConfigError` if a key or the name of a group is unknown, or the key takes no such value."""
+    schema, key = COMMANDS[command].settings, override.key_or_group
+    groups = groups_of(schema)
+    for name in [key, *_names(override)]:
+        if name not in groups and not is_key(schema, name):
+            raise ConfigError(unknown(f"key for deepbloom {command}", name, known.keys() | groups.keys()))
+    if override.is_delete():
+        if key not in groups and takes_any(schema, key) and key not in known:
+            return
+        raise ConfigError(f"{argument}: only an operation can be removed, as in ~augment.ops.flip. Leave out {key}.")
+    several = override.is_sweep_override()
+    if several and not multirun:
+        more = "add -m to run each of them" if COMMANDS[command].multirun else "give one"
+        if key in known and known[key].takes_list:
+            more = f"for a list write '{key}=[{argument.partition('=')[2]}]'"
+        raise ConfigError(f"{argument} names several values: {more}.")
+    if several:
+        return
+    value = override.value()
+    if key in groups:
+        name = "null" if value is None else value.text if isinstance(value, QuotedString) else str(value)
+        if name not in groups[key]:
+            raise ConfigError(unknown(key, name, groups[key]))
+    elif isinstance(value, list) and key in known and known[key].text and not known[key].takes_list:
+        raise ConfigError(f"{argument}: {key} takes one value, not a list.")
 
 
 def _for_hydra(command: str, override: Override) -> str:
@@ -172,26 +218,50 @@ def _for_hydra(command: str, override: Override) -> str:
     return f"{'++' if adds and plain else ''}{override.input_line}"
 
 
-def quote_text(argument: str, texts: Iterable[str], multirun: bool) -> str:
+def quote_text(argument: str, known: Mapping[str, Key], multirun: bool) -> str:
     """Return an override with the value of a text key quoted, so that Hydra takes it exactly as typed.
 
-    Quoted values stay as they are, ``${...}`` remains an interpolation, and the elements of a list ``[a,b]`` are quoted
-    one by one, unless a file or folder has exactly that name. In a multirun, commas separate values.
+    Three forms keep their meaning unless the key is a path and a file or folder has exactly that name: a quoted value
+    stays as it is, ``${...}`` is an interpolation, and the elements of a list ``[a,b]`` are quoted one by one. Commas
+    separate the values of a word, and in a multirun those of any text.
     """
-    key, sign, value = argument.partition("=")
-    if not sign or key.lstrip("+") not in texts:
+    name, sign, value = argument.partition("=")
+    key = known.get(name.lstrip("+"))
+    if not sign or key is None or not key.text:
         return argument
-    values = _ELEMENT.findall(value) if multirun else [value]
-    return f"{key}={','.join(map(_quote, values))}"
+    path = key.text == "path"
+    whole = (key.text != "word" and not multirun) or (path and _exists(value))
+    values = [value] if whole else _ELEMENT.findall(value)
+    return f"{name}={','.join(_quote(value, path) for value in values)}"
 
 
-def _quote(value: str) -> str:
+def _exists(path: str) -> bool:
+    return os.path.lexists(expand_home(path))
+
+
+def _quote(value: str, path: bool) -> str:
+    if path and _exists(value):
+        return _quoted(re.sub(r"(\\*)\$\{", r"\1\1\\${", value))
     if re.fullmatch(_QUOTED, value, re.DOTALL):
         return value
-    if value.startswith("[") and value.endswith("]") and not os.path.lexists(value):
-        return f"[{','.join(map(_quote, _ELEMENT.findall(value[1:-1]))) if value[1:-1].strip() else ''}]"
-    literal = re.sub(r"\$\{(?![^{}]*\})", r"\\${", value)  # what is not closed is no interpolation
-    return QuotedString(literal, Quote.single).with_quotes()
+    if _is_list(value):
+        inside = value[1:-1]
+        return f"[{','.join(_quote(part, path) for part in _ELEMENT.findall(inside)) if inside.strip() else ''}]"
+    return _quoted(re.sub(r"\$\{(?![^{}]*\})", r"\\${", value))  # what is not closed is no interpolation
+
+
+def _quoted(text: str) -> str:
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def _is_list(value: str) -> bool:
+    """Return whether the bracket at the start is closed at the end: ``[a,b]``, but not ``[2024] roses/*.jp[g]``."""
+    depth = 0
+    for found in re.finditer(rf"{_QUOTED}|[\[\]]", value):
+        depth += {"[": 1, "]": -1}.get(found[0], 0)
+        if depth <= 0:
+            return value.startswith("[") and found.end() == len(value)
+    return value.startswith("[") and value.endswith("]")
 
 
 @contextmanager

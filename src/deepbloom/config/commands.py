@@ -73,7 +73,7 @@ class GradcamConfig:
     """The class to explain: ``predicted``, ``top3`` (each of the top three), a class name, or its index."""
     contrast: str | None = setting(None, text=True)
     """A class name or index: explain the difference between the logits of the target and of this class."""
-    layer: Any = setting("default", text=True)
+    layer: Any = "default"
     """The layer to explain: ``default`` (the last convolutional one) or a module path such as ``layer3``; for several,
     ``[layer3,layer4]``, the mean of their maps."""
     save_raw: bool = False
@@ -105,7 +105,7 @@ class ExplainConfig:
     """Number of test images; 0 takes all. Every run of a split gets the same ones."""
     method: Any = "gradcam"
     """One of the methods listed above, several such as ``[gradcam,layercam]``, or ``all``."""
-    layer: Any = setting("default", text=True)
+    layer: Any = "default"
     """The layer to explain, as in ``deepbloom gradcam``."""
     masks: str = setting("auto", path=True)
     """Segmentation masks of the object: ``auto`` (if the images come with masks), ``download`` (Oxford's automatic ones

@@ -3,11 +3,19 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from deepbloom.errors import ConfigError, unknown
 
 T = TypeVar("T")
+
+KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    dict: "names with their settings, such as {rotate: {degrees: 20}}",
+}
 
 Condition = tuple[str, Callable[[Any], bool]]
 """The settings that a field needs, as a person types them, and whether the dataclass that holds the field has them."""
@@ -28,8 +36,7 @@ def setting(
     ----------
     default : object
     path, text : bool
-        The value is text, or a list of texts, exactly as typed: ``2024_06``, ``null`` or ``a (1), b.jpg``. In a path,
-        ``~`` is the home folder.
+        Commas belong to the value: ``a (1), b.jpg``. In a path, ``~`` is the home folder.
     only : (str, callable) or None
         When the field is read. Giving it in any other combination is an error.
     any_key : bool
@@ -37,7 +44,7 @@ def setting(
     changes : type or None
         The field is a dict of those settings of this dataclass that differ from a run's.
     """
-    metadata = {"path": path, "text": text or path, "only": only, "any_key": any_key, "changes": changes}
+    metadata = {"path": path, "text": text, "only": only, "any_key": any_key, "changes": changes}
     if changes is not None:
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -54,6 +61,8 @@ class Key:
     owner : type
         The dataclass that declares it.
     field : Field
+    kind : type
+        What its annotation says.
     group : type or None
         The dataclass of the keys below it, such as ``data.``; None if it is a value.
     """
@@ -61,7 +70,22 @@ class Key:
     name: str
     owner: type
     field: "Field[Any]"
+    kind: Any
     group: type | None
+
+    @property
+    def takes_list(self) -> bool:
+        """Whether the value may be a list of texts."""
+        return self.kind is Any
+
+    @property
+    def text(self) -> str:
+        """How text is read: exactly as typed (``path``, ``text``), or with commas between values (``word``).
+
+        Empty for numbers and groups.
+        """
+        kinds = [kind for kind in ("path", "text") if self.field.metadata.get(kind)]
+        return kinds[0] if kinds else "word" if self.kind in (str, str | None, Any) else ""
 
 
 def keys(schema: type, prefix: str = "") -> Iterator[Key]:
@@ -70,29 +94,41 @@ def keys(schema: type, prefix: str = "") -> Iterator[Key]:
     for entry in fields(schema):
         kind: Any = kinds[entry.name]
         group: type | None = kind if is_dataclass(kind) else entry.metadata.get("changes")  # type: ignore[assignment]
-        yield Key(f"{prefix}{entry.name}", schema, entry, group)
+        yield Key(f"{prefix}{entry.name}", schema, entry, kind, group)
         if group:
             yield from keys(group, f"{prefix}{entry.name}.")
 
 
+def defaults(schema: type) -> dict[str, Any]:
+    """Return the default of every key as nested values; ``???`` where there is none."""
+    kinds = get_type_hints(schema)
+    return {
+        entry.name: defaults(kinds[entry.name])
+        if is_dataclass(kinds[entry.name])
+        else {}
+        if entry.metadata.get("changes")
+        else "???"
+        if entry.default is MISSING
+        else entry.default
+        for entry in fields(schema)
+    }
+
+
+def takes_any(schema: type, name: str) -> bool:
+    """Return whether ``name`` is, or lies below, a dict that takes any key."""
+    dicts = [key.name for key in keys(schema) if key.field.metadata.get("any_key")]
+    return any(name == entry or name.startswith(f"{entry}.") for entry in dicts)
+
+
 def is_key(schema: type, name: str) -> bool:
     """Return whether ``name`` is a key, or lies below one that takes any key."""
-    return any(name == key.name or (_takes_any(key) and name.startswith(f"{key.name}.")) for key in keys(schema))
+    return takes_any(schema, name) or any(name == key.name for key in keys(schema))
 
 
 def is_added(schema: type, name: str) -> bool:
     """Return whether giving ``name`` adds a key to a dict rather than changing one that is there."""
-    dicts = [key.name for key in keys(schema) if _takes_any(key) or key.field.metadata.get("changes")]
+    dicts = [key.name for key in keys(schema) if key.field.metadata.get("any_key") or key.field.metadata.get("changes")]
     return any(name.startswith(f"{entry}.") for entry in dicts)
-
-
-def _takes_any(key: Key) -> bool:
-    return bool(key.field.metadata.get("any_key"))
-
-
-def text_keys(schema: type, kind: str = "text") -> frozenset[str]:
-    """Return the names of the keys whose value is text as typed; with ``kind="path"``, of those that are paths."""
-    return frozenset(key.name for key in keys(schema) if key.field.metadata.get(kind))
 
 
 def from_dict(cls: type[T], content: Any, prefix: str = "") -> T:
@@ -105,7 +141,8 @@ def from_dict(cls: type[T], content: Any, prefix: str = "") -> T:
         ``prefix`` in front.
     """
     if not isinstance(content, dict):
-        raise ConfigError(f"{prefix.rstrip('.')}={str(content)[:60]!r} is not a group of settings.")
+        first = f"{prefix}{fields(cls)[0].name}"  # type: ignore[arg-type]
+        raise ConfigError(f"{prefix.rstrip('.')}={_shown(content)}: give its settings one by one, as in {first}=VALUE.")
     known = get_type_hints(cls)
     for key in content:
         if key not in known:
@@ -125,11 +162,16 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
         return from_dict(kind, value, f"{name}.")  # type: ignore[arg-type]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if kind in (bool, int, float, str) and type(value) is not kind:
-        raise ConfigError(f"{name}={value!r} must be of type {kind.__name__}.")
-    if kind == (str | None) and not isinstance(value, str | None):
-        raise ConfigError(f"{name}={value!r} must be text.")
+    optional = kind == (str | None)
+    plain = str if optional else get_origin(kind) or kind
+    if plain in KINDS and type(value) is not plain and not (optional and value is None):
+        raise ConfigError(f"{name}={_shown(value)}: give {KINDS[plain]}.")
     return value
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a person types it, shortened."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)[:60]
 
 
 def check_read(settings: Any, given: Iterable[str], prefix: str = "") -> None:
@@ -154,11 +196,17 @@ def check_read(settings: Any, given: Iterable[str], prefix: str = "") -> None:
             raise ConfigError(f"Nothing reads {name} here. Leave it out, or add {only[0]}.")
 
 
-def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values under their dotted names."""
+def flatten(
+    content: Mapping[str, Any], prefix: str = "", is_value: Callable[[str], bool] = lambda _: False
+) -> dict[str, Any]:
+    """Return nested values under their dotted names; a mapping whose name ``is_value`` stays whole."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and not is_value(name):
+            flat |= flatten(value, f"{name}.", is_value)
+        else:
+            flat[name] = value
     return flat
 
 

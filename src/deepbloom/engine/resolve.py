@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deepbloom.config.schema import flatten
 from deepbloom.config.settings import DataConfig, RunConfig, SplitConfig
 from deepbloom.data.augment import changes_labels, chosen_ops, is_random
 from deepbloom.data.batches import ImageBatches, evaluation_batches
@@ -33,7 +34,6 @@ from deepbloom.models.registry import (
     resolved_trainable,
 )
 from deepbloom.models.weights import Weights
-from deepbloom.runs.folder import flatten
 from deepbloom.runs.identity import Identity
 from deepbloom.runs.provenance import collect_versions
 

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -70,17 +70,6 @@ def load_settings(text: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, not named settings")
     return content
-
-
-def flatten(content: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Return nested settings under their dotted names."""
-    flat: dict[str, object] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def default_folder(config: RunConfig, run_id: str) -> Path:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from deepbloom.config.schema import flatten
 from deepbloom.errors import RunError
 from deepbloom.runs import folder as run_dir
 
@@ -41,7 +42,7 @@ def load_yaml(path: Path) -> dict[str, str]:
     """Return a YAML file's scalars as text, by dotted name. Raises `RunError`."""
     text = read_text(path)
     try:
-        return {key: str(value) for key, value in run_dir.flatten(run_dir.load_settings(text)).items()}
+        return {key: str(value) for key, value in flatten(run_dir.load_settings(text)).items()}
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}.") from error
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from deepbloom.config.schema import flatten
 from deepbloom.config.settings import LoggerConfig
 from deepbloom.data.cache_folder import locked_folder
 from deepbloom.errors import require_package
@@ -107,7 +108,7 @@ class TensorBoard:
         shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
         self.writer = SummaryWriter(str(folder / TENSORBOARD))
         self.sent_epoch = 0
-        lines = [f"    {key}: {value}" for key, value in run_dir.flatten(settings).items()]
+        lines = [f"    {key}: {value}" for key, value in flatten(settings).items()]
         self.writer.add_text("config", "\n".join(lines), 0)
 
     def epoch(self, epoch: int, values: Mapping[str, float]) -> None:
@@ -154,7 +155,7 @@ class MLflow:
         except (FileNotFoundError, MlflowException):  # a new run, or one that this server does not know
             self.run_id = self.client.create_run(experiment, run_name=folder.name).info.run_id
             atomic_files.write_bytes(folder / MLFLOW_RUN, self.run_id.encode())
-            for key, value in run_dir.flatten(settings).items():
+            for key, value in flatten(settings).items():
                 self.client.log_param(self.run_id, key, value)
 
     def epoch(self, epoch: int, values: Mapping[str, float]) -> None:
@@ -188,6 +189,6 @@ def _numbers(metrics: Mapping[str, object]) -> dict[str, float]:
     """Return the numbers of a metrics.json, as ``final/test/top1_accuracy``."""
     return {
         f"final/{key.replace('.', '/')}": float(value)
-        for key, value in run_dir.flatten(metrics).items()
+        for key, value in flatten(metrics).items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
