@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from deepbloom.explain.summary import CONTROLS, compare_with_controls, judge, state_findings, summarize
-from deepbloom.report.statistics import bootstrap_mean
 
 RNG = np.random.default_rng(0)
 DIFFICULTY = RNG.normal(0.5, 0.2, 40)
@@ -16,13 +16,6 @@ def values(shift: float) -> dict[str, dict[str, np.ndarray]]:
     better = {"insertion_area": DIFFICULTY + shift + noise, "deletion_area": DIFFICULTY - shift + noise}
     plain = {"insertion_area": DIFFICULTY, "deletion_area": DIFFICULTY}
     return {"gradcam": better} | {control: plain for control in CONTROLS}
-
-
-def test_intervals_of_a_mean_cover_it_as_often_as_they_say() -> None:
-    draws = np.random.default_rng(1).exponential(1.0, (200, 40))
-    covered = [low <= 1.0 <= high for low, high in (bootstrap_mean(row, num_samples=500) for row in draws)]
-    assert 0.87 <= np.mean(covered) <= 0.98
-    assert bootstrap_mean([0.25]) == (0.25, 0.25)
 
 
 def test_images_are_compared_with_themselves() -> None:
@@ -51,3 +44,29 @@ def test_images_without_a_mask_do_not_count() -> None:
     found = summarize({"gradcam": {"iou": column, "energy_inside": np.full(3, np.nan)}})["gradcam"]
     assert found.keys() == {"iou"}
     assert (found["iou"].mean, found["iou"].count) == (pytest.approx(0.3), 2)
+
+
+def test_few_images_prove_nothing_and_no_interval_is_a_point() -> None:
+    """Four images of 25 against none: p is 0.125 for one verdict, and there are three controls."""
+    hits, none = np.arange(25.0) < 4, np.zeros(25)
+    found = {"gradcam": {"pointing_hit": hits * 1.0}} | {control: {"pointing_hit": none} for control in CONTROLS}
+    contrasts = compare_with_controls(found)["gradcam"]
+    assert {judge("pointing_hit", contrast["pointing_hit"]) for contrast in contrasts.values()} == {"unclear"}
+    assert [contrast["pointing_hit"].p_value for contrast in contrasts.values()] == pytest.approx([0.375] * 3)
+    assert summarize(found)["center"]["pointing_hit"].high > 0.1
+
+
+def test_verdicts_are_corrected_for_their_number() -> None:
+    """Of maps as good as the controls, at most 6 of 100 networks get any verdict. The control judges each alone."""
+    rng = np.random.default_rng(3)
+    names = ("insertion_area", "deletion_area", "energy_inside", "iou")
+    any_verdict, any_alone = [], []
+    for _ in range(200):
+        found = {kind: {name: rng.beta(1, 4, 25) for name in names} for kind in ("gradcam", *CONTROLS)}
+        contrasts = compare_with_controls(found)["gradcam"]
+        judged = [judge(name, contrast[name]) for contrast in contrasts.values() for name in names]
+        any_verdict.append(set(judged) != {"unclear"})
+        alone = [stats.ttest_rel(found["gradcam"][n], found[c][n]).pvalue for c in CONTROLS for n in names]
+        any_alone.append(min(alone) < 0.05)
+    assert np.mean(any_verdict) <= 0.06
+    assert np.mean(any_alone) > 0.2

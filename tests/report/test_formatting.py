@@ -46,7 +46,9 @@ def test_sizes_are_decimal(size, text):
     assert formatting.format_bytes(size) == text
 
 
-@pytest.mark.parametrize(("difference", "text"), [(0.0123, "+1.2"), (-0.004, "−0.4"), (-0.0004, "0.0"), (0.0, "0.0")])
+@pytest.mark.parametrize(
+    ("difference", "text"), [(0.0123, "+1.2"), (-0.004, "−0.4"), (-0.0004, "−0.04"), (1e-9, "0.0"), (0.0, "0.0")]
+)
 def test_differences_are_points_with_a_sign(difference, text):
     assert formatting.format_points(difference) == text
 

@@ -7,10 +7,10 @@ from typing import cast
 import numpy as np
 import pytest
 
-from deepbloom.report.findings import explain_separation, list_differences
+from deepbloom.report.findings import describe_methods, explain_separation, list_differences, state_finding
 from deepbloom.report.formatting import shorten
 from deepbloom.report.groups import MAX_COMPARED, Model, compare_models, make_groups
-from deepbloom.report.statistics import mcnemar_exact, seed_interval, wilson_interval
+from deepbloom.report.statistics import compare_runs, mcnemar_exact, seed_interval, wilson_interval
 from deepbloom.runs.reading import read_run
 
 
@@ -180,11 +180,12 @@ def test_equal_models_with_unequal_numbers_of_seeds_are_ties_after_holm():
     rng = np.random.default_rng(4)
     corrected, single = [], []
     for _ in range(150):
-        tables = simulate_tables(rng, seeds=(1, 2, 4))
-        pairs = compare_models([cast(Model, SimpleNamespace(label=str(len(t)), correct=t)) for t in tables])
+        tables = simulate_tables(rng, seeds=(2, 3, 4))
+        models = [SimpleNamespace(label=str(len(table)), correct=table, folds=[0]) for table in tables]
+        pairs = compare_models(cast(list[Model], models))
         corrected.append(all(pair.is_tie for pair in pairs))
         single.append(all(pair.difference.p_value >= 0.05 for pair in pairs))
-    assert 0.92 <= np.mean(corrected) <= 1
+    assert np.mean(corrected) >= 0.94
     assert np.mean(single) <= np.mean(corrected)
 
 
@@ -214,6 +215,28 @@ def test_only_the_best_of_very_many_models_are_compared(make_run):
     assert len(group.models) == MAX_COMPARED + 3
     assert len(group.comparisons) == MAX_COMPARED * (MAX_COMPARED - 1) // 2
     assert {c.first for c in group.comparisons} <= set(group.models[:MAX_COMPARED])
+    smallest = min(group.comparisons, key=lambda pair: pair.difference.p_value)
+    pairs = (MAX_COMPARED + 3) * (MAX_COMPARED + 2) // 2  # the others were left out by the same data
+    assert smallest.adjusted_p == pytest.approx(min(1, pairs * smallest.difference.p_value))
+
+
+def test_an_interval_leaves_out_zero_exactly_if_the_verdict_is_not_a_tie(make_run):
+    accuracies = (0.95, 0.92, 0.9, 0.88, 0.85, 0.8, 0.7)
+    runs = [read_run(make_run(f"r{i}", lr=i + 1, accuracy=value)) for i, value in enumerate(accuracies)]
+    pairs = make_groups(runs)[0].comparisons
+    assert {pair.is_tie for pair in pairs} == {True, False}
+    assert all(pair.is_tie == (pair.difference.low <= 0) for pair in pairs)
+    assert any(pair.is_tie and compare_runs(pair.first.correct[0], pair.second.correct[0]).low > 0 for pair in pairs)
+
+
+def test_a_single_run_beside_several_seeds_is_not_judged(make_run):
+    runs = [read_run(make_run(f"s{seed}", seed=seed, accuracy=0.95)) for seed in range(3)]
+    runs.append(read_run(make_run("one", model="scratch_cnn", accuracy=0.4)))
+    (group,) = make_groups(runs)
+    assert [pair.verdict for pair in group.comparisons] == ["one run only"]
+    assert "cannot be told apart from scratch_cnn" in state_finding(group)
+    assert "better" not in state_finding(group)
+    assert any("other seeds" in method for method in describe_methods(group))
 
 
 def test_calibration_and_confusion_cover_all_seeds(make_run):

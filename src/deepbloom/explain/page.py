@@ -79,13 +79,13 @@ def _describe_measures(content: Mapping[str, Any], figure: Path) -> Section:
     table = PageTable(
         ("Maps", *(f"{measure.title} {measure.arrow}" for measure in measures.values())),
         tuple((name_kind(kind), *(cell(found.get(name)) for name in measures)) for kind, found in means.items()),
-        "Means over images, below them 95 % bootstrap intervals. ↑: higher is better; ↓: lower is better.",
+        "Means over images, below them 95 % intervals. ↑: higher is better; ↓: lower is better.",
     )
     drawn = Illustration(
         figure,
         "The means of the table with their intervals, a panel for each measure.",
-        "Controls are gray. These intervals are of each mean alone; the sentences above compare image by image, which "
-        "is more sensitive.",
+        "Controls are gray. These intervals are of each mean alone; the sentences above compare image by image, with "
+        "Holm's correction for their number.",
     )
     masks: Located = content["masks"]
     about_masks = (

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from deepbloom.explain.methods import METHODS
-from deepbloom.report.statistics import bootstrap_mean
+from deepbloom.report.statistics import compare_values, correct_for_number, mean_interval
 
 RANDOM_WEIGHTS, RANDOM_MAPS, CENTER = "random_weights", "random_maps", "center"
 CONTROLS = {
@@ -16,8 +17,6 @@ CONTROLS = {
 }
 """Maps that know nothing of what the network has learned."""
 
-BOOTSTRAP = 2_000
-"""Resamples for each interval."""
 Values = Mapping[str, Mapping[str, np.ndarray]]
 """By kind of map (a method or a control) and measure: one value per image, NaN where there is none."""
 
@@ -29,6 +28,8 @@ class Measure:
     title: str
     meaning: str
     higher_is_better: bool = True
+    lowest: float = 0.0
+    """The lowest value; the highest is 1."""
 
     @property
     def arrow(self) -> str:
@@ -52,6 +53,7 @@ MEASURES = {
         "ROAD",
         "Probability after the least relevant pixels are interpolated from their surroundings, minus the probability "
         "after the most relevant ones are; random maps get 0, higher is better (Rong et al. 2022).",
+        lowest=-1.0,
     ),
     "average_drop": Measure(
         "average drop",
@@ -84,7 +86,7 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over images and its 95 % bootstrap interval."""
+    """A mean over images and its 95 % interval."""
 
     mean: float
     low: float
@@ -92,42 +94,56 @@ class Interval:
     count: int
 
 
+@dataclass(frozen=True)
+class Contrast(Interval):
+    """A mean paired difference. Its interval is widened by Holm's correction for all differences measured."""
+
+    p_value: float
+    """After Holm's correction: below 0.05 exactly if the interval leaves out zero."""
+
+
 Means = dict[str, dict[str, Interval]]
 """By kind of map and measure."""
+Contrasts = dict[str, dict[str, dict[str, Contrast]]]
+"""By method, control and measure."""
 
 
 def summarize(values: Values) -> Means:
     """Return the mean of each measure of each kind of map; measures without a value are left out."""
     return {
-        kind: {name: found for name in MEASURES if name in columns and (found := _mean(columns[name]))}
+        kind: {name: found for name in MEASURES if name in columns and (found := _mean(name, columns[name]))}
         for kind, columns in values.items()
     }
 
 
-def compare_with_controls(values: Values) -> dict[str, Means]:
-    """Return, by method, control and measure, the mean paired difference: the method's value minus the control's."""
-    return {
-        method: {
-            control: {
-                name: found
-                for name in MEASURES
-                if name in values[method] and (found := _mean(values[method][name] - values[control][name]))
-            }
-            for control in CONTROLS
-        }
-        for method in values
-        if method not in CONTROLS
+def compare_with_controls(values: Values) -> Contrasts:
+    """Return the mean paired differences: a method's value minus the control's."""
+    contrasts: Contrasts = {
+        method: {control: {} for control in CONTROLS} for method in values if method not in CONTROLS
     }
+    places, tests, counts = [], [], []
+    for method, controls in contrasts.items():
+        for control in controls:
+            for name in (name for name in MEASURES if name in values[method]):
+                first, second = values[method][name], values[control][name]
+                known = np.isfinite(first) & np.isfinite(second)
+                if known.any():
+                    places.append((method, control, name))
+                    tests.append(partial(compare_values, first[known], second[known], 1 - MEASURES[name].lowest))
+                    counts.append(int(known.sum()))
+    for (method, control, name), count, (found, p) in zip(places, counts, correct_for_number(tests), strict=True):
+        contrasts[method][control][name] = Contrast(found.estimate, found.low, found.high, count, p)
+    return contrasts
 
 
-def judge(name: str, difference: Interval) -> str:
-    """Return ``better`` or ``worse`` if the interval of a difference excludes zero, ``unclear`` otherwise."""
+def judge(name: str, difference: Contrast) -> str:
+    """Return ``better`` or ``worse`` if the corrected interval of a difference excludes zero, ``unclear`` otherwise."""
     if difference.low <= 0 <= difference.high:
         return "unclear"
     return "better" if (difference.mean > 0) == MEASURES[name].higher_is_better else "worse"
 
 
-def state_findings(differences: Mapping[str, Means]) -> list[str]:
+def state_findings(differences: Contrasts) -> list[str]:
     """Return a sentence for each method and control."""
     words = {"better": "better", "worse": "worse", "unclear": "no clear difference"}
     sentences = []
@@ -141,9 +157,9 @@ def state_findings(differences: Mapping[str, Means]) -> list[str]:
     return sentences
 
 
-def _mean(values: np.ndarray) -> Interval | None:
+def _mean(name: str, values: np.ndarray) -> Interval | None:
     known = values[np.isfinite(values)]
     if not len(known):
         return None
-    low, high = bootstrap_mean(known, BOOTSTRAP)
+    low, high = mean_interval(known, MEASURES[name].lowest)
     return Interval(float(known.mean()), low, high, len(known))

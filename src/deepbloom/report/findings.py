@@ -15,6 +15,13 @@ OF_THE_NETWORK = ("model.", "preprocessing")
 """Beginnings of settings that belong to the network itself."""
 MAX_NAMED = 3
 """Models that are named beside one value of a setting, and runs beside a failed audit."""
+BETTER = "first is better"
+VERDICTS = {
+    "tie": "It ties with {}: chance alone could explain the difference.",
+    "one run only": "It cannot be told apart from {}: a single run says nothing about other seeds.",
+    BETTER: "It is better than {}, by more than chance explains.",
+}
+"""What a verdict about the most accurate model and others means."""
 Audited = Sequence[tuple[CompleteRun, Audit]]
 
 
@@ -28,14 +35,21 @@ def state_finding(group: Group) -> str:
     )
     if len(group.models) == 1:
         return f"{shorten(best.label, 120)} classifies {score} correctly."
-    ties = [shorten(c.second.label, 120) for c in group.comparisons if c.first is best and c.is_tie]
-    if ties:
-        named = [*ties[:5], f"{len(ties) - 5} more"] if len(ties) > 6 else ties
-        listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
-        verdict = f"It ties with {listed}: chance alone could explain the difference."
-    else:
-        verdict = "It is better than every other compared model, by more than chance explains."
-    return f"{shorten(best.label, 120)} is the most accurate model. It classifies {score} correctly. {verdict}"
+    pairs = [pair for pair in group.comparisons if pair.first is best]
+    others = {verdict: [shorten(p.second.label, 120) for p in pairs if p.verdict == verdict] for verdict in VERDICTS}
+    sentences = [text.format(_enumerate(others[verdict])) for verdict, text in VERDICTS.items() if others[verdict]]
+    if len(sentences) == 1 and others[BETTER]:
+        sentences = ["It is better than every other compared model, by more than chance explains."]
+    if any(pair.difference.basis == "images" for pair in pairs):
+        sentences.append("This holds for these trained networks; another seed may change it.")
+    return (
+        f"{shorten(best.label, 120)} is the most accurate model. It classifies {score} correctly. {' '.join(sentences)}"
+    )
+
+
+def _enumerate(names: Sequence[str]) -> str:
+    named = [*names[:5], f"{len(names) - 5} more"] if len(names) > 6 else names
+    return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
 
 
 def explain_separation(groups: Sequence[Group]) -> str:
@@ -70,28 +84,19 @@ def explain_separation(groups: Sequence[Group]) -> str:
 
 def describe_methods(group: Group) -> list[str]:
     """Say how the pairs of this group were compared: only the methods that were used."""
-    seeds = [len(c.first.predictions) + len(c.second.predictions) for c in group.comparisons]
-    methods = []
-    if any(count == 2 for count in seeds):
-        what = "Models with one seed" if group.folds else "Single runs"
-        methods.append(
-            f"{what} are compared image by image: the interval is a paired bootstrap over the test images (10 000 "
-            "resamples), p is McNemar's exact test. The finding holds for these trained networks; another seed may "
-            "change it."
-        )
-    if group.folds:
-        methods.append(
-            "The predictions of all folds are joined: each image is classified by the network of its model that did "
-            "not train on it."
-        )
-    if any(count > 2 for count in seeds):
-        methods.append(
-            "With several seeds, both test images and seeds are samples: the interval and p are Student's t for "
-            "crossed random effects of images and seeds. The finding holds for the models, whatever the seed. If one "
-            "model has a single run, the spread over the other's seeds stands for both, and few seeds make the "
-            "interval wide."
-        )
-    return methods
+    bases = {pair.difference.basis for pair in group.comparisons}
+    methods = {
+        "images": "Single runs are compared image by image: p is McNemar's exact test, and the interval is that of "
+        "Bonett and Price (2012). The finding holds for these trained networks; another seed may change it.",
+        "folds": "Models are compared fold by fold: the interval and p are the corrected Student's t of Nadeau and "
+        "Bengio (2003), because folds share most of their training images. Few folds make the interval wide.",
+        "seeds": "With several seeds of both models, test images and seeds are samples: the interval and p are "
+        "Student's t for crossed random effects of images and seeds, with each model's own variance over seeds. The "
+        "finding holds for the models, whatever the seed. Two or three seeds make the interval wide.",
+        "nothing": "A single run against several seeds is not judged, because its spread over seeds is unknown. "
+        "Train it with other seeds.",
+    }
+    return [text for basis, text in methods.items() if basis in bases]
 
 
 def list_notes(group: Group) -> list[str]:

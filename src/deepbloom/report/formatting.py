@@ -51,9 +51,12 @@ def format_percent(fraction: float, digits: int = 1) -> str:
 
 
 def format_points(difference: float) -> str:
-    """Return a difference of two fractions in percentage points, with a sign: ``+1.2``, ``−0.4``, ``0.0``."""
-    points = round(100 * difference, 1)
-    return "0.0" if points == 0 else f"{'+' if points > 0 else '−'}{abs(points):.1f}"
+    """Return a difference of two fractions in percentage points, with a sign: ``+1.2``, ``−0.4``, ``+0.03``, ``0.0``.
+
+    A difference below 0.05 gets more decimals, so that only 0 (below 0.0005) reads as 0.
+    """
+    points = round(100 * difference, next((digits for digits in (1, 2, 3) if round(100 * difference, digits)), 1))
+    return f"{'+' if points > 0 else '−'}{abs(points)}" if points else "0.0"
 
 
 def format_p_value(p_value: float) -> str:

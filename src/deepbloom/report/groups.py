@@ -4,9 +4,10 @@ Runs with the same identity apart from seed and fold are one model. Models are i
 on the same images after training on the same images: equal data, and an equal split or the same set of folds.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
 from typing import Any
 
@@ -16,17 +17,19 @@ from numpy.typing import NDArray
 from deepbloom.metrics import Reliability, bin_by_confidence, confusion_matrix, expected_calibration_error
 from deepbloom.report.formatting import shorten, shorten_apart
 from deepbloom.report.statistics import (
+    CONFIDENCE,
     Difference,
+    compare_folds,
     compare_runs,
     compare_seeds,
+    correct_for_number,
     fold_interval,
-    holm,
     seed_interval,
     wilson_interval,
 )
 from deepbloom.runs.reading import CompleteRun, Predictions
 
-SIGNIFICANCE = 0.05
+SIGNIFICANCE = 1 - CONFIDENCE
 MAX_COMPARED = 20
 """Models that are compared pair by pair, the most accurate first: they make 190 pairs."""
 MAX_VALUE = 24
@@ -56,6 +59,19 @@ class Model:
     def correct(self) -> NDArray[np.bool_]:
         """Whether each seed classified each image correctly: shape (seeds, images)."""
         return np.stack([predictions.correct for predictions in self.predictions])
+
+    @cached_property
+    def fold_of(self) -> NDArray[np.int64]:
+        """The place of each image's fold among the tested ones: shape (images,)."""
+        places = {
+            image_id: self.folds.index(run.metrics.fold) for run in self.runs for image_id in run.predictions.image_ids
+        }
+        return np.array([places[image_id] for image_id in self.predictions[0].image_ids])
+
+    @property
+    def folds(self) -> list[int]:
+        """The tested folds; [0] for a single split."""
+        return sorted({run.metrics.fold for run in self.runs})
 
     @cached_property
     def accuracy(self) -> float:
@@ -133,8 +149,8 @@ class Model:
 class Comparison:
     """Two models on the same test images, the more accurate one first.
 
-    ``difference`` is first minus second, with its own 95 % interval and p value; ``adjusted_p`` is that p value after
-    Holm's correction for all comparisons of the group.
+    ``difference`` is first minus second; ``adjusted_p`` is its p value after Holm's correction for all pairs of the
+    group, and its interval is widened by the same correction.
     """
 
     first: Model
@@ -149,7 +165,9 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """``tie`` or ``first is better``."""
+        """``tie``, ``first is better``, or ``one run only`` if a single run stands against several seeds."""
+        if self.difference.basis == "nothing":
+            return "one run only"
         return "tie" if self.is_tie else "first is better"
 
 
@@ -182,7 +200,7 @@ class Group:
     @property
     def folds_tested(self) -> list[int]:
         """The folds that every model has; empty for a single split."""
-        return sorted({run.metrics.fold for run in self.models[0].runs}) if self.folds else []
+        return self.models[0].folds if self.folds else []
 
     @property
     def num_images(self) -> int:
@@ -227,19 +245,19 @@ def make_groups(runs: Sequence[CompleteRun]) -> list[Group]:
 
 
 def compare_models(models: Sequence[Model]) -> tuple[Comparison, ...]:
-    """Compare every two models, with Holm's correction for the number of pairs."""
-    pairs = list(combinations(models, 2))
-    differences = [
-        compare_runs(first.correct[0], second.correct[0])
-        if len(first.correct) == len(second.correct) == 1
-        else compare_seeds(first.correct, second.correct)
-        for first, second in pairs
-    ]
-    adjusted = holm([difference.p_value for difference in differences])
-    return tuple(
-        Comparison(first, second, difference, float(p))
-        for (first, second), difference, p in zip(pairs, differences, adjusted, strict=True)
-    )
+    """Compare every two of the first `MAX_COMPARED` models, with Holm's correction for all pairs of models."""
+    pairs = list(combinations(models[:MAX_COMPARED], 2))
+    found = correct_for_number([_test(*pair) for pair in pairs], math.comb(len(models), 2))
+    return tuple(Comparison(*pair, *one) for pair, one in zip(pairs, found, strict=True))
+
+
+def _test(first: Model, second: Model) -> Callable[[float], Difference]:
+    """Return what compares two models at a confidence."""
+    if len(first.folds) > 1:
+        return partial(compare_folds, first.correct, second.correct, first.fold_of, first.runs[0].metrics.folds)
+    if len(first.correct) == len(second.correct) == 1:
+        return partial(compare_runs, first.correct[0], second.correct[0])
+    return partial(compare_seeds, first.correct, second.correct)
 
 
 def _make_units(runs: Sequence[CompleteRun]) -> list[_Unit]:
@@ -303,7 +321,7 @@ def _make_group(units: Sequence[_Unit]) -> Group:
     names = shorten_apart([model.label for model in models])
     models = [replace(model, short=name) for model, name in zip(models, names, strict=True)]
     repeats = tuple(run for unit in units for run in unit.repeats)
-    return Group(tuple(models), compare_models(models[:MAX_COMPARED]), repeats)
+    return Group(tuple(models), compare_models(models), repeats)
 
 
 def _label(runs: Sequence[CompleteRun]) -> list[str]:

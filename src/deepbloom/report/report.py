@@ -27,6 +27,7 @@ PAIR_COLUMNS: dict[str, Callable[[Comparison], object]] = {
     "second": lambda pair: pair.second.label,
     "first_seeds": lambda pair: len(pair.first.predictions),
     "second_seeds": lambda pair: len(pair.second.predictions),
+    "compared_over": lambda pair: pair.difference.basis,
     "difference": lambda pair: pair.difference.estimate,
     "difference_low": lambda pair: pair.difference.low,
     "difference_high": lambda pair: pair.difference.high,

@@ -1,5 +1,6 @@
 """The sections of a report: one per group of comparable models, then all runs and files."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,14 +95,16 @@ def _pairs(group: Group) -> Section:
         f"The {len(compared)} most accurate models are compared; {left_out} more are in the benchmark only. The best "
         "of many models was also lucky: expect slightly less of it on new images."
     )
-    several = any(len(model.predictions) > 1 for model in compared)
-    pairs = len(group.comparisons)
+    pairs = math.comb(len(group.models), 2)
+    sampled = " and other ".join(
+        sorted({"images"} | {pair.difference.basis for pair in group.comparisons} - {"nothing"})
+    )
     return Section(
         "Pairs of models on the same images",
         paragraphs=[note] if left_out else [],
         tables=[
             PageTable(
-                ("First", "Second", "Finding", "Difference", "95 % interval", "p", "p, Holm"),
+                ("First", "Second", "Finding", "Difference", "Interval, Holm", "p", "p, Holm"),
                 [_pair_row(pair) for pair in group.comparisons],
                 words=frozenset({1, 2}),
             )
@@ -110,11 +113,12 @@ def _pairs(group: Group) -> Section:
             ("Finding", "A tie has p, Holm of 0.05 or more: these data cannot tell the two apart. It does not prove "
              "that they are equal."),
             ("Difference", "Accuracy of the first model minus that of the second, in percentage points."),
-            ("95 % interval", "Range of the difference with other images" + " and other seeds" * several
-             + ", for this pair alone."),
+            ("Interval, Holm", f"Range of the difference with other {sampled}: at least 95 %, widened by the same "
+             "correction as p. It leaves out zero exactly if the finding is not a tie."),
             ("p", "Probability that two equally accurate models differ at least this much by chance."),
             ("p, Holm", f"p corrected for {pairs} {'pair' if pairs == 1 else 'pairs'}: with enough pairs, one always "
-             "looks different. The finding is based on it."),
+             "looks different. All pairs count, also those of models that are not in this table. The finding is based "
+             "on it."),
         ],
         details=describe_methods(group),
         is_help=True,
@@ -128,9 +132,15 @@ def _pair_row(pair: Comparison) -> list[Cell]:
         shorten(pair.second.label, 120),
         Badge(pair.verdict, "neutral" if pair.is_tie else "good"),
         format_points(found.estimate),
-        f"[{format_points(found.low)}, {format_points(found.high)}]",
-        format_p_value(found.p_value),
-        format_p_value(pair.adjusted_p),
+        *(
+            ("–", "–", "–")
+            if found.basis == "nothing"
+            else (
+                f"[{format_points(found.low)}, {format_points(found.high)}]",
+                format_p_value(found.p_value),
+                format_p_value(pair.adjusted_p),
+            )
+        ),
     ]
 
 
