@@ -15,6 +15,7 @@ from deepbloom.errors import ConfigError
 from deepbloom.models.freezing import count_parameters, covers, train_mode
 from deepbloom.models.registry import (
     architecture,
+    check_resolutions,
     create_model,
     get_architecture,
     resolved_trainable,
@@ -281,3 +282,15 @@ def test_a_keyword_that_the_network_has_no_weights_for_is_refused(name, weights,
 def test_a_network_needs_a_class():
     with pytest.raises(ConfigError, match="num_classes=0"):
         create_model("scratch_cnn", 0)
+
+
+def test_a_size_that_a_network_does_not_take_is_refused_before_training():
+    with pytest.raises(ConfigError, match="takes images of 256 pixels, but not of 224: add augment"):
+        check_resolutions("halonet50ts", [224, 256])
+    check_resolutions("halonet50ts", [256])
+    check_resolutions("resnet10t", [112, 150, 176])
+
+
+def test_a_network_without_a_classifier_is_refused():
+    with pytest.raises(ConfigError, match="has no classifier"):
+        get_architecture("deepseek_vit_412m_enc")

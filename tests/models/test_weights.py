@@ -1,5 +1,6 @@
 """Weights from the hub cache, the network, a package and files of strangers."""
 
+import argparse
 import hashlib
 import logging
 import pickle
@@ -15,12 +16,15 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
+import torchvision
 from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch import nn
 
-from deepbloom.data.preprocessing import preprocess
+from deepbloom.data.preprocessing import Preprocessing, preprocess
+from deepbloom.engine.checkpoint import model_header, read_model, write_tensors
 from deepbloom.errors import WeightsError
 from deepbloom.models import weights as pretrained
 from deepbloom.models.registry import create_model, get_architecture, starting_weights_digest
@@ -177,7 +181,7 @@ def test_lite0_for_other_classes_keeps_all_but_the_head(package):
     whole = create_model("efficientnet_lite0", 1000, weights="imagenet").state_dict()
     other = create_model("efficientnet_lite0", 5, weights="imagenet").state_dict()
     differing = {name for name in whole if not torch.equal(whole[name], other[name])}
-    assert differing == {"classifier.1.weight", "classifier.1.bias"}
+    assert differing == {"classifier.weight", "classifier.bias"}
 
 
 def test_without_the_package_the_error_names_the_extra_to_install(monkeypatch):
@@ -240,19 +244,95 @@ def test_a_state_dict_of_the_same_network_loads_whole(source, tmp_path, suffix):
     assert equal(create_model("scratch_cnn", 3, weights=path), source)
 
 
+def prefixed(prefix, state):
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
         lambda state: {"state_dict": state, "epoch": 3},
-        lambda state: {"model": state},
-        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
-        lambda state: {"model": {f"module.{name}": tensor for name, tensor in state.items()}},
+        lambda state: {"model": state, "args": argparse.Namespace(lr=0.1)},
+        lambda state: {"model_state_dict": state, "optimizer_state_dict": {"state": {}, "param_groups": []}},
+        lambda state: {"model_ema": state},
+        lambda state: {"state_dict_ema": prefixed("module.", state), "state_dict": prefixed("module.", state)},
+        lambda state: {"model": {"state_dict": state}},
+        lambda state: prefixed("module.", state),
+        lambda state: {"model": prefixed("_orig_mod.", state), "iter_num": 5},
+        lambda state: {"state_dict": prefixed("model.net.", state) | {"criterion.weight": torch.ones(3)}},
+        lambda state: {"model": prefixed("module._orig_mod.", state)},
+        lambda state: prefixed("backbone.", state),
+        lambda state: prefixed("encoder.", state) | prefixed("teacher.", state),
         lambda state: {name: tensor for name, tensor in state.items() if "num_batches_tracked" not in name},
     ],
 )
 def test_usual_wrappings_of_a_state_dict_are_taken_off(source, tmp_path, wrap):
     path = save(wrap(source.state_dict()), tmp_path / "w.pth")
     assert equal(create_model("scratch_cnn", 3, weights=path), source)
+
+
+def test_a_prefix_of_the_networks_own_is_kept():
+    network = nn.Sequential()
+    network.add_module("model", nn.Conv2d(3, 4, 1))
+    network.add_module("head", nn.Linear(4, 2))
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    weights = pretrained.Weights(prefixed("model.", state), "", "FILE")
+    assert pretrained.load_weights(network, weights, ["head"])
+    with pytest.raises(WeightsError, match=r"unknown \(teacher\.model\.weight"):
+        pretrained.load_weights(network, pretrained.Weights(prefixed("teacher.", state), "", "FILE"), ["head"])
+
+
+@pytest.mark.parametrize("inside", ["fc.1.weight", "fc.mlp.0.fc2.weight"])
+def test_a_head_that_is_nested_deeper_is_replaced(source, tmp_path, inside):
+    state = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith("fc.")}
+    path = save(state | {inside: torch.ones(3, 304)}, tmp_path / "w.pth")
+    assert equal(create_model("scratch_cnn", 3, weights=path), source, leaving_out="fc.")
+
+
+def test_a_head_may_replace_the_module_around_the_networks_own(tmp_path):
+    state = dict(timm.create_model("test_convnext", num_classes=4).state_dict())
+    for name in ("head.fc.weight", "head.fc.bias"):
+        del state[name]
+    path = save(state | {"head.out.weight": torch.ones(5, 64)}, tmp_path / "w.pth")
+    assert torch.equal(create_model("test_convnext", 4, weights=path).stem[0].weight, state["stem.0.weight"])
+
+
+def test_the_weights_of_a_run_start_another(source, tmp_path):
+    header = model_header("scratch_cnn", ("a", "b", "c"), Preprocessing())
+    write_tensors(tmp_path / "model.safetensors", source.state_dict(), header)
+    assert equal(create_model("scratch_cnn", 3, weights=str(tmp_path)), source)
+
+
+@pytest.mark.parametrize(
+    ("arch", "plain"),
+    [
+        ("resnet18", lambda classes: torchvision.models.resnet18(num_classes=classes)),
+        ("efficientnet_b0", lambda classes: torchvision.models.efficientnet_b0(num_classes=classes)),
+        ("efficientnet_lite0", lambda classes: timm.create_model("tf_efficientnet_lite0", num_classes=classes)),
+        ("test_convnext", lambda classes: timm.create_model("test_convnext", num_classes=classes)),
+    ],
+)
+def test_the_model_file_of_a_run_loads_into_the_plain_network(tmp_path, arch, plain):
+    """In both directions, and with equal logits."""
+    network, foreign = create_model(arch, 4), plain(4).eval()
+    header = model_header(arch, ("a", "b", "c", "d"), Preprocessing())
+    write_tensors(tmp_path / "model.safetensors", network.state_dict(), header)
+    inputs = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert not torch.equal(foreign(inputs), network(inputs))
+        foreign.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"))
+        assert torch.equal(foreign(inputs), network(inputs))
+    path = save(plain(4).state_dict(), tmp_path / "w.pth")
+    assert set(create_model(arch, 4, weights=path).state_dict()) == set(foreign.state_dict())
+
+
+def test_a_lite_network_of_version_0_1_is_read(tmp_path):
+    state = create_model("efficientnet_lite0", 2).state_dict()
+    old = {name.replace("classifier.", "classifier.1."): tensor for name, tensor in state.items()}
+    write_tensors(tmp_path / "old", old, model_header("efficientnet_lite0", ("a", "b"), Preprocessing()))
+    assert torch.equal(
+        read_model(tmp_path / "old").network.state_dict()["classifier.weight"], state["classifier.weight"]
+    )
 
 
 @pytest.mark.parametrize("drop_head", [False, True])

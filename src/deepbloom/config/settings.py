@@ -117,7 +117,7 @@ class ModelConfig:
     """Modules that train: paths such as ``[layer4,fc]``, ``head`` (the classifier), ``last:N`` (the classifier and the
     N blocks before it) or ``all``. Every other module keeps its weights and its BatchNorm statistics."""
     weights: str = setting(path=True)
-    """``imagenet``, ``none`` (random), or the path of a .safetensors or .pth state dict."""
+    """``imagenet``, ``none`` (random), or the path of a run directory or of a .safetensors or .pth state dict."""
 
     def __post_init__(self) -> None:
         names = [self.trainable] if isinstance(self.trainable, str) else self.trainable

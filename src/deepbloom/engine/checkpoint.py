@@ -152,6 +152,8 @@ def read_model(run_or_file: str | Path) -> Trained:
     """
     path = find_model_file(run_or_file)
     tensors, header = read_tensors(path, MODEL_KIND)
+    if str(header.get("arch")).startswith("efficientnet_lite"):  # the names of version 0.1
+        tensors = {name.replace("classifier.1.", "classifier."): tensor for name, tensor in tensors.items()}
     try:
         classes = tuple(str(name) for name in header["classes"])
         fields = header["preprocessing"]

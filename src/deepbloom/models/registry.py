@@ -124,13 +124,26 @@ def get_architecture(name: str) -> Architecture:
 
 
 def check_resolutions(arch: str, resolutions: Sequence[int]) -> None:
-    """Raise `ConfigError` if the network takes images of one size only and a train resolution, in pixels, differs."""
+    """Raise `ConfigError` if a train resolution, in pixels, is a size of images that the network does not take."""
     found = get_architecture(arch)
-    if found.fixed_size and any(pixels != found.preprocessing.size for pixels in resolutions):
-        raise ConfigError(
-            f"model.arch={arch} takes images of {found.preprocessing.size} pixels only: add "
-            "augment.train_resolution=1, and leave out augment.first_resolution."
-        )
+    size = found.preprocessing.size
+    for pixels in resolutions:
+        if pixels != size and (found.fixed_size or (takes_size(arch, size) and not takes_size(arch, pixels))):
+            raise ConfigError(
+                f"model.arch={arch} takes images of {size} pixels, but not of {pixels}: add "
+                "augment.train_resolution=1, and leave out augment.first_resolution."
+            )
+
+
+@lru_cache(maxsize=32)
+def takes_size(arch: str, pixels: int) -> bool:
+    """Return whether a network takes images of this size; it is tried without memory for tensors."""
+    try:
+        with torch.device("meta"), torch.no_grad():
+            get_architecture(arch).build(2).eval()(torch.empty(1, 3, pixels, pixels))
+    except Exception:  # whatever a network says to images that it does not take
+        return False
+    return True
 
 
 def read_starting_weights(arch: str, weights: str) -> Weights | None:
@@ -140,7 +153,8 @@ def read_starting_weights(arch: str, weights: str) -> Weights | None:
     ----------
     arch : str
     weights : str
-        ``none`` (random: returns None), ``imagenet``, or the path of a ``.safetensors``, ``.pth`` or ``.pt`` file.
+        ``none`` (random: returns None), ``imagenet``, or the path of a run directory or a ``.safetensors``, ``.pth`` or
+        ``.pt`` file.
 
     Raises
     ------
@@ -150,7 +164,7 @@ def read_starting_weights(arch: str, weights: str) -> Weights | None:
         The weights cannot be found or read.
     """
     found = get_architecture(arch)
-    if weights not in found.weights and weights.isidentifier():
+    if weights not in found.weights and weights.isidentifier() and not Path(weights).is_dir():
         raise ConfigError(f"{unknown('model.weights', weights, found.weights)} Or give the path of a weights file.")
     if weights == "none":
         return None

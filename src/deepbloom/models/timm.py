@@ -7,10 +7,11 @@ import importlib
 import re
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from deepbloom.data.preprocessing import RESAMPLING, Preprocessing
 from deepbloom.errors import ConfigError, WeightsError
@@ -25,13 +26,24 @@ def _lite(version: int, num_classes: int, dropout: float) -> nn.Module:
     """Return an EfficientNet-Lite: no squeeze-and-excitation, ReLU6.
 
     timm applies dropout by the mode of the whole network, which stays in eval mode while only some modules train;
-    here dropout is a module of the classifier, as in torchvision's EfficientNet.
+    here the classifier applies it. The names of the parameters are timm's.
     """
     import timm
 
-    model = timm.create_model(f"tf_efficientnet_lite{version}", num_classes=num_classes)
-    model.classifier = nn.Sequential(nn.Dropout(dropout), model.get_submodule("classifier"))
-    return model
+    model: Any = timm.create_model(f"tf_efficientnet_lite{version}", num_classes=num_classes)
+    model.classifier = _DropoutLinear(model.classifier, dropout)
+    return cast("nn.Module", model)
+
+
+class _DropoutLinear(nn.Linear):
+    """A linear layer, given as ``linear``, behind dropout."""
+
+    def __init__(self, linear: nn.Linear, dropout: float) -> None:
+        super().__init__(linear.in_features, linear.out_features, device="meta")  # no random numbers, no memory
+        self.weight, self.bias, self.dropout = linear.weight, linear.bias, dropout
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(functional.dropout(input, self.dropout, self.training))
 
 
 def _lite_imagenet(version: int) -> Weights:
@@ -117,6 +129,8 @@ def find_timm_architecture(name: str) -> Architecture | None:
     if data["input_size"][0] != 3:
         raise ConfigError(f"model.arch={name} takes {data['input_size'][0]} channels; images have three.")
     head = data["classifier"]
+    if not head:
+        raise ConfigError(f"model.arch={name} has no classifier.")
     interpolation = data["interpolation"] if data["interpolation"] in RESAMPLING else "bicubic"
     return Architecture(
         name=name,

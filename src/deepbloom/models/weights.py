@@ -1,8 +1,11 @@
 """Weights from files: finding published ones, reading them safely, and copying them into a network."""
 
+import argparse
 import contextlib
 import hashlib
 import io
+import itertools
+import logging
 import re
 import socket
 import sys
@@ -18,10 +21,17 @@ from torch import Tensor, nn
 
 from deepbloom.errors import WeightsError
 from deepbloom.models.freezing import covers
+from deepbloom.runs.folder import MODEL
+
+log = logging.getLogger("deepbloom")
 
 StateDict = dict[str, Tensor]
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
+CONTAINERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
+"""Keys under which programs save a state dict; of several in one file, the first here is read."""
+WRAPPERS = ("module", "_orig_mod", "model", "network", "net", "backbone", "encoder")
+"""Modules in which programs wrap a network, and which its parameters' names then begin with."""
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
 FETCH_TIMEOUT_SECONDS = 10.0
 """Seconds without a byte from the server after which a download fails."""
@@ -92,8 +102,8 @@ def read_weights(path: Path, published: bool = False) -> Weights:
     Parameters
     ----------
     path : Path
-        A ``.safetensors`` file, or a ``.pth`` or ``.pt`` file with a state dict. The state dict may lie under the key
-        ``state_dict`` or ``model``, and its names may begin with ``module.`` (as DistributedDataParallel saves them).
+        A run directory, a ``.safetensors`` file, or a ``.pth`` or ``.pt`` file with a state dict, which may lie under
+        one of the keys `CONTAINERS`.
     published : bool
         Check the file against the first digits of its SHA-256 that its name carries.
 
@@ -102,6 +112,8 @@ def read_weights(path: Path, published: bool = False) -> Weights:
     WeightsError
         The file is absent, of another kind, damaged, not the published one, or holds anything but tensors.
     """
+    if (path / MODEL).is_file():
+        path = path / MODEL
     if path.suffix not in SUFFIXES or not path.is_file():
         problem = "is no file" if path.suffix in SUFFIXES else f"does not end in {', '.join(SUFFIXES[:-1])} or .pt"
         raise WeightsError(f"Cannot read weights from {str(path)!r}: it {problem}. Give an existing file, {INSTEAD}.")
@@ -120,7 +132,8 @@ def read_weights(path: Path, published: bool = False) -> Weights:
         if path.suffix == ".safetensors":
             loaded = safetensors.torch.load(content)
         else:
-            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([argparse.Namespace]):  # timm saves its arguments beside the weights
+                loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file leads the parser to
         raise WeightsError(
             f"Cannot read weights from {path} ({type(error).__name__}): it is damaged or holds more than tensors. Save "
@@ -141,6 +154,7 @@ def load_weights(model: nn.Module, weights: Weights, head: Sequence[str]) -> boo
     ----------
     model : nn.Module
     weights : Weights
+        Names may begin with `WRAPPERS`; tensors outside of these are left out.
     head : sequence of str
         Paths of the classifier. It stays as it is where ``weights`` has none of the same shape.
 
@@ -154,11 +168,19 @@ def load_weights(model: nn.Module, weights: Weights, head: Sequence[str]) -> boo
     WeightsError
         A tensor besides the head's is missing, unknown, of another shape or not finite.
     """
-    own, state = model.state_dict(), weights.tensors
+    own = model.state_dict()
+    state = _without_wrappers(weights.tensors, own)
+    if len(state) < len(weights.tensors):
+        log.info("%s: %d tensors beside the network are left out.", weights.source, len(weights.tensors) - len(state))
     of_head = {name: tensor for name, tensor in own.items() if covers(head, name)}
     head_fits = all(name in state and state[name].shape == tensor.shape for name, tensor in of_head.items())
     if not head_fits:
-        state = {name: tensor for name, tensor in state.items() if not covers(head, name)} | of_head
+        around = [path.partition(".")[0] for path in head]  # people replace head.fc as well as head
+        state = {
+            name: tensor
+            for name, tensor in state.items()
+            if not covers(head, name) and (name in own or not covers(around, name))
+        } | of_head
     problems = {
         "missing": [name for name in own if name not in state and not name.endswith("num_batches_tracked")],
         "unknown": [name for name in state if name not in own],
@@ -178,14 +200,31 @@ def load_weights(model: nn.Module, weights: Weights, head: Sequence[str]) -> boo
     return head_fits
 
 
+def _without_wrappers(state: StateDict, own: StateDict) -> StateDict:
+    """Take off the wrappers' names with which most tensors have a name of the network's own."""
+    prefixes = {""}
+    for name in state:
+        prefix = ""
+        for part in itertools.takewhile(WRAPPERS.__contains__, name.split(".")[:-1]):
+            prefix += f"{part}."
+            prefixes.add(prefix)
+
+    def known(prefix: str) -> int:
+        return sum(f"{prefix}{name}" in state for name in own)
+
+    best = max(sorted(prefixes, key=len), key=known)
+    return {name.removeprefix(best): tensor for name, tensor in state.items() if name.startswith(best)}
+
+
 def _unwrap(loaded: Any, path: Path) -> StateDict:
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
+    while isinstance(loaded, dict):
+        inner = [loaded[key] for key in CONTAINERS if isinstance(loaded.get(key), dict)]
+        if not inner:
+            break
+        loaded = inner[0]
     if not isinstance(loaded, dict) or not loaded or not all(map(_is_named_tensor, loaded.items())):
         raise WeightsError(f"{path} holds no state dict, that is no mapping of parameter names to dense tensors.")
-    prefix = "module." if all(name.startswith("module.") for name in loaded) else ""
-    return {name.removeprefix(prefix): tensor for name, tensor in loaded.items()}
+    return dict(loaded)
 
 
 def _is_named_tensor(item: tuple[Any, Any]) -> bool:
