@@ -11,6 +11,7 @@ from typing import Any
 from deepbloom.config.schema import setting
 from deepbloom.errors import ConfigError, unknown
 
+VERIFY = ("changed", "full")
 SPLIT_KINDS = ("auto", "stratified", "official")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 LOGGERS = ("none", "tensorboard", "mlflow")
@@ -83,6 +84,9 @@ class DataConfig:
     """Folder of the images. None: a per-user cache folder (flowers102); required for imagefolder."""
     allow_missing: bool = setting(False, only=FILES)
     """Leave out missing or unreadable images and empty class folders, and name them, instead of stopping."""
+    verify: str = setting("changed", only=FILES)
+    """``changed``: at each start, read only the files that are new or whose size, times or inode have changed.
+    ``full``: read all."""
     num_classes: int = setting(10, only=SYNTHETIC)
     """Number of species, 2 to 102 (synthetic)."""
     images_per_class: int = setting(100, only=SYNTHETIC)
@@ -98,6 +102,7 @@ class DataConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
 
     def __post_init__(self) -> None:
+        check_choice("data.verify", self.verify, VERIFY)
         check_range("data.num_classes", self.num_classes, 2, 102)
         check_range("data.images_per_class", self.images_per_class, 3, 100_000)
         check_range("data.imbalance", self.imbalance, 1)

@@ -35,8 +35,10 @@ def prepare(config: DataConfig, preprocessing: Preprocessing, num_workers: int) 
         Images are absent or unreadable (and ``allow_missing`` is off), or there are too few to split.
     """
     source = load_source(config)
+    for note in source.notes:
+        log.info("%s", note)
     split = make_split(source, config.split)
-    for note in (*source.notes, *split.notes):
+    for note in split.notes:
         log.info("%s", note)
     pixels = open_pixels(source, preprocessing, config.pixel_cache, num_workers)
     return PreparedData(source, split, pixels, preprocessing)

@@ -20,7 +20,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from deepbloom.data.preprocessing import Preprocessing, preprocess
-from deepbloom.device import available_cores
 from deepbloom.errors import DataError
 
 log = logging.getLogger("deepbloom")
@@ -78,18 +77,6 @@ def read_file(path: str | os.PathLike[str], name: str = "") -> bytes:
 def digest(content: bytes) -> str:
     """Return SHA-256 (hex)."""
     return hashlib.sha256(content).hexdigest()
-
-
-def digest_files(paths: Iterable[Path]) -> tuple[str, ...]:
-    """Return the `digest` of each file, or `UNREADABLE` where `read_file` raises `UnreadableError`."""
-
-    def digest_file(path: Path) -> str:
-        try:
-            return digest(read_file(path))
-        except UnreadableError:
-            return UNREADABLE
-
-    return tuple(map_ahead(digest_file, paths, available_cores()))
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:

@@ -36,7 +36,7 @@ class FileSource(ImageSource):
         name = f"image {self.image_ids[index]!r}"
         content = read_file(self.paths[index], name)
         if digest(content) != self.digests[index]:
-            raise DataError(f"The {name} has changed since this command started. Start it again.")
+            raise DataError(f"The {name} has changed since it was last read. Start again with data.verify=full.")
         return decode(content, name)
 
 

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from deepbloom.config.settings import DataConfig
 from deepbloom.data.cache_folder import cache_folder, locked_folder
-from deepbloom.data.images import digest_files, read_image
+from deepbloom.data.images import read_image
+from deepbloom.data.index import digest_files
 from deepbloom.data.sources.files import FileSource, fingerprint_files, leave_out, leave_out_unreadable
 from deepbloom.errors import DataError, name_some
 from deepbloom.runs.files import sync
@@ -52,7 +53,9 @@ class Flowers102(FileSource):
     """The 8,189 images of 102 flowers. Predefined: 1,020 train, 1,020 val and 6,149 test images."""
 
     @classmethod
-    def create(cls, root: str | Path | None = None, allow_missing: bool = False) -> "Flowers102":
+    def create(
+        cls, root: str | Path | None = None, allow_missing: bool = False, verify: str = "changed"
+    ) -> "Flowers102":
         """Find the images in ``root/flowers-102`` (None: in the per-user cache folder), downloading what is absent.
 
         With ``allow_missing``, images absent from the folder are left out, which ``notes`` say.
@@ -69,7 +72,7 @@ class Flowers102(FileSource):
         if not holds(folder, "jpg"):
             provide(folder, ARCHIVE)
             extract(folder, ARCHIVE, "jpg")
-        return _leave_out_absent(read_lists(cls, folder), folder, allow_missing)
+        return _leave_out_absent(read_lists(cls, folder), folder, allow_missing, verify)
 
     def mask(self, index: int) -> np.ndarray | None:
         path = self.paths[index]
@@ -84,7 +87,7 @@ class Flowers102(FileSource):
 
 def load(config: DataConfig) -> Flowers102:
     """Return the images in ``data.root`` or the per-user cache folder."""
-    found = Flowers102.create(config.root, config.allow_missing)
+    found = Flowers102.create(config.root, config.allow_missing, config.verify)
     return leave_out_unreadable(found) if config.allow_missing else found
 
 
@@ -222,7 +225,7 @@ def read_lists(cls: type[Flowers102], folder: Path) -> Flowers102:
     )
 
 
-def _leave_out_absent(listed: Flowers102, folder: Path, allow_missing: bool) -> Flowers102:
+def _leave_out_absent(listed: Flowers102, folder: Path, allow_missing: bool, verify: str) -> Flowers102:
     there = set(os.listdir(folder / "jpg"))
     absent = [index for index, name in enumerate(listed.image_ids) if name not in there]
     if absent and not allow_missing:
@@ -231,7 +234,7 @@ def _leave_out_absent(listed: Flowers102, folder: Path, allow_missing: bool) -> 
             f"{len(absent):,} of {len(listed):,} images are absent from {folder / 'jpg'}: {named}. "
             "Delete that folder to extract it again, or leave them out: data.allow_missing=true."
         )
-    digests = digest_files(listed.paths)
+    digests = digest_files(folder, listed.image_ids, listed.paths, verify)
     class_of_each = (listed.class_names[target] for target in listed.targets)
     fingerprint = fingerprint_files(listed.image_ids, class_of_each, digests)
     hashed = replace(listed, digests=digests, fingerprint=fingerprint)

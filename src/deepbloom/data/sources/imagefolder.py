@@ -8,7 +8,7 @@ import numpy as np
 
 from deepbloom.config.settings import DataConfig
 from deepbloom.data.folders import read_folder
-from deepbloom.data.images import digest_files
+from deepbloom.data.index import digest_files
 from deepbloom.data.layout import describe, find_classes, find_parts
 from deepbloom.data.sources.files import FileSource, fingerprint_files, leave_out_unreadable
 from deepbloom.errors import ConfigError, DataError
@@ -19,11 +19,12 @@ class ImageFolder(FileSource):
     """Images whose class is the name of the folder they lie in. ``image_ids`` are paths relative to the root."""
 
     @classmethod
-    def create(cls, root: str | Path, allow_missing: bool = False) -> "ImageFolder":
+    def create(cls, root: str | Path, allow_missing: bool = False, verify: str = "changed") -> "ImageFolder":
         """Find the images in ``root/CLASS/**`` or ``root/{train,val,test}/CLASS/**``; classes sorted by name.
 
         `read_folder` says which files are images, `name_parts` which names stand for splits. With ``allow_missing``,
-        class folders without images are left out. ``notes`` say what was found and what was ignored.
+        class folders without images are left out. ``verify`` is as in `digest_files`. ``notes`` say what was found and
+        what was ignored.
 
         Raises
         ------
@@ -48,7 +49,7 @@ class ImageFolder(FileSource):
             for path in paths
         )
         image_ids, part_of_each, targets, paths = zip(*rows, strict=True)
-        digests = digest_files(paths)
+        digests = digest_files(root, image_ids, paths, verify)
         return cls(
             name="imagefolder",
             image_ids=image_ids,
@@ -68,5 +69,5 @@ def load(config: DataConfig) -> ImageFolder:
     """Return the images in ``data.root``."""
     if not config.root:
         raise ConfigError("data=imagefolder needs data.root=FOLDER, with one folder of images per class in it.")
-    found = ImageFolder.create(config.root, config.allow_missing)
+    found = ImageFolder.create(config.root, config.allow_missing, config.verify)
     return leave_out_unreadable(found) if config.allow_missing else found
