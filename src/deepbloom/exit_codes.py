@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from deepbloom import __version__
+from deepbloom import __version__, file_warnings
 from deepbloom.errors import DeepBloomError
 from deepbloom.signals import StopRequest
 
@@ -29,6 +29,7 @@ def guarded(work: Callable[[], object]) -> int:
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr, force=True)
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("deepbloom").setLevel(logging.INFO)
+    file_warnings.install()
     try:
         with StopRequest():  # a signal at any moment leaves with its code, also while libraries are imported
             work()

@@ -102,14 +102,14 @@ def _sizes() -> Iterator[tuple[str, bytes, Size | None]]:
     yield "claims four thousand million.png", png(2**31 - 1, 2**31 - 1), None
     yield "no pixels.png", png(0, 0), None
     yield "no width.png", png(0, 10), None
-    yield "text bomb.png", png(8, 8, (b"zTXt", b"k\0\0" + zlib.compress(b"x" * 70_000_000))), None
+    yield "text bomb.png", png(8, 8, (b"zTXt", b"k\0\0" + zlib.compress(b"x" * 70_000_000))), (8, 8)
     yield "ninety passes.jpg", scans(16, 80), (16, 16)
     yield "scan bomb.jpg", scans(2000, 5000), None
     yield "marker bomb.jpg", b"\xff\xd8" + b"\xff\xe1\0\x02" * 4_000_000, None
     yield "film behind.jpg", encode(upright(), "JPEG") + b"\xff\xda\0\x02" * 50_000, (24, 16)
     thumbnail = b"Exif\0\0" + encode(upright(), "JPEG") + b"\xff\xda\0\x02" * 1000
     yield "scans in a thumbnail.jpg", encode(upright(), "JPEG", exif=thumbnail), (24, 16)
-    yield "profile bomb.png", png(8, 8, (b"iCCP", b"k\0\0" + zlib.compress(b"x" * 70_000_000))), None
+    yield "profile bomb.png", png(8, 8, (b"iCCP", b"k\0\0" + zlib.compress(b"x" * 70_000_000))), (8, 8)
 
 
 def _exif() -> Iterator[tuple[str, bytes, Size | None]]:
@@ -139,7 +139,9 @@ def _damaged() -> Iterator[tuple[str, bytes, Size | None]]:
 
 def _kinds() -> Iterator[tuple[str, bytes, Size | None]]:
     image, size = upright(), (24, 16)
-    for kind in ("GIF", "BMP", "TIFF", "ICO", "PPM", "TGA", "PCX", "PDF", "EPS", "ICNS", "JPEG2000"):
+    for kind in ("GIF", "BMP", "TIFF", "AVIF"):
+        yield f"{kind.lower()} called.jpg", encode(image, kind), size
+    for kind in ("ICO", "PPM", "TGA", "PCX", "PDF", "EPS", "ICNS", "JPEG2000"):
         yield f"{kind.lower()} called.jpg", encode(image, kind), None
     yield "jpeg called.png", encode(image, "JPEG"), size
     yield "png called.jpg", encode(image, "PNG"), size

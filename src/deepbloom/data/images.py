@@ -7,28 +7,51 @@ import logging
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import PIL
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (  # decoders are imported before file descriptors or memory can run out
+    AvifImagePlugin,  # noqa: F401
+    BmpImagePlugin,  # noqa: F401
+    GifImagePlugin,  # noqa: F401
+    Image,
+    MpoImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+    features,
+)
 from torch import Tensor
 
+from deepbloom.data.containers import JPEG_START, without_metadata
+from deepbloom.data.conversion import to_upright_rgb, undecoded
 from deepbloom.data.preprocessing import Preprocessing, preprocess
 from deepbloom.errors import DataError
+from deepbloom.file_warnings import warnings_name
 
 log = logging.getLogger("deepbloom")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
+"""Formats that Pillow decodes; the package pillow-heif adds HEIC. Of several images in a file, the first is read."""
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"),
+    *(".heic", ".heif", ".hif"),
+)
 MAX_PIXELS = 80_000_000
 """Larger images are refused before they are decoded; below the size at which Pillow itself warns."""
 MAX_BYTES = 512_000_000
@@ -37,13 +60,28 @@ MAX_SCANS = 100
 """Scans that a JPEG may have. Ten are usual; a small file with thousands would take minutes to decode."""
 MAX_SEGMENTS = 20_000
 """Segments that a JPEG may have. Twenty are usual, plus one for every 64 kB of metadata."""
-JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+JPEG_SCAN, JPEG_END = b"\xff\xda", b"\xff\xd9"
 JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 """A marker that begins a segment: not a stuffed or fill byte, nor a marker within the data of a scan."""
 UNREADABLE = "unreadable"
 """Stands for the digest of a file that has no readable bytes."""
 PATH_ERRORS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """Errors that say something about the path. Others (a failing disk, too many open files) concern the machine."""
+RETRY_SECONDS = 0.2
+"""After this time a file that the machine failed to read is tried once more."""
+ENOUGH_MEMORY = 4 * MAX_PIXELS
+"""Where so many bytes cannot be had, no failure to decode says anything about an image."""
+READING = 2
+"""Raised by hand whenever the same bytes are decoded to other pixels or get another verdict."""
+
+
+def decoder() -> str:
+    """Return what decides how bytes are decoded, as part of a file name: versions of this module and its libraries."""
+    try:
+        heif = version("pillow-heif")
+    except PackageNotFoundError:
+        heif = "none"
+    return f"reading{READING}-pillow{PIL.__version__}-heif{heif}"
 
 
 class UnreadableError(DataError):
@@ -58,9 +96,20 @@ def read_file(path: str | os.PathLike[str], name: str = "") -> bytes:
     UnreadableError
         The file is absent, forbidden, too large or not a regular file.
     DataError
-        The machine failed to read it: this says nothing about the image.
+        The machine failed to read it, twice: this says nothing about the image.
     """
     name = name or _name(path)
+    try:
+        return _read_bytes(path, name)
+    except OSError:
+        time.sleep(RETRY_SECONDS)
+    try:
+        return _read_bytes(path, name)
+    except (OSError, MemoryError) as error:
+        raise DataError(f"Cannot read {name}: {_reason(error)}.") from error
+
+
+def _read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
@@ -70,8 +119,9 @@ def read_file(path: str | os.PathLike[str], name: str = "") -> bytes:
         with open(path, "rb") as file:
             return file.read(MAX_BYTES)
     except (OSError, ValueError) as error:
-        permanent = isinstance(error, ValueError) or error.errno in PATH_ERRORS
-        raise (UnreadableError if permanent else DataError)(f"Cannot read {name}: {_reason(error)}.") from error
+        if isinstance(error, ValueError) or error.errno in PATH_ERRORS:
+            raise UnreadableError(f"Cannot read {name}: {_reason(error)}.") from error
+        raise
 
 
 def digest(content: bytes) -> str:
@@ -80,37 +130,86 @@ def digest(content: bytes) -> str:
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Return the image in a JPEG, PNG or WebP file. See `read_file` and `decode`."""
+    """Return the image in a file. See `read_file` and `decode`."""
     return decode(read_file(path), _name(path))
 
 
 def decode(content: bytes, name: str = "this file") -> Image.Image:
-    """Decode the bytes of a JPEG, PNG or WebP file: upright (EXIF), in RGB, transparent parts on white.
+    """Decode the bytes of an image file: upright (Exif), in RGB, transparent parts on white.
 
-    ``name`` stands for the file in messages.
+    ``name`` stands for the file in messages. Metadata other than the orientation are not read.
 
     Raises
     ------
     UnreadableError
-        The bytes are of another kind, truncated, damaged, or exceed a limit.
+        The bytes are of another kind, truncated, damaged, exceed a limit, or need a package that is absent.
     DataError
-        There is not enough memory.
+        The machine failed to decode them: this says nothing about the image.
     """
     try:
+        formats = _check_format(content, name)
         _check_scans(content, name)
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        lean, info = without_metadata(content)
+        with warnings_name(name), Image.open(io.BytesIO(lean), formats=formats) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise UnreadableError(
                     f"Cannot read {name}: {width} x {height} pixels are more than {MAX_PIXELS:,}. Scale it down first."
                 )
+            image.info.update(info)
             return to_upright_rgb(image)
     except DataError:
         raise
-    except MemoryError as error:
-        raise DataError(f"Cannot read {name}: there is not enough memory to decode it.") from error
     except Exception as error:  # Pillow's decoders raise anything on damaged input
-        raise UnreadableError(f"Cannot read {name}: {_reason(error)}.") from error
+        if _lacks_memory(error):
+            raise DataError(f"Cannot read {name}: there is not enough memory.") from error
+        of_machine = isinstance(error, OSError) and error.errno is not None
+        raise (DataError if of_machine else UnreadableError)(f"Cannot read {name}: {_reason(error)}.") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return a PIL image of any mode as `decode` would: upright (Exif), in RGB, transparent parts on white."""
+    content = undecoded(image)
+    return to_upright_rgb(image) if content is None else decode(content)
+
+
+def _check_format(content: bytes, name: str) -> tuple[str, ...]:
+    """Return the formats that the bytes may have; `UnreadableError` if what decodes them is not installed."""
+    brands = content[8 : min(int.from_bytes(content[:4], "big"), 256)] if content[4:8] == b"ftyp" else b""
+    if b"avi" in brands:
+        if not features.check("avif"):
+            raise UnreadableError(
+                f"Cannot read {name}: this build of Pillow {PIL.__version__} does not decode AVIF. Install another: "
+                "pip install --upgrade pillow."
+            )
+    elif any(brand in brands for brand in HEIC_BRANDS):
+        if not register_heif():
+            raise UnreadableError(
+                f"Cannot read {name}: HEIC images need the package pillow-heif, which is not installed: "
+                "pip install 'deepbloom[heic]'."
+            )
+        return ("HEIF",)
+    return FORMATS
+
+
+@cache
+def register_heif() -> bool:
+    """Let Pillow decode HEIC; return whether the package for it is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Return whether a failure to decode may be due to too little memory, which some decoders call damaged data."""
+    try:
+        np.empty(ENOUGH_MEMORY, np.uint8)  # asks for it without using it
+    except MemoryError:
+        return True
+    return isinstance(error, MemoryError) or "out of memory" in str(error)
 
 
 def _check_scans(content: bytes, name: str) -> None:
@@ -135,23 +234,13 @@ def _name(path: str | os.PathLike[str]) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
     if isinstance(error, UnidentifiedImageError):
-        return f"it is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image, or its beginning is damaged"
+        return f"it is not a {', '.join(FORMATS)} or HEIC image, or its beginning is damaged"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error).rstrip(".") or type(error).__name__
-
-
-def to_upright_rgb(image: Image.Image) -> Image.Image:
-    """Return an image of any mode upright (EXIF) and in RGB; transparent areas lie on white."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16-bit gray; Pillow's own conversion would clip it to white
-        gray = np.asarray(image).astype(np.float64) / 257
-        image = Image.fromarray(np.round(gray).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], num_workers: int) -> Iterator[Result]:

@@ -15,11 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import PIL
 from tqdm import tqdm
 
 from deepbloom.data.cache_folder import cache_folder, locked_folder
-from deepbloom.data.images import UnreadableError, digest, map_ahead
+from deepbloom.data.images import UnreadableError, decoder, digest, map_ahead
 from deepbloom.data.preprocessing import Preprocessing, resize
 from deepbloom.data.sources import ImageSource
 from deepbloom.data.sources.files import (
@@ -179,8 +178,7 @@ def _open_cached(folder: Path, source: ImageSource, preprocessing: Preprocessing
 
 
 def _file_name(source: ImageSource, preprocessing: Preprocessing) -> str:
-    decoder = f"pillow {PIL.__version__}"  # decoding and resampling may change with it
-    content = f"{FORMAT}|{source.fingerprint}|{preprocessing.size}|{preprocessing.interpolation}|{decoder}"
+    content = f"{FORMAT}|{source.fingerprint}|{preprocessing.size}|{preprocessing.interpolation}|{decoder()}"
     return f"{source.name}-{preprocessing.size}-{hashlib.sha256(content.encode()).hexdigest()[:32]}{SUFFIX}"
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from deepbloom.data.images import read_image, to_upright_rgb
+from deepbloom.data.images import read_image, upright_rgb
 from deepbloom.data.preprocessing import Preprocessing, preprocess
 from deepbloom.errors import CheckpointError, ConfigError
 from deepbloom.models.registry import create_model
@@ -215,5 +215,5 @@ def load_model(run_or_file: str | Path) -> nn.Module:
 
 
 def _prepare(preprocessing: Preprocessing, image: str | os.PathLike[str] | Image.Image) -> Tensor:
-    upright = to_upright_rgb(image) if isinstance(image, Image.Image) else read_image(image)
+    upright = upright_rgb(image) if isinstance(image, Image.Image) else read_image(image)
     return preprocess(upright, preprocessing)

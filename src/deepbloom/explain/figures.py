@@ -14,8 +14,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
+from deepbloom.data.conversion import orientation
+from deepbloom.data.images import upright_rgb
 from deepbloom.errors import ConfigError
 from deepbloom.explain.methods import METHODS
 
@@ -81,7 +83,7 @@ def overlay(image: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY) -
     heatmap = np.asarray(heatmap, dtype=np.float32)
     if heatmap.ndim != 2 or not heatmap.size or not (heatmap.min() >= 0 and heatmap.max() <= 1):
         raise ConfigError(f"A heatmap has shape (h, w) and values in [0, 1]; this one has shape {heatmap.shape}.")
-    image = ImageOps.exif_transpose(image).convert("RGB")
+    image = upright_rgb(image)
     stretched = np.asarray(Image.fromarray(heatmap).resize(image.size, Image.Resampling.BICUBIC)).clip(0, 1)
     colors = matplotlib.colormaps[COLORMAP](stretched, bytes=True)[..., :3]
     return Image.blend(image, Image.fromarray(np.ascontiguousarray(colors)), opacity)
@@ -195,7 +197,7 @@ def _texts(tile: Tile, width: float) -> list[tuple[str, int, str]]:
 
 def _show(axes: Axes, tile: Tile) -> None:
     panel = axes.get_window_extent()
-    image = ImageOps.exif_transpose(tile.image).convert("RGB")
+    image = upright_rgb(tile.image)
     image.thumbnail((math.ceil(panel.width - 0.01), math.ceil(panel.height - 0.01)))
     shown = image if tile.heatmap is None else overlay(image, tile.heatmap)
     enlarged = panel.width > 1.01 * image.width
@@ -215,7 +217,7 @@ def _draw_scale(figure: Figure, axes: Axes, height: float) -> None:
 
 def _fit(image: Image.Image, side: float) -> tuple[float, float]:
     """Return width and height of an upright image whose longer side is ``side``."""
-    sideways = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    sideways = orientation(image) >= 5
     width, height = image.size[::-1] if sideways else image.size
     return side * width / max(width, height), side * height / max(width, height)
 

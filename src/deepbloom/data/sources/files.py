@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import PIL
 from PIL import Image
 from tqdm import tqdm
 
 from deepbloom.data.cache_folder import cache_folder
-from deepbloom.data.images import UnreadableError, decode, digest, map_ahead, read_file
+from deepbloom.data.images import UnreadableError, decode, decoder, digest, map_ahead, read_file
 from deepbloom.data.sources import ImageSource
 from deepbloom.device import available_cores
 from deepbloom.errors import DataError, RunError, name_some
@@ -82,7 +81,7 @@ def leave_out(source: Source, indices: Iterable[int], note: str) -> Source:
 def check_readable(source: FileSource, num_workers: int) -> dict[str, str]:
     """Decode every image once; return {image_id: reason} of those that cannot be read.
 
-    The verdicts are kept in the per-user cache folder for these bytes and this version of Pillow.
+    The verdicts are kept in the per-user cache folder for these bytes and this `decoder`.
     """
     known = recall_unreadable(source)
     if known is not None:
@@ -124,7 +123,7 @@ def leave_out_unreadable(source: Source) -> Source:
 
 
 def _memory(source: ImageSource) -> Path:
-    return cache_folder() / "unreadable" / f"{source.fingerprint}-pillow{PIL.__version__}.json"
+    return cache_folder() / "unreadable" / f"{source.fingerprint}-{decoder()}.json"
 
 
 def recall_unreadable(source: ImageSource) -> dict[str, str] | None:
