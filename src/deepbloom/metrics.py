@@ -4,6 +4,8 @@ CPU tensors are accepted wherever an array is. Sums are taken in float64 over al
 depends on how the images were batched. scikit-learn is imported where it is used: that takes a second.
 """
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -223,3 +225,14 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def top_classes(logits: np.ndarray, k: int = 5) -> np.ndarray:
     """Return the ``k`` best classes of each image, best first, int64 of shape (N, min(k, C))."""
     return np.argsort(-logits, axis=1, kind="stable")[:, :k]
+
+
+def best_epoch(history: Sequence[Mapping[str, float]]) -> int | None:
+    """Return the epoch with the highest validation accuracy; of equals the lowest loss, then the first.
+
+    ``history`` has a row per epoch with ``epoch``, ``val_accuracy`` and ``val_loss``. Epochs whose accuracy is NaN do
+    not count; None if there is no other.
+    """
+    known = [row for row in history if not math.isnan(row["val_accuracy"])]
+    best = max(known, key=lambda row: (row["val_accuracy"], -row["val_loss"]), default=None)
+    return None if best is None else int(best["epoch"])

@@ -12,6 +12,8 @@ from deepbloom.errors import RunError
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.identity import Identity
 
+HISTORY = "epoch,train_loss,train_accuracy,val_loss,val_accuracy\n1,2.0,0.1,2.0,0.25\n2,1.0,0.2,1.0,0.5\n"
+
 
 @pytest.fixture
 def begin(tmp_path):
@@ -22,7 +24,7 @@ def begin(tmp_path):
         folder.mkdir(parents=True)
         run_dir.write_settings(folder, recipe("mini_resnet"), Identity({}))
         (folder / run_dir.LAST).touch()
-        (folder / run_dir.HISTORY).write_text("epoch,val_accuracy\n1,0.25\n2,0.5\n")
+        (folder / run_dir.HISTORY).write_text(HISTORY)
         return folder
 
     return write
@@ -35,7 +37,7 @@ def test_every_state_is_told_apart(make_run, begin, tmp_path, monkeypatch):
     (begin("d failed") / "failed.txt").write_text("DivergedError: the loss is nan\nTraceback ...\n")
     begin("e partial")
     running = begin("f running")
-    (begin("g damaged") / "history.csv").write_text("epoch,val_accuracy\n1,\n")
+    (begin("g damaged") / "history.csv").write_text(HISTORY.replace("0.5", ""))
     with run_dir.exclusive(running):
         runs = list_runs(tmp_path / "runs")
     assert [(run.name[0], run.state) for run in runs] == [

@@ -22,7 +22,7 @@ from deepbloom.runs.tracking import Tracking
 BASE = recipe("mini_resnet")
 
 Run = Callable[..., tuple[int, str, str]]
-COLUMNS = ("epoch", "train_loss", "val_loss", "val_accuracy")
+COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 SECRET = "do-not-send-me"
 
 
@@ -30,7 +30,7 @@ def write_run(folder: Path, epochs: int, complete: bool = False) -> None:
     """Write what training leaves after so many epochs."""
     folder.mkdir(parents=True, exist_ok=True)
     run_dir.write_settings(folder, replace(BASE, seed=7, train=TrainConfig(epochs=3)), Identity({}))
-    rows = [{"epoch": n, "train_loss": 1 / n, "val_loss": 2 / n, "val_accuracy": n / 4} for n in range(1, epochs + 1)]
+    rows = [dict(zip(COLUMNS, (n, 1 / n, n / 8, 2 / n, n / 4), strict=True)) for n in range(1, epochs + 1)]
     atomic_files.write_csv(folder / run_dir.HISTORY, COLUMNS, rows)
     if complete:
         from PIL import Image

@@ -1,6 +1,5 @@
 """``deepbloom runs``: list the runs in a folder and their state."""
 
-import csv
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from deepbloom.errors import RunError
 from deepbloom.report.formatting import align, count_of, shorten
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import FRACTION, POSITIVE, Fields, load_yaml
-from deepbloom.runs.reading import walk_runs
+from deepbloom.runs.reading import read_history, walk_runs
 
 HEADINGS = ("state", "run", "epoch", "validation", "test", "")
 
@@ -60,13 +59,13 @@ def summarize(path: Path, name: str) -> Summary:
         state = run_dir.read_state(path)
         if state == "complete":
             return _summarize_complete(path, name)
-        history = _read_history(path / run_dir.HISTORY)
+        history = read_history(path)
         config = path / run_dir.CONFIG
         epochs = "?" if state == "failed" and not config.exists() else load_yaml(config).get("train.epochs", "?")
     except RunError as error:
         return Summary("damaged", name, reason=str(error))
     epoch = f"{len(history)}/{epochs}"
-    val = f"{max(history):.4f}" if history else ""
+    val = f"{max(row['val_accuracy'] for row in history):.4f}" if history else ""
     if run_dir.is_running(path):
         return Summary("running", name, epoch, val)
     if state == "failed":
@@ -81,14 +80,3 @@ def _summarize_complete(path: Path, name: str) -> Summary:
     epochs = fields.take("epochs", POSITIVE)
     val, test = (fields.take(f"{split}.top1_accuracy", FRACTION) for split in ("val", "test"))
     return Summary("complete", name, f"{epochs}/{epochs}", f"{val:.4f}", f"{test:.4f}")
-
-
-def _read_history(path: Path) -> list[float]:
-    """Return the validation accuracy of each finished epoch."""
-    try:
-        lines = run_dir.read_text(path, "replace").splitlines()
-        return [float(row["val_accuracy"]) for row in csv.DictReader(lines)]
-    except FileNotFoundError:
-        return []
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise RunError(f"{path} is damaged: {error!r}.") from error

@@ -32,7 +32,7 @@ from deepbloom.engine.precision import forward
 from deepbloom.engine.resolve import Plan
 from deepbloom.engine.state import TrainState
 from deepbloom.errors import ConfigError
-from deepbloom.metrics import mean_cross_entropy, top_k_accuracy
+from deepbloom.metrics import best_epoch, mean_cross_entropy, top_k_accuracy
 from deepbloom.models.cutting import Cut, cut
 from deepbloom.models.freezing import train_mode
 from deepbloom.models.registry import create_model, get_architecture
@@ -280,9 +280,6 @@ def _validate(
     if not np.isfinite(logits).all():
         raise state.diverged(f"logits are not finite in the validation of epoch {progress.epoch}")
     val_accuracy, val_loss = top_k_accuracy(logits, targets), mean_cross_entropy(logits, targets)
-    if (val_accuracy, -val_loss) > (progress.best_val_accuracy, -progress.best_val_loss):
-        progress.best_epoch, progress.best_val_accuracy, progress.best_val_loss = progress.epoch, val_accuracy, val_loss
-        state.keep_best()
     steps = progress.step
     row = {
         "epoch": progress.epoch,
@@ -295,6 +292,9 @@ def _validate(
         "images_per_second": progress.count / progress.seconds,
     }
     progress.history.append(row)
+    if best_epoch(progress.history) == progress.epoch:
+        progress.best_epoch, progress.best_val_accuracy, progress.best_val_loss = progress.epoch, val_accuracy, val_loss
+        state.keep_best()
     log.info(
         "epoch %3d/%d  train loss %.3f accuracy %.3f  val loss %.3f accuracy %.3f%s  %.0f images/s",
         progress.epoch,

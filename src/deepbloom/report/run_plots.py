@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from deepbloom.metrics import best_epoch
 from deepbloom.report.formatting import shorten
 from deepbloom.runs import files as atomic_files
 
@@ -94,8 +95,7 @@ def plot_history(history: History, path: Path, title: str = "") -> None:
     ``history`` holds the rows of history.csv, ``title`` says which run it is.
     """
     epochs = column(history, "epoch")
-    val_accuracy = column(history, "val_accuracy")
-    best = epochs[np.nanargmax(val_accuracy)] if np.isfinite(val_accuracy).any() else None
+    best = best_epoch(history)
     spacing = space_markers(epochs)
     with open_figure(path, 9.0, 3.8) as figure:
         axes = figure.subplots(1, 2)
@@ -107,7 +107,7 @@ def plot_history(history: History, path: Path, title: str = "") -> None:
                 values = column(history, f"{part}_{kind}")
                 axis.plot(epochs, values, color=color, linestyle=dash, marker=marker, label=name, markevery=spacing)
             if best is not None:
-                axis.axvline(best, color=FAINT, linewidth=1.2, linestyle=":", label=f"best epoch ({best:.0f})")
+                axis.axvline(best, color=FAINT, linewidth=1.2, linestyle=":", label=f"best epoch ({best})")
             axis.set_title(f"{kind.capitalize()} by epoch")
             label_epochs(axis, kind, epochs)
         axes[0].legend()

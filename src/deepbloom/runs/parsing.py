@@ -48,7 +48,7 @@ def load_yaml(path: Path) -> dict[str, str]:
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return the named columns of a CSV file with at least one row, as text. Raises `RunError`."""
+    """Return all columns of a CSV file with at least one row, as text. Raises `RunError`, also without ``columns``."""
     text = read_text(path, "surrogateescape")
     try:
         header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
@@ -62,8 +62,7 @@ def read_columns(path: Path, columns: Sequence[str]) -> dict[str, tuple[str, ...
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
             raise RunError(f"{path}: row {number} has {len(row)} values for {len(header)} columns.")
-    by_name = dict(zip(header, zip(*rows, strict=True), strict=True))
-    return {column: by_name[column] for column in columns}
+    return dict(zip(header, zip(*rows, strict=True), strict=True))
 
 
 def to_numbers(path: Path, column: str, texts: tuple[str, ...], kind: type) -> NDArray[Any]:

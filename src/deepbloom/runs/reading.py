@@ -96,7 +96,7 @@ class CompleteRun(Run):
     """A run whose files are all there, can be read and agree with each other.
 
     ``values`` are the fields that the caller asked for (None if the run lacks one), ``history`` the rows of
-    history.csv: `HISTORY_COLUMNS` as floats, empty if the file is missing.
+    history.csv.
     """
 
     metrics: Metrics
@@ -164,7 +164,6 @@ def read_run(path: Path, name: str = "", fields: Mapping[str, Field] | None = No
     """
     content = Fields(path / run_dir.METRICS)
     metrics = content.fill(Metrics, audit=None if content.get("audit") is None else content.fill(Audit))
-    history = path / run_dir.HISTORY
     return CompleteRun(
         path=path,
         name=name or path.name,
@@ -175,9 +174,25 @@ def read_run(path: Path, name: str = "", fields: Mapping[str, Field] | None = No
             key: content.take(field.path, field.kind, *(() if field.required else (None,)))
             for key, field in (fields or {}).items()
         },
-        history=_read_history(history) if history.exists() else [],
+        history=read_history(path),
         predictions=_read_predictions(path / run_dir.PREDICTIONS, metrics),
     )
+
+
+def read_history(folder: Path) -> History:
+    """Return the rows of a run's history.csv, one per finished epoch; none if the file is missing.
+
+    Raises
+    ------
+    RunError
+        The file lacks one of `HISTORY_COLUMNS` or holds something else than numbers.
+    """
+    path = folder / run_dir.HISTORY
+    if not path.exists():
+        return []
+    table = read_columns(path, HISTORY_COLUMNS)
+    columns = [to_numbers(path, name, texts, np.float64).tolist() for name, texts in table.items()]
+    return [dict(zip(table, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _read_or_list(path: Path, name: str, fields: Mapping[str, Field] | None) -> Run:
@@ -200,12 +215,6 @@ def _is_evaluation(path: Path) -> bool:
         return "seed" not in load_json(path / run_dir.METRICS)
     except RunError:
         return False
-
-
-def _read_history(path: Path) -> History:
-    table = read_columns(path, HISTORY_COLUMNS)
-    columns = [to_numbers(path, name, texts, np.float64).tolist() for name, texts in table.items()]
-    return [dict(zip(HISTORY_COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _read_predictions(path: Path, metrics: Metrics) -> Predictions:

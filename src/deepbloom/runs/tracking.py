@@ -4,7 +4,6 @@
 was down is sent later.
 """
 
-import csv
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from deepbloom.data.cache_folder import locked_folder
 from deepbloom.errors import require_package
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
+from deepbloom.runs.reading import read_history
 
 log = logging.getLogger("deepbloom")
 
@@ -63,7 +63,7 @@ class Tracking:
         if self.tracker is None:
             settings = run_dir.load_settings((self.folder / run_dir.CONFIG).read_text("utf-8"))
             self.tracker = _OPENERS[self.config.name](self.folder, settings, self.config)
-        for row in _read_history(self.folder / run_dir.HISTORY):
+        for row in read_history(self.folder):
             epoch = int(row.pop("epoch"))
             if epoch > self.tracker.sent_epoch:
                 self.tracker.epoch(epoch, row)
@@ -176,13 +176,6 @@ class MLflow:
 
 
 _OPENERS: dict[str, type[TensorBoard | MLflow]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
-
-
-def _read_history(path: Path) -> list[dict[str, float]]:
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def _numbers(metrics: Mapping[str, object]) -> dict[str, float]:
