@@ -107,6 +107,15 @@ def test_prediction_reads_a_folder_as_training_does(tmp_path: Path, caplog: pyte
     assert "2 images. Ignored: 1 .txt (notes.txt), 1 hidden (rose/.thumbnails)" in caplog.text
 
 
+def test_a_pattern_finds_folders_but_no_thumbnails(tmp_path: Path) -> None:
+    for name in ("rose/1.jpg", "rose/@eaDir/1.jpg/THUMB.jpg", "@eaDir/x.jpg", "2.jpg"):
+        put(tmp_path / name)
+    expected = [tmp_path / "2.jpg", tmp_path / "rose" / "1.jpg"]
+    assert find_images(str(tmp_path / "*")) == expected
+    assert sorted(find_images(str(tmp_path / "**" / "*"))) == expected
+    assert find_images(str(tmp_path / "@eaDir" / "*")) == [tmp_path / "@eaDir" / "x.jpg"]
+
+
 def test_hidden_files_are_read_where_they_are_named(tmp_path: Path) -> None:
     assert find_images(str(put(tmp_path / ".hidden.jpg"))) == [tmp_path / ".hidden.jpg"]
 

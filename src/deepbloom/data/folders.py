@@ -164,7 +164,7 @@ def find_images(image: str | Sequence[str]) -> list[Path]:
     """Return the files that ``image`` names: a file, a folder, a pattern, or a list of these.
 
     Files named one by one are taken whatever their suffix. Folders are read as `read_folder` says, and what is ignored
-    is logged.
+    in a folder that is named is logged.
 
     Raises
     ------
@@ -183,7 +183,9 @@ def find_images(image: str | Sequence[str]) -> list[Path]:
             matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
             if not matches:
                 raise DataError(f"image={name}: there is no such file, folder or pattern. Several go in [a.jpg,b.jpg].")
-            found += matches
+            for match in matches:
+                if not any(part.casefold() in SYSTEM_FOLDERS and part not in path.parts for part in match.parts):
+                    found += sorted(read_folder(match)[0].all_images()) if match.is_dir() else [match]
     return list(dict.fromkeys(found))
 
 

@@ -49,6 +49,7 @@ def find_parts(root: Folder, ignored: Ignored) -> Parts:
     if flat:
         _refuse_unlabeled(root, flat, [name for name in named if name not in flat])
     ignored.add(NO_IMAGES, [folder.name for folder in root.folders if folder not in folders])
+    ignored.add(BESIDE, [path.name for path in root.images])
     parts = {named[folder.name]: _unwrapped(folder) for folder in folders}
     for folder in parts.values():
         _refuse_groups(folder)
