@@ -194,6 +194,29 @@ def test_data_counts_and_draws(deepbloom: Run, images: Path, tmp_path: Path) -> 
     assert "azure" in out
 
 
+def test_standing_in_the_folder_of_images_output_is_never_taken_for_a_class(
+    deepbloom: Run, trained_run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(images, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(trained_run, tmp_path / "best run")
+    monkeypatch.chdir(tmp_path)
+    image = f"image={Path('lime') / '00.png'}"
+    assert deepbloom("gradcam", f"ckpt={trained_run}", image, "output_dir=heat")[0] == 0
+    for _ in range(2):
+        code, out, err = deepbloom("data", "data=imagefolder", "data.root=.")
+        assert code == 0
+        assert "36 in 3 classes" in out
+        assert "Found 36 images of 3 classes (azure, crimson, lime)." in err
+    assert "3 DeepBloom's output (best run, heat, outputs/data)" in err
+    assert deepbloom("predict", f"ckpt={trained_run}", "image=.")[1].count(".png") == 36
+
+
+def test_a_run_says_what_it_found_in_the_folder_and_across_the_splits(trained_run: Path) -> None:
+    log = (trained_run / "train.log").read_text()
+    assert "Found 36 images of 3 classes (azure, crimson, lime)." in log
+    assert "No near-duplicates in two splits." in log
+
+
 def test_report_compares_the_runs_of_a_folder(deepbloom: Run, trained_run: Path, tmp_path: Path) -> None:
     code, out, _ = deepbloom("report", f"runs={trained_run.parent}", f"output_dir={tmp_path}")
     assert code == 0
