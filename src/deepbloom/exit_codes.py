@@ -5,10 +5,13 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from typing import TextIO, cast
 
 from deepbloom import __version__, file_warnings
 from deepbloom.errors import DeepBloomError
 from deepbloom.signals import StopRequest
+from deepbloom.sinks import LogFormatter, Screen, message
 
 USER_CAN_FIX = (
     errno.ENOSPC,
@@ -26,28 +29,38 @@ USER_CAN_FIX = (
 
 def guarded(work: Callable[[], object]) -> int:
     """Run ``work`` and return the exit code: 0 done, 2 the user can fix it, 3 diverged, 130/143 stopped, 1 a bug."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr, force=True)
-    logging.getLogger().setLevel(logging.WARNING)
-    logging.getLogger("deepbloom").setLevel(logging.INFO)
-    file_warnings.install()
+    shown, errors = Screen(sys.stdout, clean=True), Screen(sys.stderr, clean=False)
+    with redirect_stdout(cast(TextIO, shown)), redirect_stderr(cast(TextIO, errors)):
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True)
+        logging.getLogger().handlers[0].setFormatter(LogFormatter("%(message)s"))
+        logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger("deepbloom").setLevel(logging.INFO)
+        file_warnings.install()
+        code = _run(work)
+        shown.flush()
+        errors.flush()
+        return code
+
+
+def _run(work: Callable[[], object]) -> int:
     try:
         with StopRequest():  # a signal at any moment leaves with its code, also while libraries are imported
             work()
     except DeepBloomError as error:
-        print(f"deepbloom: {error}", file=sys.stderr)
+        _say(f"deepbloom: {error}")
         return error.exit_code
     except KeyboardInterrupt as error:
-        number = getattr(error, "signal_number", 2)
-        print("deepbloom: stopped.", file=sys.stderr)
-        return 128 + number
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        sys.stderr.close()
-        return 0
+        _say("deepbloom: stopped.")
+        return 128 + int(getattr(error, "signal_number", 2))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in USER_CAN_FIX:
-            print(f"deepbloom: {error}. Free space, or choose another place.", file=sys.stderr)
+            _say(f"deepbloom: {error}. Free space, or choose another place.")
             return 2
-        traceback.print_exc()
-        print(f"deepbloom: this is a bug in deepbloom {__version__}; please report the lines above.", file=sys.stderr)
+        _say(traceback.format_exc())
+        _say(f"deepbloom: this is a bug in deepbloom {__version__}; please report the lines above.")
         return 1
     return 0
+
+
+def _say(text: str) -> None:
+    print(message(text), file=sys.stderr)

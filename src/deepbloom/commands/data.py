@@ -8,12 +8,12 @@ import numpy as np
 
 from deepbloom.config.commands import InspectConfig
 from deepbloom.data.dataset import PreparedData, prepare
-from deepbloom.data.images import printable
 from deepbloom.data.leakage import audit_split, describe_findings
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.split import PARTS
 from deepbloom.device import available_cores
 from deepbloom.runs import files as atomic_files
+from deepbloom.sinks import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

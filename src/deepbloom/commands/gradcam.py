@@ -19,6 +19,7 @@ from deepbloom.explain.figures import Panel, draw_panels, encode
 from deepbloom.explain.targets import Network, explain_images, read_methods, read_networks, read_targets
 from deepbloom.report.pages import Illustration, Section, write_page
 from deepbloom.runs import files as atomic_files
+from deepbloom.sinks import printable
 
 log = logging.getLogger("deepbloom")
 
@@ -98,11 +99,11 @@ def _write_figures(
             raw = io.BytesIO()
             np.save(raw, maps if len(maps) > 1 else maps[0])
             atomic_files.write_bytes(path.with_suffix(".npy"), raw.getvalue())
-        print(f"{path}  {_say(chosen)}")
+        print(printable(f"{path}  {_say(chosen)}"))
     if len(methods) == 1:
         return figures
     path = folder / f"{image.path.stem}_comparison{repeat}.png"
-    print(path)
+    print(printable(str(path)))
     return [_write_figure(path, image, panels)]
 
 

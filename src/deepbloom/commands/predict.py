@@ -10,11 +10,12 @@ import torch
 
 from deepbloom.config.commands import PredictConfig
 from deepbloom.data.folders import find_images
-from deepbloom.data.images import Readable, Unreadable, printable, read_batches, stack_inputs
+from deepbloom.data.images import Readable, Unreadable, read_batches, stack_inputs
 from deepbloom.device import choose_device, use_cores
 from deepbloom.engine.checkpoint import read_model
 from deepbloom.metrics import softmax, top_classes
 from deepbloom.runs import files as atomic_files
+from deepbloom.sinks import printable
 
 log = logging.getLogger("deepbloom")
 

@@ -10,6 +10,7 @@ from deepbloom.report.formatting import align, count_of, shorten
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import FRACTION, POSITIVE, Fields, load_yaml
 from deepbloom.runs.reading import read_history, walk_runs
+from deepbloom.sinks import printable
 
 HEADINGS = ("state", "run", "epoch", "validation", "test", "")
 
@@ -47,7 +48,7 @@ def list_runs(folder: Path) -> list[Summary]:
 
 def format_table(runs: list[Summary]) -> str:
     """Return headings, a line per run, and a line that counts the states."""
-    rows = [run._replace(reason=run.reason and shorten(run.reason, 160)) for run in runs]
+    rows = [run._replace(name=printable(run.name), reason=run.reason and shorten(run.reason, 160)) for run in runs]
     states = Counter(run.state for run in runs).most_common()
     total = f"{count_of(len(runs), 'run')}: {', '.join(f'{count} {state}' for state, count in states)}"
     return f"{align([HEADINGS, *rows])}\n\n{total}"

@@ -318,8 +318,3 @@ def stack_inputs(images: Sequence[Readable], device: torch.device) -> Tensor:
     """Return the inputs of images as one batch, float32 of shape (B, 3, S, S), channels last."""
     inputs = torch.stack([image.inputs for image in images])
     return inputs.to(device).contiguous(memory_format=torch.channels_last)
-
-
-def printable(name: str) -> str:
-    """Return a name on one line without control characters: they become Python's escapes."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)

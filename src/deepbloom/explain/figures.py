@@ -20,6 +20,7 @@ from deepbloom.data.conversion import orientation
 from deepbloom.data.images import upright_rgb
 from deepbloom.errors import ConfigError
 from deepbloom.explain.methods import METHODS
+from deepbloom.sinks import printable
 
 COLORMAP = "inferno"  # perceptually uniform, and readable without color vision
 OPACITY = 0.45
@@ -95,7 +96,7 @@ def draw_heatmap(image: Image.Image, heatmap: np.ndarray, class_name: str, confi
     The title is the explained class and its probability ``confidence``, in [0, 1]; for ``heatmap`` see `overlay`.
     """
     dpi = min(max(*image.size, SMALLEST_PIXELS), LARGEST_PIXELS) / IMAGE_SIDE
-    title = f"{textwrap.shorten(class_name, NAME_LENGTH, placeholder=' …')} · {100 * confidence:.1f} %"
+    title = f"{textwrap.shorten(printable(class_name), NAME_LENGTH, placeholder=' …')} · {100 * confidence:.1f} %"
     return _lay_out([Tile(image, None), Tile(image, heatmap)], 2, IMAGE_SIDE, dpi, title)
 
 

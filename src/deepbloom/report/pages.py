@@ -10,12 +10,13 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import markupsafe
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from deepbloom.runs import files as atomic_files
+from deepbloom.sinks import printable
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def render_html(title: str, lead: str, sections: Sequence[Section], footer: str 
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_clean,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -124,12 +126,17 @@ def write_page(path: Path, title: str, lead: str, sections: Sequence[Section]) -
 
 def _allow_breaks(text: str) -> markupsafe.Markup:
     """Let a browser break a name after each ``_``, ``/`` and ``=``."""
-    return markupsafe.Markup(re.sub("([_/=])", r"\1<wbr>", str(markupsafe.escape(text))))
+    return markupsafe.Markup(re.sub("([_/=])", r"\1<wbr>", str(markupsafe.escape(_clean(text)))))
+
+
+def _clean(value: Any) -> Any:
+    """Return a value for a page: without control characters and changes of direction, if it is a text from outside."""
+    return printable(value, "\n") if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
 
 
 def escape(text: str) -> str:
     """Return a text that Markdown shows as it is."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = printable(text, "\n").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*|\[\]~])", r"\\\1", escaped)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from deepbloom.errors import RunError
 from deepbloom.report.columns import COLUMNS, Column, benchmark_table, fields
@@ -124,10 +123,9 @@ def _write_plain(group: Group) -> str:
 
 
 def _write_rows(path: Path, rows: Rows) -> None:
-    """Write rows under all their columns in order of appearance, with no text that a spreadsheet runs as a formula."""
-    safe = [{_defuse(key): _defuse(value) for key, value in row.items()} for row in rows]
-    columns = dict.fromkeys(key for row in safe for key in row) or ("group", *PAIR_COLUMNS)
-    atomic_files.write_csv(path, list(columns), safe)
+    """Write rows under all their columns in order of appearance."""
+    columns = dict.fromkeys(key for row in rows for key in row) or ("group", *PAIR_COLUMNS)
+    atomic_files.write_csv(path, list(columns), rows)
 
 
 def _run_rows(columns: Sequence[Column], runs: Sequence[Run], groups: Sequence[Group]) -> Rows:
@@ -163,7 +161,3 @@ def _pair_rows(groups: Sequence[Group]) -> Rows:
         for number, group in enumerate(groups, 1)
         for pair in group.comparisons
     ]
-
-
-def _defuse(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value

@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from deepbloom.errors import RunError
+from deepbloom.sinks import to_cell
 
 LOCK = ".lock"
 SOFT_LOCK = ".lock.pid"
@@ -96,11 +97,11 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
-    """Write ``rows`` under ``columns`` as CSV, atomically."""
+    """Write ``rows`` under ``columns`` as CSV, atomically; a missing value is empty."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(to_cell, columns))
+    writer.writerows([to_cell(row.get(column, "")) for column in columns] for row in rows)
     write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from deepbloom.config.schema import flatten
 from deepbloom.errors import RunError
 from deepbloom.runs import folder as run_dir
+from deepbloom.sinks import from_cell
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
@@ -51,7 +52,7 @@ def read_columns(path: Path, columns: Sequence[str]) -> dict[str, tuple[str, ...
     """Return all columns of a CSV file with at least one row, as text. Raises `RunError`, also without ``columns``."""
     text = read_text(path, "surrogateescape")
     try:
-        header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+        header, *rows = [[*map(from_cell, row)] for row in csv.reader(io.StringIO(text, newline=""))] or [[]]
     except csv.Error as error:
         raise RunError(f"{path} is damaged: {error}.") from error
     for column in columns:

@@ -11,6 +11,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from deepbloom.errors import DeepBloomError, Interrupted, RunError
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
+from deepbloom.sinks import LogFormatter, message
 
 log = logging.getLogger("deepbloom")
 
@@ -68,7 +69,8 @@ def _record_failure(folder: Path, error: Exception) -> None:
     with suppress(OSError, RunError):
         files.write_bytes(folder / run_dir.FAILED, reason.encode("utf-8", "backslashreplace"))
         with open(folder / run_dir.LOG, "a", encoding="utf-8") as file:
-            file.write(reason if isinstance(error, DeepBloomError) else "".join(traceback.format_exception(error)))
+            text = reason if isinstance(error, DeepBloomError) else "".join(traceback.format_exception(error))
+            file.write(message(text.rstrip()) + "\n")
 
 
 @contextmanager
@@ -94,7 +96,7 @@ class _LogFile(logging.FileHandler):
 def _log_file(folder: Path) -> Iterator[None]:
     """Write this run's log lines to its own file too, at level INFO at least."""
     handler = _LogFile(folder / run_dir.LOG, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
         with log_level(min(log.getEffectiveLevel(), logging.INFO)):
