@@ -5,6 +5,8 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,6 +14,7 @@ import torch
 from deepbloom.errors import ConfigError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+GLIBC_TRIM_THRESHOLD, GLIBC_MMAP_MAX = 128 * 1024, 65536  # its defaults
 
 
 def use_cores(count: int = 0) -> None:
@@ -21,10 +24,26 @@ def use_cores(count: int = 0) -> None:
     half of the time of an EfficientNet's forward pass. Where the C library is another one, nothing is changed.
     """
     torch.set_num_threads(count or available_cores())
+    _set_malloc(0, 2**31 - 1)
+
+
+def _set_malloc(mmap_max: int, trim_threshold: int) -> None:
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(M_MMAP_MAX, mmap_max)
+        libc.mallopt(M_TRIM_THRESHOLD, trim_threshold)
+
+
+@contextmanager
+def left_as_found(device: torch.device) -> Iterator[None]:
+    """Give the caller back its threads, glibc's usual treatment of freed memory and torch's random streams."""
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng([torch.cuda.current_device()] if device.type == "cuda" else []):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        _set_malloc(GLIBC_MMAP_MAX, GLIBC_TRIM_THRESHOLD)
 
 
 def choose_device(name: str) -> torch.device:

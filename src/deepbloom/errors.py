@@ -47,7 +47,7 @@ class DivergedError(DeepBloomError):
 
 
 class DistributedError(DeepBloomError):
-    """This process stopped since another one of its group could not go on."""
+    """This process stopped because another one of its group could not go on."""
 
 
 class Interrupted(DeepBloomError):

@@ -2,6 +2,8 @@
 
 import errno
 import logging
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -9,7 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import TextIO, cast
 
 from deepbloom import __version__, file_warnings
-from deepbloom.errors import DeepBloomError
+from deepbloom.errors import ConfigError, DeepBloomError, DistributedError, DivergedError, Interrupted
 from deepbloom.signals import StopRequest
 from deepbloom.sinks import LogFormatter, Screen, message
 
@@ -25,6 +27,15 @@ USER_CAN_FIX = (
     errno.ELOOP,
 )
 """OS errors the user can fix."""
+
+
+SAID_BY_RANK_0 = (ConfigError, DistributedError, DivergedError, Interrupted)
+"""Errors that all processes of a distributed run have in common."""
+
+
+def _follows() -> bool:
+    """Return whether this is a process that torchrun started besides rank 0."""
+    return os.environ.get("RANK", "0") != "0"
 
 
 def guarded(work: Callable[[], object]) -> int:
@@ -47,10 +58,14 @@ def _run(work: Callable[[], object]) -> int:
         with StopRequest():  # a signal at any moment leaves with its code, also while libraries are imported
             work()
     except DeepBloomError as error:
-        _say(f"deepbloom: {error}")
+        if "RANK" in os.environ:  # torchrun sends SIGTERM to the others as soon as one has left
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if not (_follows() and isinstance(error, SAID_BY_RANK_0)):
+            _say(f"deepbloom: {error}")
         return error.exit_code
     except KeyboardInterrupt as error:
-        _say("deepbloom: stopped.")
+        if not _follows():
+            _say("deepbloom: stopped.")
         return 128 + int(getattr(error, "signal_number", 2))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in USER_CAN_FIX:

@@ -2,11 +2,30 @@
 
 import os
 import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from deepbloom.errors import Interrupted
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+Handler = Callable[[int, FrameType | None], object]
+
+
+@contextmanager
+def handled(handler: Handler) -> Iterator[None]:
+    """Have ``handler`` called for SIGINT and SIGTERM, as far as the system has them, and then what was called before.
+
+    Python allows handlers in the main thread alone: in any other nothing is changed.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)] if main else []
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, signal.SIG_DFL if before is None else before)  # None: not of Python
 
 
 class Stopped(KeyboardInterrupt):
@@ -34,15 +53,14 @@ class StopRequest:
     def __init__(self) -> None:
         self.deferred = False
         self.signal_number: int | None = None
-        self._previous: dict[int, object] = {}
+        self._handled = ExitStack()
 
     def __enter__(self) -> "StopRequest":
-        self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        self._handled.enter_context(handled(self._handle))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._handled.close()
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self.signal_number is not None:

@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,38 @@ def test_two_processes_train_what_one_trains(images: Path, tmp_path: Path) -> No
             assert two[name] == pytest.approx(one[name], rel=1e-4), name
     tests = [json.loads((tmp_path / name / run_dir.METRICS).read_text())["test"] for name in ("alone", "together")]
     assert tests[1] == pytest.approx(tests[0], rel=1e-4)
+
+
+FULL_DISK = """
+import os
+from deepbloom.cli.main import main
+from deepbloom.engine.state import TrainState
+from deepbloom.errors import RunError
+
+def full(state):
+    raise RunError("The disk is full.")
+
+if os.environ["RANK"] == "0":
+    TrainState.save = full
+main()
+"""
+
+
+@pytest.mark.parametrize(("error", "message"), [("locked", "Another process works in"), ("save", "The disk is full.")])
+def test_an_error_of_rank_0_ends_both_processes_with_one_message(
+    error: str, message: str, images: Path, tmp_path: Path
+) -> None:
+    script, folder = tmp_path / "train.py", tmp_path / "run"
+    script.write_text(FULL_DISK)
+    folder.mkdir()
+    started = command(2, images, folder, "model=scratch_cnn", "train.epochs=2")
+    if error == "save":
+        started[started.index("-m", 3) : started.index("train")] = [str(script)]
+    with run_dir.exclusive(folder) if error == "locked" else nullcontext():
+        done = subprocess.run(started, capture_output=True, text=True, timeout=280, check=False)
+    assert done.stderr.count("deepbloom: ") == 1, done.stderr[-3000:]
+    assert f"deepbloom: {message}" in done.stderr
+    assert set(re.findall(r"exitcode *: (-?\d+)", done.stderr)) == {"2"}
 
 
 @pytest.mark.long

@@ -1,6 +1,7 @@
 """``deepbloom train``: from settings to a run directory."""
 
 import logging
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from deepbloom.config.settings import LoggerConfig, RunConfig
 from deepbloom.cost import count_macs, measure_latency_ms
 from deepbloom.data.leakage import audit_split, describe_findings
 from deepbloom.data.split import split_kind
-from deepbloom.device import choose_device, device_name, peak_memory_bytes
+from deepbloom.device import choose_device, device_name, left_as_found, peak_memory_bytes
 from deepbloom.engine.distributed import join
 from deepbloom.engine.resolve import Plan, resolve
 from deepbloom.engine.train import Outcome
@@ -56,31 +57,35 @@ def train(config: RunConfig) -> Path:
         Settings, data, weights or the folder do not allow the run, or it diverged or was stopped.
     """
     check_logger(config.logger)
-    with join(choose_device(config.train.device)) as group, StopRequest() as stop:
-        plan = resolve(config)
-        folder, state = group.broadcast(partial(_open_folder, plan))
+    device = choose_device(config.train.device)
+    with left_as_found(device), StopRequest() as stop, join(device) as group, ExitStack() as held:
+        plan = group.together(partial(resolve, config))
+        folder, state = group.broadcast(partial(_open_folder, plan, held))
         tracking = Tracking(config.logger if group.is_main else LoggerConfig("none"), folder)
         if state == "complete":
             log.info("%s is complete. Change a setting or add train.resume=never for another run.", folder)
             tracking.close("complete")
         elif group.is_main:
-            with run_dir.exclusive(folder):
-                if run_dir.check_folder(folder, config, plan.identity) != "complete":  # meanwhile, by another process
-                    with recorded(folder, tracking.close):
-                        run_dir.write_settings(folder, config, plan.identity)
-                        outcome = train_plan(plan, folder, group, stop, tracking.update)
-                        assert outcome is not None  # this is rank 0
-                        _write_results(plan, folder, outcome)
+            with recorded(folder, tracking.close):
+                run_dir.write_settings(folder, config, plan.identity)
+                outcome = train_plan(plan, folder, group, stop, tracking.update)
+                assert outcome is not None  # this is rank 0
+                _write_results(plan, folder, outcome)
         else:
             with log_level(logging.ERROR):
                 train_plan(plan, folder, group, stop, lambda: None)
     return folder
 
 
-def _open_folder(plan: Plan) -> tuple[Path, str]:
+def _open_folder(plan: Plan, held: ExitStack) -> tuple[Path, str]:
+    """Return the run directory and its state; unless it is complete, hold it for this process."""
     folder = run_dir.claim_folder(plan.config, plan.run_id)
     state = run_dir.check_folder(folder, plan.config, plan.identity)
-    return files.make_folder(folder), state
+    files.make_folder(folder)
+    if state != "complete":
+        held.enter_context(run_dir.exclusive(folder))
+        state = run_dir.check_folder(folder, plan.config, plan.identity)  # another process may have completed it
+    return folder, state
 
 
 def _write_results(plan: Plan, folder: Path, outcome: Outcome) -> None:

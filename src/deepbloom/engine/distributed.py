@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, TypeVar, cast
 
 import torch
 from torch import distributed, nn
@@ -19,6 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from deepbloom.errors import DeepBloomError, DistributedError
 
 T = TypeVar("T")
+
+STOPPED = "Stopped, because another process of this run stopped; its message says why."
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,29 @@ class Group:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    def together(self, work: Callable[[], T]) -> T:
+        """Return what ``work``, which every process does, returns; none goes on where it failed for one of them.
+
+        Raises
+        ------
+        DeepBloomError
+            ``work`` raised it here. If it failed in several processes, the others raise `DistributedError`.
+        """
+        if self.size == 1:
+            return work()
+        error: DeepBloomError | None = None
+        try:
+            result = work()
+        except DeepBloomError as caught:
+            error = caught
+        failed: list[bool] = [False] * self.size
+        distributed.all_gather_object(failed, error is not None)
+        if error is not None and not any(failed[: self.rank]):
+            raise error
+        if any(failed):
+            raise DistributedError(STOPPED)
+        return result
+
     @property
     def shard(self) -> slice:
         """The part of a step's batch for this process: every ``size``-th image."""
@@ -49,20 +74,9 @@ class Group:
         DeepBloomError
             ``choose`` raised it in rank 0; the others raise `DistributedError`.
         """
-        if self.size == 1:
-            return choose()
-        error = None
-        result: list[Any] = [None, False]
-        if self.is_main:
-            try:
-                result = [choose(), True]
-            except DeepBloomError as caught:
-                error = caught
-        distributed.broadcast_object_list(result)
-        if error is not None:
-            raise error
-        if not result[1]:
-            raise DistributedError("Stopped, because rank 0 failed; its message says why.")
+        result = [self.together(lambda: choose() if self.is_main else None)]
+        if self.size > 1:
+            distributed.broadcast_object_list(result)
         return cast("T", result[0])
 
     def sum(self, *values: float) -> list[float]:
@@ -119,6 +133,10 @@ def join(device: torch.device) -> Iterator[Group]:
             int(os.environ["LOCAL_RANK"]),
             int(os.environ["LOCAL_WORLD_SIZE"]),
         )
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or "gloo" in str(error):  # a process of the group has left
+            raise DistributedError(STOPPED) from error
+        raise
     finally:
         distributed.destroy_process_group()
 

@@ -17,6 +17,7 @@ from deepbloom.config.settings import RunConfig
 from deepbloom.errors import RunError
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.identity import RECIPE_VERSION
+from deepbloom.signals import handled
 
 SECONDS_TO_LEAVE = 60.0
 """How long a job waits for a process of an earlier sweep that is saving its state in the same folder."""
@@ -40,21 +41,17 @@ def run_in_process(config: RunConfig) -> Ended:
         if child is not None:
             child.send_signal(number)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as reason:
-            arguments = [str(RECIPE_VERSION), str(os.getpid()), reason.name]
-            command = [sys.executable, "-m", "deepbloom.sweeps.job", *arguments]
-            # In its own session, so that Ctrl-C in a terminal reaches it once, through this process.
-            child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
-            for number in received:
-                child.send_signal(number)
-            child.communicate(json.dumps(asdict(config)))
-            code = child.returncode if child.returncode >= 0 else 128 - child.returncode
-            return Ended(code, reason.read(), received[0] if received else 0)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with tempfile.TemporaryDirectory() as folder, handled(forward):
+        reason = Path(folder) / "reason"
+        command = [sys.executable, "-m", "deepbloom.sweeps.job", str(RECIPE_VERSION), str(os.getpid()), str(reason)]
+        # In its own session, so that Ctrl-C in a terminal reaches it once, through this process.
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, encoding="utf-8", start_new_session=True)
+        for number in received:
+            child.send_signal(number)
+        child.communicate(json.dumps(asdict(config)))
+        code = child.returncode if child.returncode >= 0 else 128 - child.returncode
+        text = reason.read_text("utf-8", "replace") if reason.exists() else ""
+        return Ended(code, text, received[0] if received else 0)
 
 
 def run_submitted(submitted_recipe: str = "", parent: str = "", reason_file: str = "") -> None:
