@@ -122,6 +122,44 @@ class ExplainConfig:
 
 
 @dataclass
+class RobustnessConfig:
+    """Settings of ``deepbloom robustness``."""
+
+    ckpt: Any = setting("", path=True)
+    """A run directory or its ``model.safetensors``; several, ``[a,b]``, are compared on the same images."""
+    output_dir: str | None = setting(None, path=True)
+    """Where robustness.csv, robustness.json and figures/ go. None: ``robustness/`` in the run directory; for several
+    checkpoints ``outputs/robustness``."""
+    data: dict[str, Any] = setting(changes=DataConfig)
+    """Data settings that differ from the run's, e.g. ``data.root=PATH``."""
+    suite: str = "full"
+    """``full``: five severities of all test images. ``quick``: severity 3 of 200 test images."""
+    corruptions: Any = "all"
+    """``all``, or some of those listed above, such as ``[gaussian_noise,rotation]``. ``haze+rotation`` applies both."""
+    images: int = 0
+    """Number of test images; 0 takes all, or 200 with ``suite=quick``."""
+    image: str = setting("", path=True)
+    """A folder of your own images, one folder per class, that is measured beside the test split."""
+    seed: int = 0
+    """Seed of the random corruptions and of the choice of images."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple)."""
+
+    def __post_init__(self) -> None:
+        if not self.ckpt:
+            raise ConfigError("deepbloom robustness needs ckpt=RUN_OR_FILE.")
+        check_choice("device", self.device, DEVICES)
+        check_choice("suite", self.suite, ("full", "quick"))
+        check_range("images", self.images, 0)
+        check_range("seed", self.seed, 0, 2**32 - 1)
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """``ckpt`` as a list."""
+        return [self.ckpt] if isinstance(self.ckpt, str) else [str(name) for name in self.ckpt]
+
+
+@dataclass
 class DemoConfig:
     """Settings of ``deepbloom demo``."""
 
@@ -250,6 +288,17 @@ COMMANDS: dict[str, Command] = {
         ),
         "deepbloom.commands.explain:run",
         names=METHODS,
+    ),
+    "robustness": Command(
+        "Measure networks on corrupted test images: noise, blur, color, detail, geometry.",
+        RobustnessConfig,
+        (
+            "deepbloom robustness ckpt=outputs/RUN suite=quick",
+            "deepbloom robustness 'ckpt=[outputs/RUN,outputs/OTHER]'",
+            "deepbloom robustness ckpt=outputs/RUN 'corruptions=[rotation,haze+gaussian_noise]'",
+        ),
+        "deepbloom.commands.robustness:run",
+        names={"corruptions": "deepbloom.robustness.corruptions:CORRUPTIONS"},
     ),
     "runs": Command(
         "List runs and their state: complete, running, partial, failed or damaged.",

@@ -32,6 +32,7 @@ LOG = "train.log"
 FAILED = "failed.txt"
 PROVENANCE = "provenance.json"
 EXPLAIN, EXPLANATION, HEATMAPS = "explain", "explain.json", "heatmaps"
+ROBUST, ROBUSTNESS = "robustness", "robustness.json"
 
 MAX_TEXT_BYTES = 200_000_000
 """Larger files are not read: the predictions for a million test images take half of it."""

@@ -1,0 +1,186 @@
+"""``deepbloom robustness``: measure networks on corrupted test images."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepbloom.config.commands import RobustnessConfig
+from deepbloom.data.dataset import PreparedData
+from deepbloom.data.pixel_cache import open_pixels
+from deepbloom.data.sources.imagefolder import ImageFolder
+from deepbloom.device import available_cores, choose_device, use_cores
+from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
+from deepbloom.engine.trained_data import prepare_trained_data
+from deepbloom.errors import CheckpointError, DataError
+from deepbloom.explain.evaluate import choose_images
+from deepbloom.report.formatting import align, format_percent, shorten_apart
+from deepbloom.robustness import evaluate, figures
+from deepbloom.robustness.corruptions import CORRUPTIONS, SEVERITIES, check_corruption
+from deepbloom.robustness.evaluate import CLEAN_CONDITION, Condition, Images, Measured
+from deepbloom.runs import files
+from deepbloom.runs import folder as run_dir
+from deepbloom.sinks import printable
+
+TABLE = "robustness.csv"
+COLUMNS = ("corruption", "severity", "top1_accuracy", "low", "high", "count", "calibration_error", "model")
+QUICK_SEVERITIES, QUICK_IMAGES = (3,), 200
+
+
+def run(config: RobustnessConfig) -> None:
+    """Write robustness.csv, robustness.json and figures, and print a table.
+
+    Raises
+    ------
+    DeepBloomError
+        A checkpoint, the data, a corruption or the folder cannot be used, or the networks have different test images.
+    """
+    use_cores()
+    quick = config.suite == "quick"
+    names = _read_names(config.corruptions)
+    wanted = evaluate.conditions(names, QUICK_SEVERITIES if quick else SEVERITIES)
+    count = config.images or (QUICK_IMAGES if quick else 0)
+    folder = files.output_folder(_find_folder(config))
+    networks: list[Measured] = []
+    summaries: list[dict[str, Any]] = []
+    test: Images | None = None
+    for ckpt, label in zip(config.checkpoints, _labels(config.checkpoints), strict=True):
+        trained = read_model(ckpt)
+        data = prepare_trained_data(ckpt, trained, config.data)
+        images = _test_images(data, count, config.seed)
+        if test and (images.fingerprint, images.image_ids) != (test.fingerprint, test.image_ids):
+            raise CheckpointError(
+                f"{ckpt} has other test images than {config.checkpoints[0]}: compare runs of one split."
+            )
+        test = images
+        network = _test(config, ckpt, label or trained.label, trained, images, wanted, folder)
+        networks.append(network)
+        worst = evaluate.suffering_classes(network, images.targets, trained.classes)
+        summary = evaluate.summarize(network) | {"suffering_classes": worst}
+        if config.image:
+            own = _own_images(config.image, trained)
+            measured = _test(config, ckpt, network.label, trained, own, [CLEAN_CONDITION], folder)
+            summary["own_images"] = {"folder": config.image, **evaluate.score(measured, CLEAN_CONDITION)}
+        summaries.append(summary)
+
+    comparisons = evaluate.compare_all(networks)
+    rows = [row | {"model": found["model"]} for found in summaries for row in found["conditions"]]
+    files.write_csv(folder / TABLE, COLUMNS, rows)
+    content = {
+        "suite": config.suite,
+        "seed": config.seed,
+        "images": len(images.indices),
+        "corruptions": names,
+        "networks": summaries,
+        "comparisons": comparisons,
+        "dataset_fingerprint": data.source.fingerprint,
+        "split_fingerprint": data.split_fingerprint,
+    }
+    files.write_json(folder / run_dir.ROBUSTNESS, content)
+    drawn = files.make_folder(folder / "figures")
+    figures.plot_curves(networks, drawn / "accuracy_by_severity.png")
+    sample = images.pixels.read(images.indices[:1])[0]
+    figures.draw_samples(sample, images.image_ids[0], wanted, config.seed, drawn / "samples.png")
+    _print(summaries, comparisons)
+    print(folder)
+
+
+def _test(
+    config: RobustnessConfig,
+    ckpt: str,
+    label: str,
+    trained: Trained,
+    images: Images,
+    wanted: Sequence[Condition],
+    folder: Path,
+) -> Measured:
+    path = find_model_file(ckpt)
+    correct, confidence = evaluate.run_network(
+        trained.network.to(choose_device(config.device)),
+        trained.preprocessing,
+        images,
+        wanted,
+        config.seed,
+        files.make_folder(folder / "cache"),
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    return Measured(label, str(path.resolve()), correct, confidence)
+
+
+def _find_folder(config: RobustnessConfig) -> Path:
+    if config.output_dir:
+        return Path(config.output_dir)
+    if len(config.checkpoints) > 1:
+        return Path("outputs/robustness")
+    given = Path(config.checkpoints[0])
+    return given / run_dir.ROBUST if given.is_dir() else Path(f"outputs/robustness-{given.resolve().parent.name}")
+
+
+def _labels(checkpoints: Sequence[str]) -> list[str]:
+    """Return a label for each checkpoint; empty for a single one, which has its model's name."""
+    return shorten_apart([Path(ckpt).name for ckpt in checkpoints]) if len(checkpoints) > 1 else [""]
+
+
+def _read_names(given: Any) -> list[str]:
+    names = [given] if isinstance(given, str) else [str(name) for name in given]
+    if names == ["all"]:
+        return list(CORRUPTIONS)
+    for name in names:
+        check_corruption(name)
+    return list(dict.fromkeys(names))
+
+
+def _test_images(data: PreparedData, count: int, seed: int) -> Images:
+    indices = choose_images(data, data.split.test, count, seed) if count else data.split.test
+    image_ids = tuple(data.source.image_ids[index] for index in indices)
+    return Images(data.pixels, indices, image_ids, data.source.targets[indices], data.source.fingerprint)
+
+
+def _own_images(folder: str, trained: Trained) -> Images:
+    """Return the images of a folder with one folder per class, all of which the network must know."""
+    source = ImageFolder.create(folder)
+    unknown = sorted(set(source.class_names) - set(trained.classes))
+    if unknown:
+        raise DataError(
+            f"image={folder} has a class {unknown[0]!r}, which the network does not know. Its classes are "
+            f"{', '.join(trained.classes)}."
+        )
+    targets = np.array([trained.classes.index(source.class_names[target]) for target in source.targets])
+    pixels = open_pixels(source, trained.preprocessing, "off", available_cores())
+    return Images(pixels, np.arange(len(source)), source.image_ids, targets, source.fingerprint)
+
+
+def _print(summaries: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, Any]]) -> None:
+    for found in summaries:
+        _print_network(found)
+    for pair in comparisons:
+        verdict = "no difference shown" if pair["low"] <= 0 <= pair["high"] else "different"
+        points = [f"{100 * pair[name]:+.1f}" for name in ("difference", "low", "high")]
+        names = f"{printable(pair['first'])} minus {printable(pair['second'])}"
+        print(f"{names}: {points[0]} points ({points[1]} to {points[2]}), {verdict}")
+
+
+def _print_network(found: dict[str, Any]) -> None:
+    rows = found["conditions"]
+    table = [
+        ["corruption", *(f"severity {severity}" for severity in sorted({row["severity"] for row in rows})), "mean"]
+    ]
+    for name in dict.fromkeys(row["corruption"] for row in rows):
+        values = [row["top1_accuracy"] for row in rows if row["corruption"] == name]
+        table.append([name, *(format_percent(value) for value in (*values, float(np.mean(values))))])
+    print(f"{printable(found['model'])}\n{align(table)}\n")
+    print(f"clean test accuracy       {_interval(found['clean'], 'top1_accuracy')}, {found['clean']['count']} images")
+    if own := found.get("own_images"):
+        print(f"accuracy on {printable(own['folder'])}  {_interval(own, 'top1_accuracy')}, {own['count']} images")
+    print(f"mean corruption accuracy  {_interval(found['mean_corruption_accuracy'], 'value')}")
+    worst = [
+        f"{printable(row['class_name'])} ({format_percent(row['clean'], 0)} to {format_percent(row['corrupted'], 0)})"
+        for row in found["suffering_classes"]
+    ]
+    print(f"classes that lose most    {', '.join(worst) or 'none'}\n")
+
+
+def _interval(row: dict[str, Any], key: str) -> str:
+    return f"{format_percent(row[key])} ({format_percent(row['low'])} to {format_percent(row['high'])})"

@@ -1,0 +1,1 @@
+"""How predictions hold up when test images are corrupted."""

@@ -1,0 +1,79 @@
+"""``deepbloom robustness`` from its arguments to its files."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from deepbloom.robustness.corruptions import CORRUPTIONS
+
+FEW = "corruptions=[gaussian_noise,haze+rotation]"
+
+
+@pytest.fixture
+def deepbloom_here(deepbloom: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    monkeypatch.chdir(tmp_path)
+    return deepbloom
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "robustness.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_network(trained_run: Path, tmp_path: Path, deepbloom_here: Callable) -> None:
+    code, out, err = deepbloom_here("robustness", f"ckpt={trained_run}", FEW, f"output_dir={tmp_path / 'out'}")
+    assert code == 0, err
+    table = rows(tmp_path / "out")
+    assert [(row["corruption"], row["severity"]) for row in table] == [
+        (name, str(severity)) for name in ("gaussian_noise", "haze+rotation") for severity in range(1, 6)
+    ]
+    content = json.loads((tmp_path / "out" / "robustness.json").read_text(encoding="utf-8"))
+    metrics = json.loads((trained_run / "metrics.json").read_text(encoding="utf-8"))
+    (network,) = content["networks"]
+    assert network["clean"]["top1_accuracy"] == pytest.approx(metrics["test"]["top1_accuracy"])
+    assert network["clean"]["count"] == metrics["test"]["count"]
+    for row in table:
+        assert 0 <= float(row["low"]) <= float(row["top1_accuracy"]) <= float(row["high"]) <= 1
+    mean = sum(float(row["top1_accuracy"]) for row in table) / len(table)
+    assert network["mean_corruption_accuracy"]["value"] == pytest.approx(mean)
+    assert "haze+rotation" in out
+    for name in ("accuracy_by_severity", "samples"):
+        with Image.open(tmp_path / "out" / "figures" / f"{name}.png") as figure:
+            assert min(figure.size) > 100
+
+
+def test_two_networks_and_a_folder_of_ones_own(
+    trained_run: Path, images: Path, tmp_path: Path, deepbloom_here: Callable
+) -> None:
+    shutil.copytree(trained_run, tmp_path / "other")
+    ckpt = f"ckpt=[{trained_run},{tmp_path / 'other'}]"
+    code, out, err = deepbloom_here("robustness", ckpt, "suite=quick", FEW, f"image={images}")
+    assert code == 0, err
+    content = json.loads((tmp_path / "outputs" / "robustness" / "robustness.json").read_text(encoding="utf-8"))
+    assert {row["severity"] for row in content["networks"][0]["conditions"]} == {3}
+    (pair,) = content["comparisons"]
+    assert pair["difference"] == 0
+    assert pair["low"] < 0 < pair["high"]
+    own = content["networks"][0]["own_images"]
+    assert own["count"] == len(list(images.rglob("*.*g")))
+    assert "no difference shown" in out
+
+
+def test_mistakes_are_explained(trained_run: Path, tmp_path: Path, deepbloom_here: Callable) -> None:
+    code, _, err = deepbloom_here("robustness", f"ckpt={trained_run}", "corruptions=fog")
+    assert code == 2
+    assert all(name in err for name in CORRUPTIONS)
+    code, _, err = deepbloom_here("robustness")
+    assert code == 2
+    assert "ckpt=RUN_OR_FILE" in err
+    for name in ("lemon", "kraken"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "own" / name / "1.png")
+    code, _, err = deepbloom_here("robustness", f"ckpt={trained_run}", "suite=quick", FEW, f"image={tmp_path / 'own'}")
+    assert code == 2
+    assert "kraken" in err
