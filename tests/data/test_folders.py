@@ -93,7 +93,14 @@ def test_links_into_hidden_storage_are_followed(tmp_path: Path) -> None:
 
 def test_a_broken_link_is_an_image_that_is_absent(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").symlink_to("nowhere.jpg")
-    assert found(tmp_path) == ["broken.jpg"]
+    (tmp_path / "circle.jpg").symlink_to("circle.jpg")
+    assert found(tmp_path) == ["broken.jpg", "circle.jpg"]
+
+
+def test_an_empty_folder_called_like_an_image_is_one_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").mkdir()
+    put(tmp_path / "full.jpg" / "1.jpg")
+    assert found(tmp_path) == ["empty.jpg", "full.jpg/1.jpg"]
 
 
 def test_prediction_reads_a_folder_as_training_does(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -111,7 +111,8 @@ def read_folder(root: Path) -> tuple[Folder, Ignored]:
             continue
         for entry in entries:
             path, is_link = folder.path / entry.name, _is_link(entry)
-            is_folder, suffix = entry.is_dir(), os.path.splitext(entry.name)[1].lower()
+            is_folder = os.path.isdir(path) if is_link else entry.is_dir()  # a link may lead round in a circle
+            suffix = os.path.splitext(entry.name)[1].lower()
             if reason := _reason(entry.name):
                 ignored[reason].append(_below(root, path))
             elif is_folder and is_link and not places.claim(path):
@@ -131,13 +132,22 @@ def read_folder(root: Path) -> tuple[Folder, Ignored]:
             ignored[LINK].append(_below(root, path))
         else:
             folder.images.append(path)
-    for folder in reversed(found):  # a folder that holds nothing but output is output
-        if any(id(inner) in output for inner in folder.folders):
-            folder.folders = [inner for inner in folder.folders if id(inner) not in output]
-            if not folder.all_images() and folder is not top:
-                output.add(id(folder))
-        folder.images.sort()
+    for folder in reversed(found):
+        _settle(folder, output)
     return top, ignored
+
+
+def _settle(folder: Folder, output: set[int]) -> None:
+    """Take out folders of output, given by ``id``: one that holds nothing else is output too. Sort the images.
+
+    An empty folder that is called like an image is an image that cannot be read.
+    """
+    inner = [inner for inner in folder.folders if id(inner) not in output]
+    if len(inner) < len(folder.folders) and not folder.images and not any(below.all_images() for below in inner):
+        output.add(id(folder))
+    odd = [below.path for below in inner if below.path.suffix.lower() in SUFFIXES and not below.all_images()]
+    folder.folders = [below for below in inner if below.path not in odd]
+    folder.images = sorted(folder.images + odd)
 
 
 def _list(folder: Path) -> list[os.DirEntry[str]]:
