@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deepbloom.errors import RunError
 from deepbloom.report.columns import COLUMNS, Column, benchmark_table, fields
+from deepbloom.report.corrupted import robustness_columns
 from deepbloom.report.explanations import explanation_columns
 from deepbloom.report.findings import explain_separation, list_origins
 from deepbloom.report.formatting import align, count_of, shorten
@@ -68,7 +69,7 @@ def write_report(runs_folder: Path, output_dir: Path, columns: Sequence[Column] 
     output_dir : Path
         Created if need be; files of an earlier report in it are replaced.
     columns : sequence of Column
-        The columns of the page and of the CSV files. Those of ``deepbloom explain`` are added.
+        The columns of the page and of the CSV files. Those of ``deepbloom robustness`` and ``explain`` are added.
 
     Raises
     ------
@@ -81,7 +82,7 @@ def write_report(runs_folder: Path, output_dir: Path, columns: Sequence[Column] 
     if not complete:
         example = runs[0].problem or f"{runs[0].path} is {runs[0].state}"
         raise RunError(f"None of the {len(runs)} runs in {runs_folder} is complete and readable. The first: {example}")
-    columns = [*columns[:-1], *explanation_columns(complete), columns[-1]]
+    columns = [*columns[:-1], *robustness_columns(complete), *explanation_columns(complete), columns[-1]]
     groups = make_groups(complete)
     atomic_files.output_folder(output_dir)
     paths = ReportPaths(
