@@ -1,11 +1,14 @@
 """Errors that a person can act on: what failed, the value received, the valid choices, the fix."""
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from importlib.util import find_spec
 
-MAX_NAMED = 15
-"""A message that lists more choices than this would bury its point."""
+FEW, MAX_NAMED = 6, 15
+"""Choices that a message lists beside those near what was typed, and where none is near."""
+NEAR = 0.75
+"""Least share of letters in common, of `difflib`, for a name to be meant."""
+SYNONYMS = {"gpu": "cuda", "float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
 
 
 class DeepBloomError(Exception):
@@ -66,15 +69,47 @@ class Interrupted(DeepBloomError):
 
 
 def unknown(what: str, value: object, choices: Iterable[str]) -> str:
-    """Return the sentence for a name that is not among ``choices``, with a suggestion when one is close."""
+    """Return the sentence for a name that is not among ``choices``: those near it, or all where they are few."""
     known = sorted(choices)
-    close = get_close_matches(str(value), known, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    if close and len(known) > MAX_NAMED:
-        return f"Unknown {what} {str(value)!r}.{hint}"
-    more = f", and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED + 1 else ""
-    shown = known if not more else known[:MAX_NAMED]
-    return f"Unknown {what} {str(value)!r}.{hint} Choices: {', '.join(shown)}{more}."
+    near = closest(str(value), known)
+    hint = f" Did you mean {one_of(near)}?" if near else ""
+    if len(known) <= (FEW if near else MAX_NAMED):
+        hint += f" Choices: {', '.join(known)}."
+    elif not near:
+        hint = f" None of the {len(known):,} choices is near it."
+    return f"Unknown {what} {str(value)!r}.{hint}"
+
+
+def closest(value: str, choices: Iterable[str]) -> list[str]:
+    """Return up to three of ``choices`` that ``value`` may be meant for, best first; case does not matter.
+
+    A choice is compared as a whole, by what follows its last dot, and by what stands before its first underscore.
+    """
+    known = list(choices)
+    if SYNONYMS.get(value.lower()) in known:
+        return [SYNONYMS[value.lower()]]
+    matcher = SequenceMatcher(autojunk=False)
+    scores: dict[str, float] = {}
+    for choice in known:
+        name = choice.lower()
+        spellings = {(value.lower(), name)}
+        if "." in name:
+            spellings.add((value.lower().rpartition(".")[2], name.rpartition(".")[2]))
+        else:
+            spellings.add((value.lower(), name.partition("_")[0]))
+        for typed, spelling in spellings:
+            matcher.set_seqs(typed, spelling)
+            if matcher.quick_ratio() >= NEAR:
+                scores[choice] = max(matcher.ratio(), scores.get(choice, 0))
+    limit = max(NEAR, max(scores.values(), default=0) - 0.1)
+    near = sorted((choice for choice in scores if scores[choice] >= limit), key=lambda choice: -scores[choice])
+    return near[:3]
+
+
+def one_of(names: Sequence[str]) -> str:
+    """Return ``'a', 'b' or 'c'``."""
+    quoted = [repr(name) for name in names]
+    return " or ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
 
 
 def name_some(names: Sequence[str]) -> str:

@@ -1,9 +1,11 @@
 import logging
+import shlex
 from pathlib import Path
 
 import pytest
 
 from deepbloom.data.folders import find_images, read_folder
+from deepbloom.data.sources.imagefolder import ImageFolder
 from deepbloom.errors import DataError
 from deepbloom.runs import files
 
@@ -125,6 +127,29 @@ def test_a_pattern_finds_folders_but_no_thumbnails(tmp_path: Path) -> None:
 
 def test_hidden_files_are_read_where_they_are_named(tmp_path: Path) -> None:
     assert find_images(str(put(tmp_path / ".hidden.jpg"))) == [tmp_path / ".hidden.jpg"]
+
+
+@pytest.mark.parametrize("folder", ["photos [2024]", "[a]", "what?", "*"])
+def test_only_what_is_no_folder_is_a_pattern(tmp_path: Path, folder: str) -> None:
+    root = tmp_path / folder
+    expected = [put(root / name) for name in ("1.jpg", "2.jpg", "deep/3.jpg")]
+    assert find_images(f"{root}/[12].jpg") == expected[:2]
+    assert find_images(f"{root}/**/*.jpg") == expected
+    with pytest.raises(DataError, match=r"no such file, folder or pattern.*'image=\[a.jpg,b.jpg\]'"):
+        find_images(f"{root}/[34].jpg")
+
+
+@pytest.mark.parametrize(("name", "module"), [("photos.zip", "zipfile"), ("my photos.tar.gz", "tarfile")])
+def test_an_archive_is_answered_with_how_to_unpack_it(tmp_path: Path, name: str, module: str) -> None:
+    path = put(tmp_path / name)
+    folder = tmp_path / name.partition(".")[0]
+    for key, read in (("image", find_images), ("data.root", ImageFolder.create)):
+        with pytest.raises(DataError) as raised:
+            read(str(path))
+        command = str(raised.value).partition("(")[2].partition(")")[0]
+        assert shlex.split(command) == ["python", "-m", module, "-e", str(path), str(folder)]
+        assert str(raised.value).endswith(f"then give {key}={folder}.")
+    assert find_images(str(put(tmp_path / "zip" / "a.zip.jpg"))) == [tmp_path / "zip" / "a.zip.jpg"]
 
 
 def test_a_folder_with_nothing_but_ignored_files_is_refused_with_the_reason(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from deepbloom.cli.advice import is_stray, stray_word, unknown_key, unknown_name
+from deepbloom.cli.checkpoints import choose_checkpoint
 from deepbloom.config.commands import COMMANDS
 from deepbloom.config.groups import conf_dir, group_defaults, groups_of
 from deepbloom.config.schema import (
@@ -60,17 +62,17 @@ def recipe(name: str, /, **overrides: object) -> RunConfig:
     ConfigError
         A key, a name or a value is wrong, or nothing reads the key in this combination.
     """
-    groups, known = groups_of(RunConfig), {key.name for key in keys(RunConfig)}
+    groups = groups_of(RunConfig)
     values = flatten(overrides, is_value=partial(takes_any, RunConfig))
     chosen = {key: values.pop(key) for key in list(values) if key in groups}
     if chosen.setdefault("model", name) != name:
         raise ConfigError(f"recipe({name!r}) names the model already: leave out model={chosen['model']!r}.")
     for group, choice in chosen.items():
         if choice not in groups[group]:
-            raise ConfigError(unknown(group, choice, groups[group]))
+            raise ConfigError(unknown(group, choice, groups[group]) + unknown_name(group, str(choice)))
     for key in values:
         if not is_key(RunConfig, key):
-            raise ConfigError(unknown("key", key, known | groups.keys()))
+            raise ConfigError(unknown_key("train", key))
     with _initialized("train"), _readable_errors():
         composed = hydra_compose("train", [f"{group}={choice}" for group, choice in chosen.items()])
     content = _plain(composed)
@@ -111,6 +113,8 @@ def multirun(command: str, arguments: Sequence[str]) -> "Summary":
 def typed(command: str, composed: DictConfig, overrides: Sequence[Override]) -> Any:
     """Return a composed config as the command's dataclass, checked; ``overrides`` are those that a person gave."""
     content = _plain(composed)
+    if "ckpt" in content:
+        content["ckpt"] = choose_checkpoint(command, expand_home(content["ckpt"]))
     given: list[str] = []
     for place, override in enumerate(overrides):
         key = override.key_or_group
@@ -169,13 +173,15 @@ def _read(command: str, arguments: Sequence[str], multirun: bool) -> list[Overri
     parser, schema = OverridesParser.create(), COMMANDS[command].settings
     known = {key.name: key for key in keys(schema)}
     overrides = []
+    if any(map(is_stray, arguments)):
+        raise ConfigError(stray_word(command, arguments))
     for argument in arguments:
         try:
             override = parser.parse_override(quote_text(argument, known, multirun))
         except HydraException as error:
             raise ConfigError(
                 f"Cannot read {argument!r}: expected key=value. Quote a value that holds special characters: "
-                """'key="value (1)"'."""
+                f"""'{argument.partition("=")[0]}="VALUE"'."""
             ) from error
         overrides.append(override)
         if not (multirun and override.key_or_group.startswith(("hydra.", "hydra/"))):
@@ -189,7 +195,7 @@ def _check(command: str, argument: str, override: Override, known: Mapping[str, 
     groups = groups_of(schema)
     for name in [key, *_names(override)]:
         if name not in groups and not is_key(schema, name):
-            raise ConfigError(unknown(f"key for deepbloom {command}", name, known.keys() | groups.keys()))
+            raise ConfigError(unknown_key(command, name, argument.partition("=")[2]))
     if override.is_delete():
         if key not in groups and takes_any(schema, key) and key not in known:
             return
@@ -206,7 +212,7 @@ def _check(command: str, argument: str, override: Override, known: Mapping[str, 
     if key in groups:
         name = "null" if value is None else value.text if isinstance(value, QuotedString) else str(value)
         if name not in groups[key]:
-            raise ConfigError(unknown(key, name, groups[key]))
+            raise ConfigError(unknown(key, name, groups[key]) + unknown_name(key, name))
     elif isinstance(value, list) and key in known and known[key].text and not known[key].takes_list:
         raise ConfigError(f"{argument}: {key} takes one value, not a list.")
 
@@ -280,7 +286,7 @@ def _readable(error: Exception) -> DeepBloomError:
             return cause
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file and cause.options:
             group, _, name = cause.missing_cfg_file.partition("/")
-            return ConfigError(unknown(group, name, cause.options))
+            return ConfigError(unknown(group, name, cause.options) + unknown_name(group, name))
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return ConfigError(f"{cause.full_key}: {str(cause.msg).splitlines()[0]}.")
         cause = cause.__cause__

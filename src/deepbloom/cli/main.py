@@ -1,6 +1,7 @@
 """The command line: a command's name leads to one function. Imports nothing heavy."""
 
 import io
+import os
 import sys
 from dataclasses import asdict, dataclass, field
 
@@ -30,7 +31,7 @@ class Line:
     version: bool = False
 
 
-def parse(arguments: list[str]) -> Line:
+def parse(arguments: list[str], command: str) -> Line:
     """Separate flags from overrides.
 
     Raises
@@ -50,8 +51,8 @@ def parse(arguments: list[str]) -> Line:
             line.show_settings = True
             if next(words, "") != "job":
                 raise ConfigError("--cfg job shows the settings without running: add job.")
-        elif word.startswith("-"):
-            raise ConfigError(unknown("option", word.partition("=")[0], FLAGS))
+        elif word.startswith("-") and not os.path.exists(word):
+            raise ConfigError(_unknown_option(command, [word, *words]))
         else:
             line.overrides.append(word)
     if line.multirun and line.show_settings:
@@ -59,12 +60,21 @@ def parse(arguments: list[str]) -> Line:
     return line
 
 
+def _unknown_option(command: str, words: list[str]) -> str:
+    from deepbloom.cli.advice import unknown_option
+
+    advice = unknown_option(command, words) if command in COMMANDS else None
+    return advice or f"Unknown option {words[0].partition('=')[0]!r}. Options: {', '.join(FLAGS)}."
+
+
 def dispatch(arguments: list[str]) -> None:
     """Find the command, and run it or print what its flags ask for."""
     command, *rest = arguments or ["help"]
+    if command in ("help", "-h", "--help") and rest and rest[0] in COMMANDS:
+        command, rest = rest[0], ["--help"]
     if command.startswith("-"):
         command, rest = "help", arguments
-    line = parse(rest)
+    line = parse(rest, command)
     if line.version:
         print(f"deepbloom {__version__}")
     elif command == "help":

@@ -24,7 +24,7 @@ class EvalConfig:
     """Settings of ``deepbloom eval``."""
 
     ckpt: str = setting("", path=True)
-    """A run directory or its ``model.safetensors``."""
+    """A run directory or its ``model.safetensors``; ``last``: the newest complete run in ``outputs``."""
     output_dir: str | None = setting(None, path=True)
     """Where metrics.json and predictions.csv go. None: ``outputs/eval-NAME``."""
     data: dict[str, Any] = setting(changes=DataConfig)
@@ -43,7 +43,7 @@ class PredictConfig:
     """Settings of ``deepbloom predict``."""
 
     ckpt: str = setting("", path=True)
-    """A run directory or its ``model.safetensors``."""
+    """A run directory or its ``model.safetensors``; ``last``: the newest complete run in ``outputs``."""
     image: Any = setting("", path=True)
     """An image, a folder, a pattern such as ``'photos/*.jpg'``, or a list ``[a.jpg,b.jpg]``."""
     output_dir: str | None = setting(None, path=True)
@@ -95,7 +95,7 @@ class ExplainConfig:
     """Settings of ``deepbloom explain``."""
 
     ckpt: str = setting("", path=True)
-    """A run directory or its ``model.safetensors``."""
+    """A run directory or its ``model.safetensors``; ``last``: the newest complete run in ``outputs``."""
     output_dir: str | None = setting(None, path=True)
     """Where explain.json, explain.csv, explain.html, figures/ and heatmaps/ go. None: ``explain/`` in the run
     directory; for a model file ``outputs/explain-NAME``."""
@@ -274,7 +274,7 @@ COMMANDS: dict[str, Command] = {
             "deepbloom gradcam ckpt=outputs/RUN image=flower.jpg",
             "deepbloom gradcam ckpt=outputs/RUN image=photos target=rose method=hirescam",
             "deepbloom gradcam ckpt=outputs/RUN image=flower.jpg target=rose contrast=tulip",
-            "deepbloom gradcam ckpt=[outputs/RUN,outputs/OTHER] image=photos method=[gradcam,layercam] page=true",
+            "deepbloom gradcam 'ckpt=[outputs/RUN,outputs/OTHER]' image=photos 'method=[gradcam,layercam]' page=true",
         ),
         "deepbloom.commands.gradcam:run",
         names=METHODS,
@@ -284,7 +284,7 @@ COMMANDS: dict[str, Command] = {
         ExplainConfig,
         (
             "deepbloom explain ckpt=outputs/RUN",
-            "deepbloom explain ckpt=outputs/RUN masks=download images=100 method=[gradcam,layercam]",
+            "deepbloom explain ckpt=outputs/RUN masks=download images=100 'method=[gradcam,layercam]'",
         ),
         "deepbloom.commands.explain:run",
         names=METHODS,

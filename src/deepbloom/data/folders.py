@@ -3,6 +3,7 @@
 import glob
 import logging
 import os
+import shlex
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ SYSTEM_FOLDERS = (
 HIDDEN, SYSTEM, LINK, OUTPUT = "hidden", "thumbnails or trash", "linked to what is read anyway", "DeepBloom's output"
 BESIDE = "beside the class folders"
 NO_IMAGES = "without images"
+
+
+ARCHIVES = {".zip": "zipfile", ".tar": "tarfile", ".tgz": "tarfile", ".tar.gz": "tarfile", ".tar.xz": "tarfile"}
+"""Endings of archives, and the module of Python that unpacks each."""
 
 
 class Ignored(defaultdict[str, list[str]]):
@@ -185,18 +190,32 @@ def find_images(image: str | Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for name in map(str, names):
         path = Path(os.path.expanduser(name))
+        refuse_archive("image", path)
         if path.is_dir():
             found += _find_in_folder(name, path)
         elif path.exists() or path.is_symlink():
             found.append(path)
         else:
-            matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
+            there = next(folder for folder in path.parents if folder.is_dir())  # brackets in its name are no pattern
+            matches = sorted(map(there.joinpath, glob.glob(str(path.relative_to(there)), root_dir=there, recursive=True)))
             if not matches:
-                raise DataError(f"image={name}: there is no such file, folder or pattern. Several go in [a.jpg,b.jpg].")
+                raise DataError(
+                    f"image={name}: there is no such file, folder or pattern. For several write 'image=[a.jpg,b.jpg]'."
+                )
             for match in matches:
                 if not any(part.casefold() in SYSTEM_FOLDERS and part not in path.parts for part in match.parts):
                     found += sorted(read_folder(match)[0].all_images()) if match.is_dir() else [match]
     return list(dict.fromkeys(found))
+
+
+def refuse_archive(key: str, path: Path) -> None:
+    """Raise `DataError` if ``path`` is an archive; the message says how to unpack it."""
+    kind = next((kind for ending, kind in ARCHIVES.items() if path.name.lower().endswith(ending)), None)
+    if kind is None or not path.is_file():
+        return
+    folder = path.with_name(path.name.partition(".")[0] or "unpacked")
+    command = shlex.join(["python", "-m", kind, "-e", str(path), str(folder)])
+    raise DataError(f"{key}={path} is an archive. Unpack it ({command}), then give {key}={folder}.")
 
 
 def _find_in_folder(name: str, path: Path) -> list[Path]:

@@ -239,6 +239,15 @@ def _read_predictions(path: Path, metrics: Metrics) -> Predictions:
     return Predictions(image_ids, targets[order], predicted[order], confidences[order])
 
 
+def newest_runs(folder: Path) -> list[Path]:
+    """Return the complete runs in a folder, at any depth, the newest first; none where the folder holds none."""
+    try:
+        found = [path for path, _ in walk_runs(folder) if (path / run_dir.METRICS).is_file()]
+    except RunError:
+        return []
+    return sorted(found, key=lambda path: (path / run_dir.METRICS).stat().st_mtime_ns, reverse=True)
+
+
 @lru_cache(maxsize=32)
 def _sort(names: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.intp]]:
     """Return the names sorted, and their places; runs of one split share the result."""

@@ -177,7 +177,10 @@ def test_an_archive_that_reaches_outside_is_refused(tmp_path, oxford, monkeypatc
 def test_a_half_unpacked_folder_is_an_error_that_counts(root):
     for number in (4, 7, 8, 9):
         (root / "flowers-102" / "jpg" / f"image_{number:05d}.jpg").unlink()
-    with pytest.raises(DataError, match=r"4 of 9 .*image_00004\.jpg.* and 1 more.*allow_missing=true"):
+    with pytest.raises(DataError, match=r"4 of 9 .*image_00004\.jpg.* and 1 more.*allow_missing=true\.$"):
+        Flowers102.create(root)
+    (root / "flowers-102" / "102flowers.tgz").touch()
+    with pytest.raises(DataError, match=r"allow_missing=true, or delete that folder: 102flowers\.tgz beside it"):
         Flowers102.create(root)
 
 

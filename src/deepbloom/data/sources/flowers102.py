@@ -230,9 +230,11 @@ def _leave_out_absent(listed: Flowers102, folder: Path, allow_missing: bool, ver
     absent = [index for index, name in enumerate(listed.image_ids) if name not in there]
     if absent and not allow_missing:
         named = name_some([listed.image_ids[index] for index in absent])
+        has_archive = (folder / ARCHIVE).is_file()
+        again = f", or delete that folder: {ARCHIVE} beside it is then extracted again" if has_archive else ""
         raise DataError(
             f"{len(absent):,} of {len(listed):,} images are absent from {folder / 'jpg'}: {named}. "
-            "Delete that folder to extract it again, or leave them out: data.allow_missing=true."
+            f"Leave them out with data.allow_missing=true{again}."
         )
     digests = digest_files(folder, listed.image_ids, listed.paths, verify)
     class_of_each = (listed.class_names[target] for target in listed.targets)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from deepbloom.config.settings import DataConfig
-from deepbloom.data.folders import read_folder
+from deepbloom.data.folders import read_folder, refuse_archive
 from deepbloom.data.index import digest_files
 from deepbloom.data.layout import describe, find_classes, find_parts
 from deepbloom.data.sources.files import FileSource, fingerprint_files, leave_out_unreadable
@@ -33,6 +33,7 @@ class ImageFolder(FileSource):
             splits differ in classes.
         """
         root = Path(os.path.expanduser(root))
+        refuse_archive("data.root", root)
         if not root.is_dir():
             raise DataError(
                 f"data.root={str(root)!r} is not a folder. Give a folder with one folder of images per class."
