@@ -99,10 +99,11 @@ def test_a_broken_link_is_an_image_that_is_absent(tmp_path: Path) -> None:
     assert found(tmp_path) == ["broken.jpg", "circle.jpg"]
 
 
-def test_an_empty_folder_called_like_an_image_is_one_that_cannot_be_read(tmp_path: Path) -> None:
+def test_an_empty_or_linked_folder_called_like_an_image_is_one_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").mkdir()
+    (tmp_path / "link.jpg").symlink_to(tmp_path)
     put(tmp_path / "full.jpg" / "1.jpg")
-    assert found(tmp_path) == ["empty.jpg", "full.jpg/1.jpg"]
+    assert found(tmp_path) == ["empty.jpg", "full.jpg/1.jpg", "link.jpg"]
 
 
 def test_prediction_reads_a_folder_as_training_does(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -116,8 +116,9 @@ def read_folder(root: Path) -> tuple[Folder, Ignored]:
             continue
         for entry in entries:
             path, is_link = folder.path / entry.name, _is_link(entry)
-            is_folder = os.path.isdir(path) if is_link else entry.is_dir()  # a link may lead round in a circle
             suffix = os.path.splitext(entry.name)[1].lower()
+            # A link that is called like an image is one. A link may lead round in a circle.
+            is_folder = (suffix not in SUFFIXES and os.path.isdir(path)) if is_link else entry.is_dir()
             if reason := _reason(entry.name):
                 ignored[reason].append(_below(root, path))
             elif is_folder and is_link and not places.claim(path):
