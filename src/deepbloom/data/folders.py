@@ -198,7 +198,8 @@ def find_images(image: str | Sequence[str]) -> list[Path]:
             found.append(path)
         else:
             there = next(folder for folder in path.parents if folder.is_dir())  # brackets in its name are no pattern
-            matches = sorted(map(there.joinpath, glob.glob(str(path.relative_to(there)), root_dir=there, recursive=True)))
+            pattern = str(path.relative_to(there))
+            matches = sorted(there / match for match in glob.glob(pattern, root_dir=there, recursive=True))
             if not matches:
                 raise DataError(
                     f"image={name}: there is no such file, folder or pattern. For several write 'image=[a.jpg,b.jpg]'."
