@@ -3,10 +3,9 @@
 import ctypes
 import os
 import platform
-import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -95,8 +94,29 @@ def device_name(device: torch.device) -> str:
         return platform.processor() or platform.machine()
 
 
-def peak_memory_bytes() -> int:
-    """Return the largest resident memory of this process so far, in bytes (mapped files in use included)."""
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_bytes` count from now on, as far as the system allows it."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """Return the most memory that this process has used, in bytes; None where the system does not tell.
+
+    Of a CPU, this is resident memory, mapped files in use included; of a CUDA device, what torch allocated there.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError):  # Linux, where the figure that resource gives may be that of the parent process
+        for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

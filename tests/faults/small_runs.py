@@ -25,6 +25,7 @@ from deepbloom.models.registry import architecture
 from deepbloom.runs import folder as run_dir
 
 NOT_REPEATED = ("seconds", "images_per_second", "train_seconds", "feature_seconds", "latency_ms", "peak_memory_bytes")
+NOT_REPEATED += ("total_seconds", "host_peak_memory_bytes")
 """Times and memory, the only figures in which a resumed run may differ."""
 
 

@@ -1,6 +1,7 @@
 """A run that is killed and started again ends in the same bits as one that was never killed."""
 
 import itertools
+import json
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +20,9 @@ from small_runs import outcome, settings
 
 from deepbloom.commands.train import train
 from deepbloom.engine import state as state_module
+from deepbloom.engine import train as loop
 from deepbloom.engine.checkpoint import STATE_KIND, read_tensors
+from deepbloom.engine.feature_cache import make_features
 from deepbloom.errors import CheckpointError
 from deepbloom.runs import folder as run_dir
 
@@ -26,7 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "averaged and mixed": {},
     "two workers, no pixel cache": {"num_workers": 2, "pixel_cache": "off", "ema_decay": 0.0, "mixup": 0.0},
     "two workers, averaged": {"num_workers": 2, "mixup": 0.0},
-    "features computed once": {"model": "tiny_partial", "num_workers": 2},
+    "features computed once": {"model": "tiny_partial", "num_workers": 2, "mixup": 0.0},
     "features computed in every step": {"model": "tiny_partial", "feature_cache": "off", "ema_decay": 0.0},
     "saved now and then": {"checkpoint_seconds": 3.0},
 }
@@ -74,6 +78,24 @@ def killed(config: Any, place: str, number: int, output: Path) -> int:
             train(config)
 
     return Child(work, output).wait()
+
+
+def test_time_is_counted_once_for_the_result_and_in_full_for_all_attempts(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*arguments: Any) -> Any:
+        return replace(make_features(*arguments), seconds=1000.0)
+
+    monkeypatch.setattr(loop, "make_features", slow)
+    config = settings(images, tmp_path / "run", model="tiny_partial", mixup=0.0)
+    for number in (1, 3):
+        assert killed(config, "step", number, tmp_path / "output") == -signal.SIGKILL
+    (tmp_path / "run" / run_dir.ELAPSED).write_text("5000")
+    metrics = json.loads((train(config) / run_dir.METRICS).read_text())
+    assert 1000 < metrics["train_seconds"] < 2000
+    assert metrics["total_seconds"] > 5000
+    assert metrics["peak_memory_of"] == "host"
+    assert metrics["host_peak_memory_bytes"] >= metrics["peak_memory_bytes"] > 0
 
 
 def check_moment(moment: tuple, images: Path, uninterrupted: Callable, tmp_path: Path, tally: Callable) -> None:

@@ -12,7 +12,7 @@ from deepbloom.config.settings import LoggerConfig, RunConfig
 from deepbloom.cost import count_macs, measure_latency_ms
 from deepbloom.data.leakage import audit_split, describe_findings
 from deepbloom.data.split import split_kind
-from deepbloom.device import choose_device, device_name, left_as_found, peak_memory_bytes
+from deepbloom.device import choose_device, device_name, left_as_found, peak_memory_bytes, reset_peak_memory
 from deepbloom.engine.distributed import join
 from deepbloom.engine.resolve import Plan, resolve
 from deepbloom.engine.train import Outcome
@@ -25,6 +25,7 @@ from deepbloom.runs import folder as run_dir
 from deepbloom.runs.provenance import collect_versions, git_commit
 from deepbloom.runs.recording import log_level, recorded
 from deepbloom.runs.results import score_without, write_class_report, write_predictions, write_probabilities
+from deepbloom.runs.stopwatch import Stopwatch
 from deepbloom.runs.tracking import Tracking, check_logger
 from deepbloom.signals import StopRequest
 
@@ -56,9 +57,11 @@ def train(config: RunConfig) -> Path:
     DeepBloomError
         Settings, data, weights or the folder do not allow the run, or it diverged or was stopped.
     """
+    watch = Stopwatch()
     check_logger(config.logger)
     device = choose_device(config.train.device)
     with left_as_found(device), StopRequest() as stop, join(device) as group, ExitStack() as held:
+        reset_peak_memory(device)
         plan = group.together(partial(resolve, config))
         folder, state = group.broadcast(partial(_open_folder, plan, held))
         tracking = Tracking(config.logger if group.is_main else LoggerConfig("none"), folder)
@@ -66,11 +69,11 @@ def train(config: RunConfig) -> Path:
             log.info("%s is complete. Change a setting or add train.resume=never for another run.", folder)
             tracking.close("complete")
         elif group.is_main:
-            with recorded(folder, tracking.close):
+            with recorded(folder, tracking.close), watch.kept(folder):
                 run_dir.write_settings(folder, config, plan.identity)
                 outcome = train_plan(plan, folder, group, stop, tracking.update)
                 assert outcome is not None  # this is rank 0
-                _write_results(plan, folder, outcome)
+                _write_results(plan, folder, outcome, watch)
         else:
             with log_level(logging.ERROR):
                 train_plan(plan, folder, group, stop, lambda: None)
@@ -88,7 +91,7 @@ def _open_folder(plan: Plan, held: ExitStack) -> tuple[Path, str]:
     return folder, state
 
 
-def _write_results(plan: Plan, folder: Path, outcome: Outcome) -> None:
+def _write_results(plan: Plan, folder: Path, outcome: Outcome, watch: Stopwatch) -> None:
     """Write what a complete run holds; ``metrics.json`` last."""
     source, progress = plan.source, outcome.state.progress
     logits, targets = outcome.logits, outcome.targets
@@ -105,7 +108,7 @@ def _write_results(plan: Plan, folder: Path, outcome: Outcome) -> None:
     split = found | {"test_without": score_without(near_duplicates, logits, targets)}
     audit = {"freeze": outcome.freeze, "split": split, "test": outcome.test}
     scores = metrics.score_logits(logits, targets)
-    measured = _measurements(plan, outcome, folder)
+    measured = _measurements(plan, outcome, folder) | {"total_seconds": watch.seconds}
     files.write_json(folder / run_dir.METRICS, {**_settings(plan), **measured, "test": scores, "audit": audit})
     (folder / run_dir.PREVIOUS).unlink(missing_ok=True)
     log.info(
@@ -161,5 +164,7 @@ def _measurements(plan: Plan, outcome: Outcome, folder: Path) -> dict[str, objec
         "images_per_second": plan.config.train.epochs * len(plan.split.train) / progress.train_seconds,
         "latency_ms": measure_latency_ms(model, size),
         "size_bytes": (folder / run_dir.MODEL).stat().st_size,
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": peak_memory_bytes(plan.device),
+        "peak_memory_of": "device" if plan.device.type == "cuda" else "host",
+        "host_peak_memory_bytes": peak_memory_bytes(torch.device("cpu")),
     }

@@ -42,7 +42,7 @@ class Progress:
     best_val_accuracy: float = -1.0
     best_val_loss: float = math.inf
     feature_seconds: float = 0.0
-    """Time to fill the feature cache."""
+    """Time to fill the feature cache once: a resumed run fills it again."""
     history: list[dict[str, float]] = field(default_factory=list)
     """A row per finished epoch, with the columns of history.csv."""
 
@@ -53,7 +53,7 @@ class Progress:
 
     @property
     def train_seconds(self) -> float:
-        """Time of all finished epochs and of the feature cache."""
+        """Time of the steps that the result is made of, and of the feature cache."""
         return self.feature_seconds + sum(row["seconds"] for row in self.history)
 
 

@@ -151,7 +151,7 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
         features = make_features(parts.prefix, images, validation, len(plan.split.val), plan.precision, group, store)
         batches, validation = features.train, features.validation
         network, evaluated = parts.tail, parts.tail_of(state.evaluated)
-        progress.feature_seconds += features.seconds
+        progress.feature_seconds = features.seconds
 
     # Epochs: train, validate, keep the best weights.
     network = _compiled(group.wrap(network), config, device)

@@ -137,8 +137,9 @@ COLUMNS = (
     ),
     Column(
         "train_seconds", NUMBER, "train_seconds", "Training time",
-        "Mean over runs. Comparable on equal machines only.", format_seconds,
+        "Training steps and feature cache, mean over runs. Comparable on equal machines only.", format_seconds,
     ),
+    Column("total_seconds", NUMBER, "total_seconds", required=False),
     Column(
         "images_per_second", NUMBER, "images_per_second", "Images/s",
         "Training images per second.", format_rate, required=False,
@@ -151,8 +152,10 @@ COLUMNS = (
     Column("size_bytes", COUNT, "size_bytes", "Size", "Size of the weights file.", format_bytes, required=False),
     Column(
         "peak_memory_bytes", COUNT, "peak_memory_bytes", "Peak memory",
-        "Highest memory use of the run.", format_bytes, required=False,
+        "Highest memory use of the run: of the GPU where it trained on one, otherwise of the process.", format_bytes,
+        required=False,
     ),
+    Column("peak_memory_of", TEXT, "peak_memory_of", required=False),
     Column(
         "epochs", POSITIVE, "epochs", "Epochs",
         "Passes over the training images; more of them are an advantage. Below, the epoch with the highest validation "

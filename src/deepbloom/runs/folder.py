@@ -31,6 +31,8 @@ PLOTS = "plots"
 LOG = "train.log"
 FAILED = "failed.txt"
 PROVENANCE = "provenance.json"
+ELAPSED = ".elapsed"
+"""The seconds of all attempts so far."""
 EXPLAIN, EXPLANATION, HEATMAPS = "explain", "explain.json", "heatmaps"
 ROBUST, ROBUSTNESS = "robustness", "robustness.json"
 
@@ -167,12 +169,12 @@ def _refuse_links(folder: Path) -> None:
 def _is_of_a_beginning(path: Path) -> bool:
     """Whether a run has such a file before its settings are written: one that begins now, or was killed then."""
     temporary = path.name.startswith(".writable.") or path.match(".*.tmp")
-    return temporary or path.name in (LOCK, SOFT_LOCK, LOG, PROVENANCE)
+    return temporary or path.name in (LOCK, SOFT_LOCK, LOG, PROVENANCE, ELAPSED)
 
 
 def discard(folder: Path) -> None:
     """Remove the traces of a run that was refused before it began; anything else in the folder stays."""
-    for name in (CONFIG, LOG, FAILED, PROVENANCE, LOCK, SOFT_LOCK):
+    for name in (CONFIG, LOG, FAILED, PROVENANCE, ELAPSED, LOCK, SOFT_LOCK):
         with suppress(OSError):  # the log and the lock, which are open: Windows keeps them
             (folder / name).unlink()
     with suppress(OSError):  # not empty: not ours alone
