@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from deepbloom.data.leakage import WatchedPixels, audit_split
 from deepbloom.data.near_duplicates import Fingerprints, find_near_duplicates, fingerprint, fingerprints_of
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing
+from deepbloom.data.split import make_split
 from drawn_flowers import drawn_flowers
 
 PREPROCESSING = Preprocessing(96, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
@@ -166,6 +168,11 @@ def test_fingerprints_are_kept_and_damaged_ones_made_again(tmp_path: Path, monke
         np.testing.assert_array_equal(found.thumbnails, expected.thumbnails)
     monkeypatch.setattr(type(data.pixels), "read", lambda *_: pytest.fail("read again"))
     np.testing.assert_array_equal(fingerprints_of(data).bits, expected.bits)
+    found = audit_split(data)
+    monkeypatch.setattr(near_duplicates, "find_near_duplicates", lambda *_: pytest.fail("compared again"))
+    assert audit_split(data)[0] == found[0]
+    with pytest.raises(pytest.fail.Exception, match="compared again"):  # another split
+        audit_split(replace(data, split=make_split(data.source, SplitConfig(seed=1))))
 
 
 @pytest.mark.parametrize(("copies", "said"), [(0, "No near-duplicates"), (30, "Near-duplicates in two splits: ")])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from deepbloom.data.dataset import PreparedData
-from deepbloom.data.near_duplicates import find_near_duplicates, fingerprints_of
+from deepbloom.data.near_duplicates import across_splits
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.split import PARTS, Split
 
@@ -51,16 +51,13 @@ def audit_split(data: PreparedData) -> tuple[dict[str, Any], np.ndarray]:
         Test images that have a near-duplicate in training or validation.
     """
     split, names = data.split, data.source.image_ids
-    prints = fingerprints_of(data)
     counts = np.bincount(np.concatenate([getattr(split, part) for part in PARTS]), minlength=len(names))
-    seen = np.concatenate([split.train, split.val])
-    matches = find_near_duplicates(prints[split.test], prints[seen])
-    val_matches = find_near_duplicates(prints[split.val], prints[split.train])
+    matches, val_matches = across_splits(data)
     affected = matches >= 0
     findings = {
         "in_two_splits": int((counts > 1).sum()),
         "near_duplicates": {"test": int(affected.sum()), "val": int((val_matches >= 0).sum())},
-        "examples": [[names[split.test[i]], names[seen[matches[i]]]] for i in np.flatnonzero(affected)[:10]],
+        "examples": [[names[split.test[i]], names[matches[i]]] for i in np.flatnonzero(affected)[:10]],
     }
     return findings, affected
 

@@ -4,7 +4,7 @@ import hashlib
 import io
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -28,8 +28,8 @@ MAX_LEVELS = 12.0
 READ_AT_ONCE = 16
 COMPARED_AT_ONCE = 2048
 MAX_CANDIDATES = 20
-KEPT_FILES = 20
-"""Fingerprints of that many sets of images stay in the cache folder."""
+KEPT_FILES = 40
+"""Fingerprints of images, and pairs found in a split of them, that stay in the cache folder."""
 
 
 @dataclass(frozen=True)
@@ -86,24 +86,62 @@ def _cells(length: int, number: int) -> np.ndarray:
     return ((places >= first // number) & (places < -(-(first + length) // number))).astype(np.float32)
 
 
+def across_splits(data: PreparedData) -> tuple[np.ndarray, np.ndarray]:
+    """Find near-duplicates in two splits; what was found for the same images and split is in the cache folder.
+
+    Returns
+    -------
+    test, val : ndarray of int64, shape of the split
+        For each test image the index of a near-duplicate in training or validation, for each validation image that of
+        one in training; -1 if there is none.
+    """
+    split = data.split
+
+    def find() -> dict[str, np.ndarray]:
+        prints = fingerprints_of(data)
+        found = {}
+        for name, own, others in (
+            ("test", split.test, np.concatenate([split.train, split.val])),
+            ("val", split.val, split.train),
+        ):
+            matches = find_near_duplicates(prints[own], prints[others])
+            found[name] = np.where(matches >= 0, others[matches], -1)
+        return found
+
+    found = _remembered(f"pairs|{data.split_fingerprint}|{_key(data)}", find)
+    return found["test"], found["val"]
+
+
 def fingerprints_of(data: PreparedData) -> Fingerprints:
     """Return the fingerprints of all images of the data, from the cache folder where they are known."""
+
+    def make() -> dict[str, np.ndarray]:
+        return vars(fingerprint(data.pixels, len(data.source)))
+
+    return Fingerprints(**_remembered(f"fingerprints|{_key(data)}", make))
+
+
+def _key(data: PreparedData) -> str:
     size, interpolation = data.preprocessing.size, data.preprocessing.interpolation
-    key = f"1|{data.source.fingerprint}|{size}|{interpolation}|pillow {PIL.__version__}"
+    return f"1|{data.source.fingerprint}|{size}|{interpolation}|pillow {PIL.__version__}"
+
+
+def _remembered(key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the arrays of a file in the cache folder; ``make`` them where it is absent or damaged."""
     path = None
-    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile):
         path = cache_folder() / "near-duplicates" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
         with np.load(path) as content:
-            return Fingerprints(content["bits"], content["thumbnails"])
-    prints = fingerprint(data.pixels, len(data.source))
+            return dict(content)
+    arrays = make()
     if path:
         with suppress(OSError, RunError):
             content = io.BytesIO()
-            np.savez(content, bits=prints.bits, thumbnails=prints.thumbnails)
+            np.savez(content, allow_pickle=False, **arrays)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(path, content.getvalue())
             keep_newest(path.parent, KEPT_FILES)
-    return prints
+    return arrays
 
 
 def find_near_duplicates(first: Fingerprints, second: Fingerprints) -> np.ndarray:
