@@ -21,6 +21,8 @@ from deepbloom.errors import RunError
 from deepbloom.runs.files import write_bytes
 
 FILES_AT_ONCE = 64
+READERS = 8
+"""Threads: a network disk answers many requests at a time."""
 SETTLED_NANOSECONDS = 3_000_000_000
 """Longer than the coarsest clock of a file system in use (FAT, two seconds)."""
 KEPT_INDEXES = 50
@@ -56,7 +58,7 @@ def digest_files(root: Path, names: Sequence[str], paths: Sequence[Path], verify
         return [_digest(path, known.get(name)) for name, path in files]
 
     starts = range(0, len(paths), FILES_AT_ONCE)
-    blocks = map_ahead(check, starts, available_cores())
+    blocks = map_ahead(check, starts, max(READERS, available_cores()))
     with tqdm(total=len(paths), desc="Reading images", unit="image", disable=None, leave=False) as bar:
         for block in blocks:
             for found, entry in block:
