@@ -120,6 +120,11 @@ def _refuse_groups(root: Folder) -> None:
         ]
     if not groups:
         return
+    if len(root.folders) == 1:
+        raise DataError(
+            f"{root.path} holds one folder, {groups[0]}, and the images lie in folders in it. Give its path: "
+            f"data.root={root.path / groups[0]}."
+        )
     inner = list(dict.fromkeys(name for group in groups for name in branches[group][1]))
     if len(name_parts(inner)) > 1:
         fix = (

@@ -152,7 +152,7 @@ def find_near_duplicates(first: Fingerprints, second: Fingerprints) -> np.ndarra
     outline or have no contrast. Every pair is compared, so the time grows with N x M.
     """
     matches = np.full(len(first.bits), -1, dtype=np.int64)
-    for start in range(0, len(matches), COMPARED_AT_ONCE):
+    for start in tqdm(range(0, len(matches), COMPARED_AT_ONCE), "Comparing images", disable=None, leave=False):
         rows = first[start : start + COMPARED_AT_ONCE]
         for turned in (rows, rows.mirrored()):
             for row, candidates in _candidates(turned, second):
