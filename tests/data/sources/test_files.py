@@ -10,6 +10,7 @@ from PIL import Image
 
 from deepbloom.config.settings import DataConfig, SplitConfig
 from deepbloom.data import images as image_files
+from deepbloom.data import index as file_index
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.data.pixel_cache import open_pixels
 from deepbloom.data.preprocessing import Preprocessing
@@ -178,6 +179,20 @@ def test_one_changed_pixel_changes_the_fingerprint_of_the_data_but_not_of_the_sp
     assert split == before[1]
     path.rename(folder / "train" / "b" / "3.png")
     assert fingerprints()[1] != split
+
+
+def test_a_change_that_leaves_no_trace_is_never_decoded_and_a_full_check_finds_it(folder, monkeypatch):
+    """As on a file system that keeps neither times nor inodes."""
+    monkeypatch.setattr(file_index, "_signature", lambda path: [1, 2, 3, 4])
+    before = ImageFolder.create(folder)
+    Image.new("RGB", (9, 9), "blue").save(folder / "train" / "a" / "1.png")
+    source = ImageFolder.create(folder)
+    assert source.fingerprint == before.fingerprint
+    with pytest.raises(DataError, match=r"has changed since.*data\.verify=full"):
+        source.read(source.image_ids.index("train/a/1.png"))
+    source = load_source(DataConfig("imagefolder", root=str(folder), verify="full"))
+    assert source.fingerprint != before.fingerprint
+    assert source.read(source.image_ids.index("train/a/1.png")).getpixel((4, 4)) == (0, 0, 255)
 
 
 # Errors of the machine
