@@ -66,6 +66,8 @@ def train(config: RunConfig) -> Path:
         folder, state = group.broadcast(partial(_open_folder, plan, held))
         tracking = Tracking(config.logger if group.is_main else LoggerConfig("none"), folder)
         if state == "complete":
+            if group.is_main:
+                plan.log_data()
             log.info("%s is complete. Change a setting or add train.resume=never for another run.", folder)
             tracking.close("complete")
         elif group.is_main:

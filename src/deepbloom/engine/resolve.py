@@ -151,6 +151,11 @@ class Plan:
             versions=collect_versions(),
         )
 
+    def log_data(self) -> None:
+        """Log which images were found, what was left out, and how they are split."""
+        for note in (*self.source.notes, *self.split.notes):
+            log.info("%s", note)
+
     def log(self, model: nn.Module) -> None:
         """Log what is trained on what."""
         parameters = count_parameters(model)

@@ -122,8 +122,7 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
     # Data: pixels are decoded once; readings of test images are counted.
     workers = _use_cores(config, group)
     _check_batch_size(config, len(plan.split.train), group.size)
-    for note in (*plan.source.notes, *plan.split.notes):
-        log.info("%s", note)
+    plan.log_data()
     on_early = partial(run_dir.note, folder, "test_read_before_testing", True)
     decoded = open_pixels(plan.source, plan.preprocessing, config.data.pixel_cache, workers)
     pixels = WatchedPixels(decoded, len(plan.source), plan.split.test, on_early)
