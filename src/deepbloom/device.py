@@ -65,13 +65,13 @@ def choose_device(name: str) -> torch.device:
 def _container_cores() -> float:
     """Return the CPU quota of a Linux container in cores (cgroup v2, then v1), infinity where there is none."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
         return float("inf") if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):
         pass
     try:
-        quota_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
-        period_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
+        quota_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text("ascii"))
+        period_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text("ascii"))
         return quota_us / period_us if quota_us > 0 else float("inf")
     except (OSError, ValueError):
         return float("inf")
@@ -88,7 +88,7 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -97,7 +97,7 @@ def device_name(device: torch.device) -> str:
 def reset_peak_memory(device: torch.device) -> None:
     """Let `peak_memory_bytes` count from now on, as far as the system allows it."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", "ascii")
+        Path("/proc/self/clear_refs").write_bytes(b"5")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -125,3 +125,5 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has done what was asked of it; nothing to wait for on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

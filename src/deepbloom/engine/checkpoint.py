@@ -74,7 +74,8 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             content = json.loads((file.metadata() or {})[METADATA])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            # Copies: a mapped file cannot be replaced on Windows, and changes with the disk anywhere.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
         header = content["header"]
         found = header["kind"]
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:

@@ -7,7 +7,7 @@ the same images as with one process. Only rank 0 writes.
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar, cast
@@ -113,7 +113,8 @@ class Group:
         self.barrier()
         if own:
             own.close()
-            os.unlink(own.name)
+            with suppress(PermissionError):  # Windows keeps the file as long as it is open
+                os.unlink(own.name)
         return file
 
 

@@ -131,7 +131,7 @@ def explain_images(
     for method in methods:
         for network, batch, wanted in zip(networks, inputs, targets, strict=True):
             for target, maps in zip(wanted, explain(network, batch, method, wanted), strict=True):
-                probabilities = maps.logits.double().softmax(1)
+                probabilities = maps.logits.cpu().double().softmax(1)
                 for number, (index, heatmap) in enumerate(zip(maps.targets.tolist(), maps.maps.cpu(), strict=True)):
                     if index == target.against:
                         continue

@@ -68,7 +68,7 @@ def _record_failure(folder: Path, error: Exception) -> None:
     reason = f"{type(error).__name__}: {error}\n"
     with suppress(OSError, RunError):
         files.write_bytes(folder / run_dir.FAILED, reason.encode("utf-8", "backslashreplace"))
-        with open(folder / run_dir.LOG, "a", encoding="utf-8") as file:
+        with open(folder / run_dir.LOG, "a", encoding="utf-8", newline="\n") as file:
             text = reason if isinstance(error, DeepBloomError) else "".join(traceback.format_exception(error))
             file.write(message(text.rstrip()) + "\n")
 

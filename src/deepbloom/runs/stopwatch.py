@@ -39,7 +39,7 @@ class Stopwatch:
         last = False
         while True:
             with suppress(OSError):  # a full disk: the seconds are no reason to stop
-                path.write_text(f"{self.seconds:.3f}", "ascii")
+                path.write_bytes(f"{self.seconds:.3f}".encode())
             if last:
                 return
             last = ended.wait(1)

@@ -149,7 +149,7 @@ class MLflow:
             experiment = found.experiment_id if found else self.client.create_experiment(EXPERIMENT, artifacts)
         self.sent_epoch = 0
         try:
-            self.run_id = (folder / MLFLOW_RUN).read_text().strip()
+            self.run_id = (folder / MLFLOW_RUN).read_text("utf-8").strip()
             self.sent_epoch = max((m.step for m in self.client.get_metric_history(self.run_id, "val_loss")), default=0)
             self.client.update_run(self.run_id, "RUNNING")
         except (FileNotFoundError, MlflowException):  # a new run, or one that this server does not know

@@ -36,10 +36,14 @@ def run_in_process(config: RunConfig) -> Ended:
     child: subprocess.Popen[str] | None = None
     received: list[int] = []
 
+    def send(number: int) -> None:
+        if child is not None:
+            with suppress(ValueError):  # Windows, where Ctrl-C reaches the child by itself
+                child.send_signal(number)
+
     def forward(number: int, _: object) -> None:
         received.append(number)
-        if child is not None:
-            child.send_signal(number)
+        send(number)
 
     with tempfile.TemporaryDirectory() as folder, handled(forward):
         reason = Path(folder) / "reason"
@@ -47,7 +51,7 @@ def run_in_process(config: RunConfig) -> Ended:
         # In its own session, so that Ctrl-C in a terminal reaches it once, through this process.
         child = subprocess.Popen(command, stdin=subprocess.PIPE, encoding="utf-8", start_new_session=True)
         for number in received:
-            child.send_signal(number)
+            send(number)
         child.communicate(json.dumps(asdict(config)))
         code = child.returncode if child.returncode >= 0 else 128 - child.returncode
         text = reason.read_text("utf-8", "replace") if reason.exists() else ""
@@ -65,7 +69,7 @@ def run_submitted(submitted_recipe: str = "", parent: str = "", reason_file: str
     except Exception as error:
         if reason_file:
             with suppress(OSError):
-                Path(reason_file).write_text(one_line(error), encoding="utf-8", errors="backslashreplace")
+                Path(reason_file).write_bytes(one_line(error).encode("utf-8", "backslashreplace"))
         raise
 
 
