@@ -103,7 +103,7 @@ def odd_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]
         "eval ckpt=RUN output_dir=PATH/x",
         "train data=imagefolder data.root=PATH",
         "train data=flowers102 data.root=PATH",
-        "train data=imagefolder data.root=IMAGES train.epochs=1 train.batch_size=99 output_dir=PATH/x",
+        "train data=imagefolder data.root=IMAGES train.epochs=1 train.batch_size=1 output_dir=PATH/x",
         "eval ckpt=RUN data.pixel_cache=PATH/x",
         "data data=imagefolder data.root=PATH",
         "report runs=PATH",
@@ -149,12 +149,17 @@ def test_changes_to_a_runs_data_that_nothing_reads_are_refused(deepbloom: Run, t
     assert (code, "Nothing reads data.num_classes here" in err) == (2, True)
 
 
-def test_a_batch_larger_than_the_data_is_refused_before_training(deepbloom: Run, images: Path, tmp_path: Path) -> None:
+def test_a_batch_of_one_image_is_refused_before_training(deepbloom: Run, images: Path, tmp_path: Path) -> None:
     code, _, err = deepbloom(
-        "train", "model=scratch_cnn", "data=imagefolder", f"data.root={images}", f"output_dir={tmp_path / 'run'}"
+        "train",
+        "model=scratch_cnn",
+        "data=imagefolder",
+        f"data.root={images}",
+        f"output_dir={tmp_path / 'run'}",
+        "train.batch_size=1",
     )
     assert code == 2
-    assert "train.batch_size=32 is larger than the 27 training images" in err
+    assert "train.batch_size=1 makes steps of 1 of the 27 training images, and BatchNorm needs at least two." in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
@@ -286,11 +291,13 @@ def test_training_says_what_it_does_on_stderr_and_in_its_log(deepbloom: Run, ima
         "data=imagefolder",
         f"data.root={images}",
         "train.epochs=1",
-        "train.batch_size=9",
+        "train.batch_size=99",
     )
     code, out, err = deepbloom("train", *arguments, f"output_dir={folder}")
     assert code == 0
     assert "epoch   1/1" in err
     assert "test accuracy" in err
+    assert "train.batch_size=99 is reduced to 27, the number of training images." in err
+    assert yaml.safe_load((folder / "config.yaml").read_text())["train"]["batch_size"] == 27
     assert "epoch   1/1" in (folder / "train.log").read_text()
     assert out.strip() == str(folder)

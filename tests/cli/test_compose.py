@@ -276,6 +276,9 @@ def test_a_mistake_in_a_recipe_is_a_config_error(name: str, overrides: dict[str,
         (["scheduler=step", "scheduler.warmup_fraction=0.1"], "scheduler.warmup_fraction"),
         (["logger=none", "logger.tracking_uri=x"], "logger.tracking_uri"),
         (["data.split.fold=0"], "data.split.fold"),
+        (["data.split={fold: 0}"], "data.split.fold"),
+        (["model=resnet18_partial", "model.arch=resnet18"], "model.arch"),
+        (["data.verify=full"], "data.verify"),
         (["data.split.folds=5", "data.split.test_fraction=0.2"], "data.split.test_fraction"),
     ],
 )
@@ -301,6 +304,7 @@ def test_a_key_is_read_where_its_choice_is_made() -> None:
     """The control: each of the keys above is accepted with the choice that reads it."""
     compose("train", ["data.num_classes=10", "scheduler=step", "scheduler.gamma=0.5"])
     compose("train", ["logger=mlflow", "logger.tracking_uri=x", "data.split.folds=5", "data.split.fold=0"])
+    compose("train", ["model=timm", "model.arch=resnet10t", "data=imagefolder", "data.root=x", "data.verify=full"])
     compose("train", ["data=imagefolder", "data.root=x", "data.allow_missing=true", "data.split.test_fraction=0.3"])
 
 

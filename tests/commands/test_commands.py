@@ -254,7 +254,7 @@ def test_a_failing_job_does_not_stop_the_others_and_the_sweep_says_so(
     deepbloom: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ("data=imagefolder", f"data.root={images}", "train.epochs=1", "train.batch_size=999,8")
+    arguments = ("data=imagefolder", f"data.root={images}", "train.epochs=1", "train.batch_size=1,8")
     code, out, err = deepbloom("train", "-m", "model=scratch_cnn", *arguments)
     assert code == 2
     assert out.count("done") == 1

@@ -64,7 +64,7 @@ def test_a_network_of_timm_goes_all_the_way(
         ([], "model.arch"),
         (["model.arch=convnext_ato"], "Did you mean 'convnext_atto'"),
         (["model.arch=hf-hub:timm/resnet18"], "Unknown model.arch"),
-        (["model.arch=test_vit", "augment=crop", "model.weights=none"], "takes images of 160 pixels only"),
+        (["model.arch=test_vit", "augment=crop", "model.weights=none"], "takes images of 160 pixels, but not of 144"),
         (["model.arch=test_vit", "model.trainable=[block.5]", "model.weights=none"], "Unknown module 'block.5'"),
         (["model.arch=test_vit", "model.trainable=last:9", "model.weights=none"], "this network has 7 blocks"),
         (["model.arch=ghostnet_050"], "Unknown model.weights 'imagenet'"),

@@ -164,3 +164,35 @@ def test_a_renamed_private_function_is_the_same_run(images: Path, tmp_path: Path
         check=True,
     )
     assert done.stdout.strip() == run_id(images)
+
+
+def test_a_batch_larger_than_the_training_split_shrinks_to_it(images: Path) -> None:
+    plan = resolve(settings(images, batch_size=100))
+    count = len(plan.split.train)
+    assert plan.config.train.batch_size == count < 100
+    assert plan.notes == (f"train.batch_size=100 is reduced to {count}, the number of training images.",)
+    assert {run_id(images, batch_size=size) for size in (count, count + 1, 100)} == {plan.run_id}
+    assert run_id(images, batch_size=count - 1) != plan.run_id
+    assert resolve(settings(images, batch_size=count)).notes == ()
+
+
+@pytest.mark.parametrize(("augment", "shown"), [("crop", 6), ("progressive_crop", 2)])
+def test_more_copies_than_epochs_that_show_them_are_refused(images: Path, augment: str, shown: int) -> None:
+    given = replace(settings(images, epochs=6), augment=recipe("scratch_cnn", augment=augment).augment)
+    resolve(replace(given, train=replace(given.train, feature_copies=shown)))
+    with pytest.raises(ConfigError, match=rf"train.feature_copies={shown + 1} is more than the {shown} epochs"):
+        resolve(replace(given, train=replace(given.train, feature_copies=shown + 1)))
+
+
+def test_a_network_of_timm_is_timms_even_where_deepbloom_has_one_of_that_name(images: Path) -> None:
+    timm = pytest.importorskip("timm")
+    data = {"name": "imagefolder", "root": str(images)}
+    arch = {"model.arch": "resnet18", "model.weights": "none"}
+    plan = resolve(recipe("timm", data=data, **arch))
+    name = f"resnet18.{timm.get_pretrained_cfg('resnet18').tag}"
+    assert plan.config.model.arch == plan.identity.settings["model.arch"] == name
+    assert plan.notes[0] == f"model.arch=resnet18 is timm's {name}."
+    tensors = set(create_model(plan.config.model.arch, 3).state_dict())
+    assert tensors == set(timm.create_model("resnet18", num_classes=3).state_dict())
+    with pytest.raises(ConfigError, match=r"timm has no such network. DeepBloom's own is model=scratch_cnn\."):
+        resolve(recipe("timm", data=data, **arch | {"model.arch": "scratch_cnn"}))

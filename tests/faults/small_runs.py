@@ -47,8 +47,8 @@ def _tiny(num_classes: int) -> nn.Sequential:
     return model
 
 
-MODELS = {"tiny": ModelConfig("tiny", "tiny", "all", "none")}
-MODELS["tiny_partial"] = ModelConfig("tiny_partial", "tiny", ["block2", "fc"], "none")
+MODELS = {"tiny": ModelConfig(name="tiny", arch="tiny", trainable="all", weights="none")}
+MODELS["tiny_partial"] = ModelConfig(name="tiny_partial", arch="tiny", trainable=["block2", "fc"], weights="none")
 
 
 def settings(

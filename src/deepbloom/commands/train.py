@@ -72,7 +72,7 @@ def train(config: RunConfig) -> Path:
             tracking.close("complete")
         elif group.is_main:
             with recorded(folder, tracking.close), watch.kept(folder):
-                run_dir.write_settings(folder, config, plan.identity)
+                run_dir.write_settings(folder, plan.config, plan.identity)
                 outcome = train_plan(plan, folder, group, stop, tracking.update)
                 assert outcome is not None  # this is rank 0
                 _write_results(plan, folder, outcome, watch)

@@ -110,14 +110,14 @@ class DataConfig:
         check_range("data.seed", self.seed, 0, 2**32 - 1)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ModelConfig:
     """Which network, which of its modules train, and the weights that it starts from."""
 
     name: str
     """Name of the YAML file in ``conf/model`` that the settings come from."""
-    arch: str
-    """A registered architecture, or the name of any of timm's networks."""
+    arch: str = setting(only=("model=timm", lambda model: model.name == "timm"))
+    """The network: that of the named model, or any of timm's by its name."""
     trainable: Any
     """Modules that train: paths such as ``[layer4,fc]``, ``head`` (the classifier), ``last:N`` (the classifier and the
     N blocks before it) or ``all``. Every other module keeps its weights and its BatchNorm statistics."""
@@ -214,7 +214,7 @@ class TrainConfig:
     epochs: int = 20
     """Passes over the training split."""
     batch_size: int = 32
-    """Images per optimizer step."""
+    """Images per optimizer step; at most as many as there are training images."""
     label_smoothing: float = 0.1
     """Share of the target spread over all classes, in [0, 1)."""
     ema_decay: float = 0.0
@@ -238,7 +238,7 @@ class TrainConfig:
     """``auto`` computes the outputs of the frozen modules once; ``off`` computes them in every step."""
     feature_copies: int = 0
     """Augmented copies of each image, per train resolution, that are shown in turn. 0 takes four (two where the
-    resolution grows) if features are cached, and otherwise augments anew in each epoch."""
+    resolution grows) if features are cached, and otherwise augments anew in each epoch. At most as many as epochs."""
 
     def __post_init__(self) -> None:
         check_range("train.epochs", self.epochs, 1)

@@ -33,6 +33,7 @@ from deepbloom.models.registry import (
     read_starting_weights,
     resolved_trainable,
 )
+from deepbloom.models.timm import timm_name
 from deepbloom.models.weights import Weights
 from deepbloom.runs.identity import Identity
 from deepbloom.runs.provenance import collect_versions
@@ -66,6 +67,8 @@ class Plan:
         ``fp32``, ``bf16`` or ``fp16``.
     schedule : CopySchedule
         The train resolution and the augmented copy that each epoch shows.
+    notes : tuple of str
+        Sentences for the log: which settings were adapted.
     """
 
     config: RunConfig
@@ -77,6 +80,7 @@ class Plan:
     preprocessing: Preprocessing
     precision: str
     schedule: CopySchedule
+    notes: tuple[str, ...]
 
     @cached_property
     def identity(self) -> Identity:
@@ -152,8 +156,8 @@ class Plan:
         )
 
     def log_data(self) -> None:
-        """Log which images were found, what was left out, and how they are split."""
-        for note in (*self.source.notes, *self.split.notes):
+        """Log which images were found, what was left out, how they are split, and which settings were adapted."""
+        for note in (*self.source.notes, *self.split.notes, *self.notes):
             log.info("%s", note)
 
     def log(self, model: nn.Module) -> None:
@@ -191,25 +195,34 @@ def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
         A setting cannot be honored, or images or weights are missing.
     """
     chosen_ops(config.augment)  # mistakes in them show before the images are read
+    notes = []
+    if config.model.name == "timm" and (name := timm_name(config.model.arch)) != config.model.arch:
+        notes.append(f"model.arch={config.model.arch} is timm's {name}.")
+        config = replace(config, model=replace(config.model, arch=name))
     device = choose_device(config.train.device)
     precision = resolve_precision(config.train.precision, device)
     preprocessing = get_architecture(config.model.arch).preprocessing
     trainable = resolved_trainable(config.model.arch, tuple(config.model.trainable))
     weights = read_starting_weights(config.model.arch, config.model.weights)
-    source = _find_source(config.data, {} if sources is None else sources)
     resolutions = train_resolutions(config.augment, preprocessing.size, config.train.epochs)
     check_resolutions(config.model.arch, resolutions)
-    copies = _feature_copies(config, trainable, len(resolutions))
+    copies = _feature_copies(config, trainable, resolutions)
+    source = _find_source(config.data, {} if sources is None else sources)
+    split = make_split(source, config.data.split)
+    if (size := config.train.batch_size) > len(split.train):
+        notes.append(f"train.batch_size={size} is reduced to {len(split.train)}, the number of training images.")
+        config = replace(config, train=replace(config.train, batch_size=len(split.train)))
     return Plan(
         config=config,
         device=device,
         source=source,
-        split=make_split(source, config.data.split),
+        split=split,
         trainable=trainable,
         weights=weights,
         preprocessing=preprocessing,
         precision=precision,
         schedule=CopySchedule(config.train.epochs, resolutions, copies),
+        notes=tuple(notes),
     )
 
 
@@ -231,7 +244,7 @@ def _splits_network(config: RunConfig, trainable: tuple[str, ...]) -> bool:
     return "" not in trainable and not changes_labels(config.augment) and _can_cut(config.model.arch, trainable)
 
 
-def _feature_copies(config: RunConfig, trainable: tuple[str, ...], stages: int) -> int:
+def _feature_copies(config: RunConfig, trainable: tuple[str, ...], resolutions: tuple[int, ...]) -> int:
     """Return the augmented copies of each image that are shown in turn; 0 for new ones in each epoch."""
     wanted = config.train.feature_copies
     if not is_random(config.augment):
@@ -239,7 +252,11 @@ def _feature_copies(config: RunConfig, trainable: tuple[str, ...], stages: int) 
             raise ConfigError(f"train.feature_copies={wanted} makes equal copies, since no augmentation is random.")
         return 1
     if wanted:
+        shown = max(CopySchedule(config.train.epochs, resolutions).epochs_per_stage)
+        if wanted > shown:
+            at = " at one resolution" if len(resolutions) > 1 else ""
+            raise ConfigError(f"train.feature_copies={wanted} is more than the {shown} epochs{at} that show them.")
         return wanted
     if config.train.feature_cache == "off" or not _splits_network(config, trainable):
         return 0
-    return DEFAULT_COPIES if stages == 1 else DEFAULT_COPIES_PER_RESOLUTION
+    return DEFAULT_COPIES if len(resolutions) == 1 else DEFAULT_COPIES_PER_RESOLUTION

@@ -121,7 +121,7 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
 
     # Data: pixels are decoded once; readings of test images are counted.
     workers = _use_cores(config, group)
-    _check_batch_size(config, len(plan.split.train), group.size)
+    _check_batch_size(config.train.batch_size, len(plan.split.train), group.size)
     plan.log_data()
     on_early = partial(run_dir.note, folder, "test_read_before_testing", True)
     decoded = open_pixels(plan.source, plan.preprocessing, config.data.pixel_cache, workers)
@@ -314,13 +314,13 @@ def _use_cores(config: RunConfig, group: Group) -> int:
     return cores if config.train.num_workers < 0 else config.train.num_workers
 
 
-def _check_batch_size(config: RunConfig, count: int, processes: int) -> None:
-    size = config.train.batch_size
-    if size > count:
-        raise ConfigError(f"train.batch_size={size} is larger than the {count} training images. Choose a smaller one.")
-    if count // -(-count // size) < 2 * processes:  # the smallest batch of an epoch
+def _check_batch_size(size: int, count: int, processes: int) -> None:
+    smallest = count // -(-count // size)
+    if smallest < 2 * processes:
+        each = f" in each of {processes} processes" if processes > 1 else ""
         raise ConfigError(
-            f"train.batch_size={size} is too small for {processes} processes: each needs at least two images per step."
+            f"train.batch_size={size} makes steps of {smallest} of the {count} training images, and BatchNorm needs at "
+            f"least two{each}. Choose a larger one."
         )
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from deepbloom.data.preprocessing import RESAMPLING, Preprocessing
 from deepbloom.errors import ConfigError, WeightsError
-from deepbloom.models.registry import Architecture, Decorator, architecture, architecture_source
+from deepbloom.models.registry import Architecture, Decorator, architecture, architecture_names, architecture_source
 from deepbloom.models.weights import INSTEAD, Weights, fetch_weights, read_weights, rename_by_order
 
 IMAGENET_CLASSES = 1000
@@ -103,6 +103,24 @@ def timm_names() -> list[str]:
     import timm
 
     return list(timm.list_models())
+
+
+def timm_name(arch: str) -> str:
+    """Return a name that means timm's network even where DeepBloom has its own: with the name of its weights.
+
+    Raises
+    ------
+    ConfigError
+        DeepBloom has a network of that name, and timm has none.
+    """
+    if arch not in architecture_names():
+        return arch
+    import timm
+
+    if not timm.is_model(arch):
+        raise ConfigError(f"model=timm model.arch={arch}: timm has no such network. DeepBloom's own is model={arch}.")
+    found: Any = timm.get_pretrained_cfg(arch)
+    return f"{arch}.{found.tag}"
 
 
 @architecture_source(timm_names)

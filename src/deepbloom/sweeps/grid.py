@@ -83,7 +83,10 @@ def submit(configs: Sequence[RunConfig]) -> list[RunConfig]:
         )
     sources: dict[str, ImageSource] = {}
     plans = [resolve(config, sources) for config in configs]
-    return [replace(plan.config, output_dir=str(run_dir.claim_folder(plan.config, plan.run_id))) for plan in plans]
+    return [
+        replace(config, output_dir=str(run_dir.claim_folder(plan.config, plan.run_id)))
+        for config, plan in zip(configs, plans, strict=True)
+    ]
 
 
 def settle(configs: Sequence[RunConfig]) -> list[JobResult | None]:
