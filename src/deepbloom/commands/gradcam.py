@@ -17,6 +17,7 @@ from deepbloom.device import choose_device, use_cores
 from deepbloom.errors import ConfigError
 from deepbloom.explain.figures import Panel, draw_panels, encode
 from deepbloom.explain.targets import Network, explain_images, read_methods, read_networks, read_targets
+from deepbloom.progress import Progress
 from deepbloom.report.pages import Illustration, Section, write_page
 from deepbloom.runs import files as atomic_files
 from deepbloom.sinks import printable
@@ -51,21 +52,24 @@ def run(config: GradcamConfig) -> None:
 
     names = Counter[str]()
     sections: list[Section] = []
-    for images in read_batches(paths, networks[0].preprocessing, config.batch_size):
-        readable = [image for image in images if isinstance(image, Readable)]
-        if not readable:
-            continue
-        inputs = [_stack(readable, network, networks[0], device) for network in networks]
-        for image, panels in zip(readable, explain_images(networks, inputs, methods, targets), strict=True):
-            if len(panels) < len(methods) * sum(map(len, targets)):
-                log.warning("%s: no map of %s against itself; it is left out.", image.path, config.contrast)
-            if not panels:
+    with Progress(total=len(paths), desc="Drawing heatmaps", unit="image") as bar:
+        for images in read_batches(paths, networks[0].preprocessing, config.batch_size):
+            readable = [image for image in images if isinstance(image, Readable)]
+            bar.update(len(images) - len(readable))
+            if not readable:
                 continue
-            names[image.path.stem] += 1
-            repeat = f"_{names[image.path.stem]}" if names[image.path.stem] > 1 else ""  # from another folder
-            figures = _write_figures(folder, image, repeat, methods, panels, config.save_raw)
-            if len(sections) < PAGE_IMAGES:
-                sections.append(Section(image.path.name, figures=tuple(figures)))
+            inputs = [_stack(readable, network, networks[0], device) for network in networks]
+            for image, panels in zip(readable, explain_images(networks, inputs, methods, targets), strict=True):
+                bar.update()
+                if len(panels) < len(methods) * sum(map(len, targets)):
+                    log.warning("%s: no map of %s against itself; it is left out.", image.path, config.contrast)
+                if not panels:
+                    continue
+                names[image.path.stem] += 1
+                repeat = f"_{names[image.path.stem]}" if names[image.path.stem] > 1 else ""  # from another folder
+                figures = _write_figures(folder, image, repeat, methods, panels, config.save_raw)
+                if len(sections) < PAGE_IMAGES:
+                    sections.append(Section(image.path.name, figures=tuple(figures)))
     if not names:
         raise ConfigError(
             f"target={config.target} contrast={config.contrast}: the network predicts the contrast for every image, "
@@ -99,11 +103,11 @@ def _write_figures(
             raw = io.BytesIO()
             np.save(raw, maps if len(maps) > 1 else maps[0])
             atomic_files.write_bytes(path.with_suffix(".npy"), raw.getvalue())
-        print(printable(f"{path}  {_say(chosen)}"))
+        Progress.write(printable(f"{path}  {_say(chosen)}"))
     if len(methods) == 1:
         return figures
     path = folder / f"{image.path.stem}_comparison{repeat}.png"
-    print(printable(str(path)))
+    Progress.write(printable(str(path)))
     return [_write_figure(path, image, panels)]
 
 

@@ -13,7 +13,10 @@ from deepbloom.data.folders import find_images
 from deepbloom.data.images import Readable, Unreadable, read_batches, stack_inputs
 from deepbloom.device import choose_device, use_cores
 from deepbloom.engine.checkpoint import read_model
+from deepbloom.errors import DataError
 from deepbloom.metrics import softmax, top_classes
+from deepbloom.progress import Progress
+from deepbloom.report.formatting import count_of
 from deepbloom.runs import files as atomic_files
 from deepbloom.sinks import printable
 
@@ -28,7 +31,7 @@ def run(config: PredictConfig) -> None:
     Raises
     ------
     DeepBloomError
-        The checkpoint or the folder cannot be used, ``image`` names nothing, or no image can be read.
+        The checkpoint or the folder cannot be used, ``image`` names nothing, or no image can be classified.
     """
     device = choose_device(config.device)
     use_cores()
@@ -38,21 +41,28 @@ def run(config: PredictConfig) -> None:
     folder = atomic_files.output_folder(Path(config.output_dir)) if config.output_dir else None
 
     entries: list[dict[str, Any]] = []
-    for images in read_batches(paths, trained.preprocessing, config.batch_size):
-        readable = [image for image in images if isinstance(image, Readable)]
-        rows: list[np.ndarray] = []
-        if readable:
-            with torch.inference_mode():
-                rows = list(softmax(model(stack_inputs(readable, device)).cpu().numpy()))
-        for image in images:
-            probabilities = rows.pop(0) if isinstance(image, Readable) else None
-            entries.append(_entry(image, probabilities, trained.classes))
-            _print(entries[-1])
+    with Progress(total=len(paths), desc="Classifying", unit="image") as bar:
+        for images in read_batches(paths, trained.preprocessing, config.batch_size):
+            readable = [image for image in images if isinstance(image, Readable)]
+            rows: list[np.ndarray] = []
+            if readable:
+                with torch.inference_mode():
+                    rows = list(softmax(model(stack_inputs(readable, device)).cpu().numpy()))
+            for image in images:
+                probabilities = rows.pop(0) if isinstance(image, Readable) else None
+                entries.append(_entry(image, probabilities, trained.classes))
+                _print(entries[-1])
+            bar.update(len(images))
     if folder:
         atomic_files.write_csv(folder / "predictions.csv", COLUMNS, [_csv_row(entry) for entry in entries])
         content = json.dumps(entries, indent=2, ensure_ascii=False)
         atomic_files.write_bytes(folder / "predictions.json", content.encode("utf-8", "backslashreplace"))
         log.info("wrote %s", folder / "predictions.csv")
+    failed = sum(bool(entry["error"]) for entry in entries)
+    if failed == len(entries):
+        raise DataError(f"None of the {count_of(failed, 'image')} can be classified; the lines above say why.")
+    if failed:
+        log.warning("%d of %s cannot be classified; the lines above say why.", failed, count_of(len(entries), "image"))
 
 
 def _entry(image: Readable | Unreadable, probabilities: np.ndarray | None, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -84,6 +94,6 @@ def _csv_row(entry: dict[str, Any]) -> dict[str, object]:
 
 def _print(entry: dict[str, Any]) -> None:
     if not entry["error"]:
-        print(printable(entry["path"]))
+        Progress.write(printable(entry["path"]))
     for guess in entry["top5"]:
-        print(f"  {guess['confidence']:7.2%}  {printable(guess['class_name'])}")
+        Progress.write(f"  {guess['confidence']:7.2%}  {printable(guess['class_name'])}")

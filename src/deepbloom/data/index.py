@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tqdm import tqdm
-
 from deepbloom.data.cache_folder import cache_folder, keep_newest
 from deepbloom.data.images import UNREADABLE, UnreadableError, digest, map_ahead, read_file
 from deepbloom.device import available_cores
 from deepbloom.errors import RunError
+from deepbloom.progress import Progress
 from deepbloom.runs.files import write_bytes
 
 FILES_AT_ONCE = 64
@@ -59,7 +58,7 @@ def digest_files(root: Path, names: Sequence[str], paths: Sequence[Path], verify
 
     starts = range(0, len(paths), FILES_AT_ONCE)
     blocks = map_ahead(check, starts, max(READERS, available_cores()))
-    with tqdm(total=len(paths), desc="Reading images", unit="image", disable=None, leave=False) as bar:
+    with Progress(total=len(paths), desc="Reading images", unit="image") as bar:
         for block in blocks:
             for found, entry in block:
                 if entry:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import PIL
-from tqdm import tqdm
 
 from deepbloom.data.cache_folder import cache_folder, keep_newest
 from deepbloom.data.dataset import PreparedData
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.errors import RunError
+from deepbloom.progress import Progress
 from deepbloom.runs.files import write_bytes
 
 GRID = 16
@@ -58,7 +58,7 @@ class Fingerprints:
 def fingerprint(pixels: Pixels, count: int) -> Fingerprints:
     """Return the fingerprints of all ``count`` images; each is read once."""
     prints = Fingerprints(np.empty((count, GRID * GRID // 8), np.uint8), np.empty((count, GRID, GRID, 3), np.uint8))
-    for start in tqdm(range(0, count, READ_AT_ONCE), "Looking for near-duplicates", disable=None, leave=False):
+    for start in Progress(range(0, count, READ_AT_ONCE), "Looking for near-duplicates"):
         rows = np.arange(start, min(start + READ_AT_ONCE, count))
         finer, means = _cell_means(pixels.read(rows).astype(np.float32))
         gray = finer @ np.array([0.299, 0.587, 0.114], np.float32)  # (B, 16, 17)
@@ -152,7 +152,7 @@ def find_near_duplicates(first: Fingerprints, second: Fingerprints) -> np.ndarra
     outline or have no contrast. Every pair is compared, so the time grows with N x M.
     """
     matches = np.full(len(first.bits), -1, dtype=np.int64)
-    for start in tqdm(range(0, len(matches), COMPARED_AT_ONCE), "Comparing images", disable=None, leave=False):
+    for start in Progress(range(0, len(matches), COMPARED_AT_ONCE), "Comparing images"):
         rows = first[start : start + COMPARED_AT_ONCE]
         for turned in (rows, rows.mirrored()):
             for row, candidates in _candidates(turned, second):

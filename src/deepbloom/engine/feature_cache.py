@@ -18,13 +18,13 @@ from typing import IO
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from deepbloom.data.batches import ImageBatches, to_device
 from deepbloom.data.cache_folder import scratch_folder
 from deepbloom.data.resolution import AugmentedCopy
 from deepbloom.engine.distributed import Group
 from deepbloom.engine.precision import DTYPES, autocast
+from deepbloom.progress import Progress
 
 log = logging.getLogger("deepbloom")
 
@@ -179,7 +179,7 @@ def make_features(
     }
     val = FeatureArray(group.shared_file(folder), val_count, shapes[images.preprocessing.size], dtype)
     total = len(train) * count // group.local_size + val_count
-    with tqdm(total=total, desc="features", unit="image", disable=None, leave=False) as bar:
+    with Progress(total=total, desc="features", unit="image") as bar:
         for copy, array in train.items():
             for start in range(0, count, images.batch_size)[group.local_rank :: group.local_size]:
                 features = compute(images.inputs(images.indices[start : start + images.batch_size], copy))

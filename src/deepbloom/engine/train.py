@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from deepbloom.config.settings import RunConfig
 from deepbloom.data.augment import mix_batch
@@ -36,6 +35,7 @@ from deepbloom.metrics import best_epoch, mean_cross_entropy, top_k_accuracy
 from deepbloom.models.cutting import Cut, cut
 from deepbloom.models.freezing import train_mode
 from deepbloom.models.registry import create_model, get_architecture
+from deepbloom.progress import Progress
 from deepbloom.rng import generator, seed_everything
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
@@ -157,15 +157,24 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
     group.barrier()  # every process has read the state that is saved again now
     _save(state, group)
     stop.deferred = True  # from here on a signal stops the loop at its next safe point
-    while progress.epoch <= config.train.epochs:
-        train_mode(model, plan.trainable)
-        _train_epoch(state, network, batches, group, stop)
-        _validate(state, evaluated, validation, stop if group.size == 1 else None)
-        if group.is_main:
-            files.write_csv(folder / run_dir.HISTORY, HISTORY_COLUMNS, progress.history)
-            on_epoch()
-        progress.start_epoch()
-        _save_and_stop(state, group, stop)
+    steps = batches.steps_per_epoch
+    with Progress(
+        total=config.train.epochs * steps,
+        initial=(progress.epoch - 1) * steps + progress.step,
+        unit="step",
+        smoothing=0.05,
+        disable=not group.is_main,
+    ) as bar:
+        while progress.epoch <= config.train.epochs:
+            train_mode(model, plan.trainable)
+            bar.set_description_str(f"epoch {progress.epoch}/{config.train.epochs}", refresh=False)
+            _train_epoch(state, network, batches, group, stop, bar)
+            _validate(state, evaluated, validation, stop if group.size == 1 else None)
+            if group.is_main:
+                files.write_csv(folder / run_dir.HISTORY, HISTORY_COLUMNS, progress.history)
+                on_epoch()
+            progress.start_epoch()
+            _save_and_stop(state, group, stop)
     _save(state, group)
     stop.deferred = False
     if group.sum(stop.requested)[0]:
@@ -197,7 +206,9 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
     )
 
 
-def _train_epoch(state: TrainState, network: nn.Module, batches: Batches, group: Group, stop: StopRequest) -> None:
+def _train_epoch(
+    state: TrainState, network: nn.Module, batches: Batches, group: Group, stop: StopRequest, bar: Progress
+) -> None:
     """Run the remaining steps of the epoch in progress.
 
     Loss and correct predictions are summed on the device. The host reads them back, looks for signals and saves at
@@ -209,39 +220,39 @@ def _train_epoch(state: TrainState, network: nn.Module, batches: Batches, group:
     sums = _zero_sums(plan.device)
     count = 0
     check_every = 1 if plan.device.type == "cpu" else GPU_STEPS_PER_CHECK
-    with tqdm(total=steps, initial=progress.step, desc=f"epoch {epoch}", unit="step", disable=None, leave=False) as bar:
-        started = time.perf_counter()
-        for inputs, targets in prefetch_on_gpu(batches.epoch(epoch, start=progress.step), plan.device):
-            step = (epoch - 1) * steps + progress.step
-            set_lr(state.optimizer, lr_factor(step, steps, config.train.epochs, config.scheduler))
-            seed_everything(config.seed, "step", epoch, progress.step, group.rank)  # dropout
-            stream = generator(config.seed, "mix", epoch, progress.step)
-            loss, logits = training_loss(network, inputs, targets, num_classes, config, stream, plan.precision)
-            sums += torch.stack([loss.detach() * len(targets), (logits.argmax(1) == targets).sum()]).to(sums)
-            count += len(targets)
-            check = (progress.step + 1) % check_every == 0 or progress.step + 1 == steps
-            if check:  # before the step is taken: on a CPU, weights never take a step that is not finite
-                loss_sum, correct, images = group.sum(*sums.tolist(), count)
-                if not math.isfinite(loss_sum):
-                    raise state.diverged(f"the loss is {loss_sum} at epoch {epoch}, step {progress.step + 1}")
+    started = time.perf_counter()
+    for inputs, targets in prefetch_on_gpu(batches.epoch(epoch, start=progress.step), plan.device):
+        step = (epoch - 1) * steps + progress.step
+        set_lr(state.optimizer, lr_factor(step, steps, config.train.epochs, config.scheduler))
+        seed_everything(config.seed, "step", epoch, progress.step, group.rank)  # dropout
+        stream = generator(config.seed, "mix", epoch, progress.step)
+        loss, logits = training_loss(network, inputs, targets, num_classes, config, stream, plan.precision)
+        sums += torch.stack([loss.detach() * len(targets), (logits.argmax(1) == targets).sum()]).to(sums)
+        count += len(targets)
+        check = (progress.step + 1) % check_every == 0 or progress.step + 1 == steps
+        if check:  # before the step is taken: on a CPU, weights never take a step that is not finite
+            loss_sum, correct, images = group.sum(*sums.tolist(), count)
+            if not math.isfinite(loss_sum):
+                raise state.diverged(f"the loss is {loss_sum} at epoch {epoch}, step {progress.step + 1}")
 
-            state.optimizer.zero_grad(set_to_none=True)
-            share = len(targets) * group.size / sizes[progress.step]  # gradients are averaged by process
-            state.scaler.scale(loss * share).backward()
-            state.scaler.step(state.optimizer)
-            state.scaler.update()
-            state.average(step)
+        state.optimizer.zero_grad(set_to_none=True)
+        share = len(targets) * group.size / sizes[progress.step]  # gradients are averaged by process
+        state.scaler.scale(loss * share).backward()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.average(step)
 
-            progress.step += 1
-            bar.update()
-            if check:
-                progress.loss_sum += loss_sum
-                progress.correct += int(correct)
-                progress.count += int(images)
-                sums, count = _zero_sums(plan.device), 0
-                progress.seconds += time.perf_counter() - started
-                _save_and_stop(state, group, stop)
-                started = time.perf_counter()
+        progress.step += 1
+        bar.update()
+        if check:
+            progress.loss_sum += loss_sum
+            progress.correct += int(correct)
+            progress.count += int(images)
+            bar.set_postfix_str(f"loss {progress.loss_sum / progress.count:.3f}", refresh=False)
+            sums, count = _zero_sums(plan.device), 0
+            progress.seconds += time.perf_counter() - started
+            _save_and_stop(state, group, stop)
+            started = time.perf_counter()
 
 
 def training_loss(

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from deepbloom.data.dataset import PreparedData
 from deepbloom.data.masks import Masks
@@ -27,6 +26,7 @@ from deepbloom.explain.summary import (
     summarize,
 )
 from deepbloom.explain.targets import Network
+from deepbloom.progress import Progress
 from deepbloom.rng import derive_seed
 
 RANDOMIZED_IMAGES = 8
@@ -151,7 +151,7 @@ def measure(
                 sample.targets[number, None],
                 derive_seed(seed, "explain", data.source.image_ids[index]) % 2**31,
             )
-            for number, index in enumerate(tqdm(sample.indices, desc=kind, disable=None))
+            for number, index in enumerate(Progress(sample.indices, desc=kind))
         ]
         values[kind], curves[kind] = (
             {name: np.concatenate([one[name] for one in found]) for name in found[0]}

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from deepbloom.data.batches import prefetch
 from deepbloom.data.images import map_ahead
@@ -23,6 +22,7 @@ from deepbloom.data.preprocessing import Preprocessing, normalize
 from deepbloom.device import available_cores
 from deepbloom.engine.evaluate import EVALUATION_BATCH, check_finite, predict_logits
 from deepbloom.metrics import expected_calibration_error, softmax
+from deepbloom.progress import Progress
 from deepbloom.report.statistics import compare_values, correct_for_number, mean_interval, wilson_interval
 from deepbloom.robustness.corruptions import SEVERITIES, corrupt
 from deepbloom.runs import files
@@ -118,7 +118,7 @@ def run_network(
     device = next(network.parameters()).device
     correct, confidences = {}, {}
     common = [checkpoint_digest, images.fingerprint, images.image_ids, seed]
-    with tqdm(total=len(wanted) * len(images.indices), desc="images", unit="image", disable=None) as bar:
+    with Progress(total=len(wanted) * len(images.indices), desc="images", unit="image") as bar:
         for condition in wanted:
             key = hashlib.sha256(json.dumps([*common, *condition]).encode()).hexdigest()[:24]
             path = cache / f"{key}.npz"

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from deepbloom.config.settings import DataConfig
 from deepbloom.data.cache_folder import cache_folder, locked_folder
@@ -25,6 +24,7 @@ from deepbloom.data.images import read_image
 from deepbloom.data.index import digest_files
 from deepbloom.data.sources.files import FileSource, fingerprint_files, leave_out, leave_out_unreadable
 from deepbloom.errors import DataError, name_some
+from deepbloom.progress import Progress
 from deepbloom.runs.files import sync
 
 URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
@@ -154,7 +154,7 @@ def download(name: str, path: Path, md5: str) -> None:
     digest = hashlib.md5(usedforsecurity=False)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer, open(temporary, "wb") as file:
-            with tqdm(total=answer.length, unit="B", unit_scale=True, desc=name, disable=None) as bar:
+            with Progress(total=answer.length, unit="B", unit_scale=True, desc=name) as bar:
                 while chunk := answer.read(CHUNK_BYTES):
                     file.write(chunk)
                     digest.update(chunk)
