@@ -162,9 +162,9 @@ def test_the_written_config_builds_the_same_settings(tmp_path: Path) -> None:
     ("content", "part"),
     [
         ({"sed": 1}, "Did you mean 'seed'"),
-        ({"seed": "1"}, "type int"),
-        ({"seed": True}, "type int"),
-        ({"train": {"epochs": 1.5}}, "type int"),
+        ({"seed": "1"}, "give a whole number"),
+        ({"seed": True}, "give a whole number"),
+        ({"train": {"epochs": 1.5}}, "give a whole number"),
         ({"train": {"epochs": 0}}, "at least 1"),
     ],
 )
