@@ -51,6 +51,30 @@ def test_a_class_whose_name_is_a_word_or_a_number_comes_first() -> None:
 
 
 @pytest.mark.parametrize(
+    ("classes", "target"),
+    [
+        (("001", "002", "010"), "1"),
+        (("001", "002", "010"), "10"),
+        (("a", "b", "2.0"), "2"),
+        (("a", "b", "+1"), "01"),
+    ],
+)
+def test_a_number_that_may_be_a_name_or_an_index_is_refused(classes: tuple[str, ...], target: str) -> None:
+    with pytest.raises(ConfigError, match=rf"target={target} is ambiguous.* exact name"):
+        read_targets(target, None, classes)
+    with pytest.raises(ConfigError, match=rf"contrast={target} is ambiguous.* exact name"):
+        read_targets("predicted", target, classes)
+
+
+def test_an_exact_name_or_an_index_that_no_name_resembles_is_taken() -> None:
+    assert read_targets("002", None, ("001", "002", "010")) == [Target(1)]
+    assert read_targets("1", None, ("1", "10", "2")) == [Target(0)]
+    assert read_targets("2", None, ("1", "10", "2")) == [Target(2)]
+    assert read_targets("0", None, ("001", "002", "010")) == [Target(0)]
+    assert read_targets("1", None, ("rose 1", "tulip 1")) == [Target(1)]
+
+
+@pytest.mark.parametrize(
     ("target", "contrast", "words"),
     [
         ("azur", None, "Did you mean 'azure'"),
@@ -238,3 +262,20 @@ def test_class_names_need_no_quotes(deepbloom: Run, trained_run: Path, images: P
         )
         assert code == 2
         assert f"Unknown target {name!r}" in err
+
+
+def test_the_image_is_scaled_down_to_1600_pixels_unless_its_full_size_is_wanted(
+    deepbloom: Run, trained_run: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (2000, 500), "red").save(tmp_path / "wide.png")
+    widths = {}
+    for full_size in ("false", "true"):
+        folder = tmp_path / full_size
+        deepbloom(
+            "gradcam", f"ckpt={trained_run}", f"image={tmp_path / 'wide.png'}", f"output_dir={folder}",
+            f"full_size={full_size}",
+        )  # fmt: skip
+        pixels = np.asarray(Image.open(folder / "wide_gradcam.png").convert("RGB"), int)
+        row = pixels[pixels.shape[0] // 2]
+        widths[full_size] = int((abs(row - (255, 0, 0)).max(axis=1) < 20).sum())  # the image beside its heatmap
+    assert widths == {"false": pytest.approx(1600, abs=3), "true": pytest.approx(2000, abs=3)}

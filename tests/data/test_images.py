@@ -168,6 +168,27 @@ def test_a_pil_image_is_read_as_its_file(orientation, tmp_path):
             assert opened.size == (40, 30)
 
 
+def test_a_large_jpeg_is_reduced_while_both_sides_keep_enough_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_files, "REDUCED_SIDE", 16)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for size, found in (((31, 200), (31, 200)), ((32, 200), (16, 100)), ((70, 64), (18, 16)), ((999, 999), (125, 125))):
+        path = save(Image.new("RGB", size, "teal"), tmp_path / "large.jpg", exif=exif)
+        image = read_image(path)
+        assert image.size == found[::-1]
+        np.testing.assert_allclose(np.asarray(image), np.broadcast_to((0, 128, 128), (*image.size[::-1], 3)), atol=3)
+        assert image_files.decode(path.read_bytes(), full_size=True).size == size[::-1]
+        with Image.open(path) as opened:
+            assert np.array_equal(np.asarray(upright_rgb(opened)), np.asarray(image))
+            assert opened.size == size
+    assert read_image(save(Image.new("RGB", (999, 999)), tmp_path / "large.png")).size == (999, 999)
+
+
+def test_images_of_ordinary_cameras_are_not_reduced(tmp_path):
+    path = save(Image.new("L", (6000, 4000)), tmp_path / "24 megapixels.jpg")
+    assert read_image(path).size == (6000, 4000)
+
+
 # What an image needs that is not there, and what the machine fails at
 
 

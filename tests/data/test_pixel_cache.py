@@ -216,6 +216,15 @@ def test_a_file_that_changes_between_hashing_and_decoding_is_refused(folder, use
     assert open_pixels(ImageFolder.create(folder), SMALL, "auto", 0).read(np.array([1])).max() == 255
 
 
+def test_without_a_cache_a_file_that_is_overwritten_later_is_refused_too(folder):
+    pixels = open_pixels(ImageFolder.create(folder), SMALL, "off", 0)
+    assert pixels.read(np.arange(5)).shape == (5, 8, 8, 3)
+    Image.new("RGB", (9, 9), "blue").save(folder / "rose" / "2.png")
+    with pytest.raises(DataError, match=r"rose/2\.png.* has changed since"):
+        pixels.read(np.arange(5))
+    assert pixels.read(np.array([0, 2])).shape == (2, 8, 8, 3)
+
+
 # Room
 
 

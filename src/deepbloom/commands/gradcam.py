@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from deepbloom.config.commands import GradcamConfig
 from deepbloom.data.folders import find_images
-from deepbloom.data.images import Readable, read_batches, stack_inputs
-from deepbloom.data.preprocessing import preprocess
+from deepbloom.data.inputs import SHOWN_SIDE, Readable, read_batches, stack_inputs
 from deepbloom.device import choose_device, use_cores
 from deepbloom.errors import ConfigError
 from deepbloom.explain.figures import Panel, draw_panels, encode
-from deepbloom.explain.targets import Network, explain_images, read_methods, read_networks, read_targets
+from deepbloom.explain.targets import explain_images, read_methods, read_networks, read_targets
 from deepbloom.progress import Progress
 from deepbloom.report.pages import Illustration, Section, write_page
 from deepbloom.runs import files as atomic_files
@@ -52,13 +50,15 @@ def run(config: GradcamConfig) -> None:
 
     names = Counter[str]()
     sections: list[Section] = []
+    preprocessings = [network.preprocessing for network in networks]
+    shown_side = None if config.full_size else SHOWN_SIDE
     with Progress(total=len(paths), desc="Drawing heatmaps", unit="image") as bar:
-        for images in read_batches(paths, networks[0].preprocessing, config.batch_size):
+        for images in read_batches(paths, preprocessings, config.batch_size, shown_side):
             readable = [image for image in images if isinstance(image, Readable)]
             bar.update(len(images) - len(readable))
             if not readable:
                 continue
-            inputs = [_stack(readable, network, networks[0], device) for network in networks]
+            inputs = [stack_inputs(readable, device, number) for number in range(len(networks))]
             for image, panels in zip(readable, explain_images(networks, inputs, methods, targets), strict=True):
                 bar.update()
                 if len(panels) < len(methods) * sum(map(len, targets)):
@@ -80,13 +80,6 @@ def run(config: GradcamConfig) -> None:
         more = f" {left_out:,} more images lie in the folder beside this page." if left_out else ""
         write_page(folder / PAGE, "Where the network looks", READING + more, sections)
         print(folder / PAGE)
-
-
-def _stack(images: Sequence[Readable], network: Network, first: Network, device: torch.device) -> torch.Tensor:
-    if network.preprocessing == first.preprocessing:
-        return stack_inputs(images, device)
-    inputs = torch.stack([preprocess(image.image, network.preprocessing) for image in images])
-    return inputs.to(device).contiguous(memory_format=torch.channels_last)
 
 
 def _write_figures(
@@ -112,7 +105,8 @@ def _write_figures(
 
 
 def _write_figure(path: Path, image: Readable, panels: Sequence[Panel]) -> Illustration:
-    atomic_files.write_bytes(path, encode(draw_panels(image.image, panels)))
+    assert image.shown is not None
+    atomic_files.write_bytes(path, encode(draw_panels(image.shown, panels)))
     return Illustration(path, f"Heatmaps of {image.path.name}: {_say(panels)}.", "")
 
 

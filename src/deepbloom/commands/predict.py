@@ -10,7 +10,7 @@ import torch
 
 from deepbloom.config.commands import PredictConfig
 from deepbloom.data.folders import find_images
-from deepbloom.data.images import Readable, Unreadable, read_batches, stack_inputs
+from deepbloom.data.inputs import Readable, Unreadable, read_batches, stack_inputs
 from deepbloom.device import choose_device, use_cores
 from deepbloom.engine.checkpoint import read_model
 from deepbloom.errors import DataError
@@ -42,7 +42,7 @@ def run(config: PredictConfig) -> None:
 
     entries: list[dict[str, Any]] = []
     with Progress(total=len(paths), desc="Classifying", unit="image") as bar:
-        for images in read_batches(paths, trained.preprocessing, config.batch_size):
+        for images in read_batches(paths, [trained.preprocessing], config.batch_size):
             readable = [image for image in images if isinstance(image, Readable)]
             rows: list[np.ndarray] = []
             if readable:

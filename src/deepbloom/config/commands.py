@@ -79,6 +79,8 @@ class GradcamConfig:
     save_raw: bool = False
     """Also write ``.npy``: float32 in [0, 1], the size of the network's input; for several checkpoints or classes one
     array, with a map for each in the order of the figure."""
+    full_size: bool = False
+    """Show images in their full size; otherwise their longer side has at most 1,600 pixels."""
     page: bool = False
     """Also write ``heatmaps.html``: one self-contained page with all figures."""
     batch_size: int = 16

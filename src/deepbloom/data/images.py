@@ -8,18 +8,15 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import PIL
-import torch
 from PIL import (  # decoders are imported before file descriptors or memory can run out
     AvifImagePlugin,  # noqa: F401
     BmpImagePlugin,  # noqa: F401
@@ -32,11 +29,9 @@ from PIL import (  # decoders are imported before file descriptors or memory can
     WebPImagePlugin,  # noqa: F401
     features,
 )
-from torch import Tensor
 
 from deepbloom.data.containers import JPEG_START, without_metadata
 from deepbloom.data.conversion import to_upright_rgb, undecoded
-from deepbloom.data.preprocessing import Preprocessing, preprocess
 from deepbloom.errors import DataError
 from deepbloom.file_warnings import warnings_name
 
@@ -54,6 +49,8 @@ SUFFIXES = (
 )
 MAX_PIXELS = 80_000_000
 """Larger images are refused before they are decoded; below the size at which Pillow itself warns."""
+REDUCED_SIDE = 2048
+"""The shorter side of a larger JPEG is reduced to this many pixels or up to twice as many."""
 MAX_BYTES = 512_000_000
 """Larger files are refused: twice the size of `MAX_PIXELS` in uncompressed RGB."""
 MAX_SCANS = 100
@@ -98,7 +95,7 @@ def read_file(path: str | os.PathLike[str], name: str = "") -> bytes:
     DataError
         The machine failed to read it, twice: this says nothing about the image.
     """
-    name = name or _name(path)
+    name = name or name_file(path)
     try:
         return _read_bytes(path, name)
     except OSError:
@@ -131,13 +128,15 @@ def digest(content: bytes) -> str:
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
     """Return the image in a file. See `read_file` and `decode`."""
-    return decode(read_file(path), _name(path))
+    return decode(read_file(path), name_file(path))
 
 
-def decode(content: bytes, name: str = "this file") -> Image.Image:
+def decode(content: bytes, name: str = "this file", full_size: bool = False) -> Image.Image:
     """Decode the bytes of an image file: upright (Exif), in RGB, transparent parts on white.
 
-    ``name`` stands for the file in messages. Metadata other than the orientation are not read.
+    ``name`` stands for the file in messages. Metadata other than the orientation are not read. Unless ``full_size``, a
+    JPEG has 1/2, 1/4 or 1/8 of its width and height where both sides keep `REDUCED_SIDE` pixels or more. It takes
+    much less time and memory, and is the same for training and for everything that uses a trained network.
 
     Raises
     ------
@@ -156,6 +155,8 @@ def decode(content: bytes, name: str = "this file") -> Image.Image:
                 raise UnreadableError(
                     f"Cannot read {name}: {width} x {height} pixels are more than {MAX_PIXELS:,}. Scale it down first."
                 )
+            if not full_size:
+                image.draft(image.mode, (REDUCED_SIDE, REDUCED_SIDE))  # only JPEG's decoder does this
             image.info.update(info)
             return to_upright_rgb(image)
     except DataError:
@@ -168,7 +169,10 @@ def decode(content: bytes, name: str = "this file") -> Image.Image:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Return a PIL image of any mode as `decode` would: upright (Exif), in RGB, transparent parts on white."""
+    """Return a PIL image of any mode as `decode` would: upright (Exif), in RGB, transparent parts on white.
+
+    A JPEG that Pillow has opened but not decoded yet is decoded as here, any other image has the size that it has.
+    """
     content = undecoded(image)
     return to_upright_rgb(image) if content is None else decode(content)
 
@@ -227,7 +231,8 @@ def _check_scans(content: bytes, name: str) -> None:
             )
 
 
-def _name(path: str | os.PathLike[str]) -> str:
+def name_file(path: str | os.PathLike[str]) -> str:
+    """Return what messages call an image file."""
     return f"image {os.fspath(path)!r}"
 
 
@@ -260,61 +265,3 @@ def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], num_wor
             futures += [executor.submit(function, item) for item in islice(waiting, 1)]
     finally:
         executor.shutdown(cancel_futures=True)
-
-
-# Images named on the command line
-
-
-@dataclass(frozen=True)
-class Readable:
-    """An image and its input for a network."""
-
-    path: Path
-    image: Image.Image
-    inputs: Tensor
-    """float32, shape (3, S, S)."""
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A file that cannot be read as an image, and why."""
-
-    path: Path
-    error: str
-
-
-def read_batches(
-    paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int
-) -> Iterator[list[Readable | Unreadable]]:
-    """Yield the images in groups of ``batch_size``; log those that cannot be read.
-
-    Raises
-    ------
-    DataError
-        None of them can be read.
-    """
-    errors = []
-    for start in range(0, len(paths), batch_size):
-        images = [_read(path, preprocessing) for path in paths[start : start + batch_size]]
-        errors += [image.error for image in images if isinstance(image, Unreadable)]
-        if len(errors) == len(paths):
-            more = f" None of the {len(paths)} images can be read." if len(paths) > 1 else ""
-            raise DataError(errors[0] + more)
-        for image in images:
-            if isinstance(image, Unreadable):
-                log.warning("%s", image.error)
-        yield images
-
-
-def _read(path: Path, preprocessing: Preprocessing) -> Readable | Unreadable:
-    try:
-        image = read_image(path)
-    except DataError as error:
-        return Unreadable(path, str(error))
-    return Readable(path, image, preprocess(image, preprocessing))
-
-
-def stack_inputs(images: Sequence[Readable], device: torch.device) -> Tensor:
-    """Return the inputs of images as one batch, float32 of shape (B, 3, S, S), channels last."""
-    inputs = torch.stack([image.inputs for image in images])
-    return inputs.to(device).contiguous(memory_format=torch.channels_last)

@@ -92,7 +92,7 @@ def read_targets(target: str, contrast: str | None, classes: tuple[str, ...]) ->
     Raises
     ------
     ConfigError
-        The network has no such class, or a class is compared with itself.
+        The network has no such class, a number may be a name or an index, or a class is compared with itself.
     """
     against = None if contrast is None else _find_class("contrast", contrast, classes, ())
     ranks = re.fullmatch(r"top([1-9]\d*)", target)
@@ -147,10 +147,22 @@ def _find_class(key: str, name: str, classes: tuple[str, ...], words: tuple[str,
     if name in classes:
         return classes.index(name)
     if name.isdecimal():
+        if alike := [known for known in classes if _is_number(known, int(name))]:
+            raise ConfigError(
+                f"{key}={name} is ambiguous: it may stand for the class {alike[0]!r} or for an index. Give the exact "
+                f"name of a class, such as {key}={alike[0]}."
+            )
         if int(name) < len(classes):
             return int(name)
         raise ConfigError(f"{key}={name}: the network has classes 0 to {len(classes) - 1}.")
     raise ConfigError(unknown(key, name, [*classes, *words]))
+
+
+def _is_number(name: str, value: int) -> bool:
+    try:
+        return float(name) == value
+    except ValueError:
+        return False
 
 
 def _as_list(value: Any) -> list[Any]:
