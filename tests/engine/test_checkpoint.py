@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,21 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_training_state_is_not_taken_for_a_model(tmp_path: Path) -> None:
-    write_tensors(tmp_path / "last.ckpt", {"x": torch.zeros(1)}, {"kind": STATE_KIND, "format": 1})
+    write_tensors(tmp_path / "model", {"x": torch.zeros(1)}, {"kind": STATE_KIND, "format": 1})
     with pytest.raises(CheckpointError, match="training state"):
+        read_model(tmp_path / "model")
+
+
+def test_the_latest_weights_of_a_run_can_be_read_from_its_state(trained_run: Path, tmp_path: Path) -> None:
+    """The best weights are in model.safetensors; a state beside the model of another run is refused."""
+    best, latest = read_model(trained_run), read_model(trained_run / "last.ckpt")
+    tensors, state = read_tensors(trained_run / "last.ckpt", STATE_KIND)
+    for name, tensor in latest.network.state_dict().items():
+        assert torch.equal(tensor, tensors[f"model/{name}"])
+    assert latest.classes == best.classes
+    write_tensors(tmp_path / "last.ckpt", tensors, state | {"run_id": "other"})
+    shutil.copy(trained_run / "model.safetensors", tmp_path)
+    with pytest.raises(CheckpointError, match="of two runs"):
         read_model(tmp_path / "last.ckpt")
 
 

@@ -85,8 +85,13 @@ def test_the_same_run_is_found_again_and_another_is_refused(
     (tmp_path / name).touch()
     assert run_dir.check_folder(tmp_path, begun, IDENTITY) == state
     other = Identity({**IDENTITY.settings, "train.epochs": 4})
-    with pytest.raises(RunError, match=r"other settings: train\.epochs is 3 there and 4 now"):
+    longer = rf"complete after 3 epochs.*train\.epochs=1 model\.weights={tmp_path}"
+    said = longer if state == "complete" else r"other settings: train\.epochs is 3 there and 4 now"
+    with pytest.raises(RunError, match=said):
         run_dir.check_folder(tmp_path, begun, other)
+    shorter = Identity({**IDENTITY.settings, "train.epochs": 2})
+    with pytest.raises(RunError, match=r"train\.epochs is 3 there and 2 now"):
+        run_dir.check_folder(tmp_path, begun, shorter)
     changed = Identity({**IDENTITY.settings, "dataset_fingerprint": "b"})
     with pytest.raises(RunError, match="holds a run with other images"):
         run_dir.check_folder(tmp_path, begun, changed)

@@ -1,6 +1,7 @@
 """``deepbloom train``: from settings to a run directory."""
 
 import logging
+import shlex
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -33,8 +34,13 @@ log = logging.getLogger("deepbloom")
 
 
 def run(config: RunConfig) -> None:
-    """Train and print where the results are."""
-    print(train(config))
+    """Train, print where the results are, and log what to do with them."""
+    folder = train(config)
+    print(folder)
+    log.info(
+        "Next: deepbloom predict ckpt=%s image=PATH, deepbloom gradcam ckpt=%s image=PATH, deepbloom report runs=%s",
+        *(shlex.quote(str(path)) for path in (folder, folder, folder.parent)),
+    )
 
 
 def train(config: RunConfig) -> Path:
@@ -64,6 +70,8 @@ def train(config: RunConfig) -> Path:
         reset_peak_memory(device)
         plan = group.together(partial(resolve, config))
         folder, state = group.broadcast(partial(_open_folder, plan, held))
+        if group.is_main:
+            log.info("run directory: %s", folder)
         tracking = Tracking(config.logger if group.is_main else LoggerConfig("none"), folder)
         if state == "complete":
             if group.is_main:

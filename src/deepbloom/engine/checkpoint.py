@@ -26,6 +26,7 @@ FORMAT = 1
 METADATA = "deepbloom"
 MODEL_KIND = "deepbloom model"
 STATE_KIND = "deepbloom training state"
+STATES = (run_dir.LAST, run_dir.PREVIOUS)
 
 
 def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
@@ -144,7 +145,9 @@ class Trained:
 
 
 def read_model(run_or_file: str | Path) -> Trained:
-    """Return the network of a run directory or model file; it is rebuilt by registry name only.
+    """Return the network of a run directory, a model file, or of a run's last.ckpt, which holds its latest weights.
+
+    It is rebuilt by registry name only.
 
     Raises
     ------
@@ -152,7 +155,7 @@ def read_model(run_or_file: str | Path) -> Trained:
         The file is absent, damaged, of another kind, or its tensors do not fit the network it names or are not finite.
     """
     path = find_model_file(run_or_file)
-    tensors, header = read_tensors(path, MODEL_KIND)
+    tensors, header = _read_state(path) if path.name in STATES else read_tensors(path, MODEL_KIND)
     if str(header.get("arch")).startswith("efficientnet_lite"):  # the names of version 0.1
         tensors = {name.replace("classifier.1.", "classifier."): tensor for name, tensor in tensors.items()}
     try:
@@ -168,6 +171,21 @@ def read_model(run_or_file: str | Path) -> Trained:
     except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not describe a network of this version: {error}") from error
     return Trained(network.eval(), classes, preprocessing, header)
+
+
+def _read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the weights that a run's training state evaluates, and the header of the model file beside it."""
+    tensors, state = read_tensors(path, STATE_KIND)
+    _, header = read_tensors(find_model_file(path.parent), MODEL_KIND)
+    if header.get("run_id") != state.get("run_id"):
+        raise CheckpointError(f"{path} and {run_dir.MODEL} beside it are of two runs. Give {run_dir.MODEL} alone.")
+    parts = {
+        name.removeprefix(f"{part}/"): tensor
+        for part in ("model", "averaged")  # averaged weights take the place of those that the optimizer moves
+        for name, tensor in tensors.items()
+        if name.startswith(f"{part}/")
+    }
+    return parts, {key: value for key, value in header.items() if key != "epoch"}
 
 
 def _check_tensors(name: str, num_classes: int, tensors: Mapping[str, Tensor]) -> None:

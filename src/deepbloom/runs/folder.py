@@ -151,6 +151,14 @@ def check_folder(folder: Path, config: RunConfig, identity: Identity) -> str:
             f"{folder / PROVENANCE} is damaged or missing, so nothing shows which settings, images and weights the run "
             f"was started with. Choose another output_dir=PATH, or delete {folder} to train again."
         )
+    epochs, wanted = stored.get("train.epochs"), identity.as_dict().get("train.epochs")
+    more = wanted - epochs if isinstance(epochs, int) and isinstance(wanted, int) else 0
+    if state == "complete" and more > 0 and not identity.difference({**stored, "train.epochs": wanted}):
+        raise RunError(
+            f"{folder} is complete after {epochs} epochs, and its schedule ended with them. To train longer, start a "
+            f"new run from its weights: train.epochs={more} model.weights={folder} output_dir=ANOTHER_PATH. "
+            "Or leave out output_dir to train all epochs anew."
+        )
     if differs := identity.difference(stored):
         raise RunError(f"{folder} holds a run with {differs}. Choose another output_dir=PATH, or leave it out.")
     return state
