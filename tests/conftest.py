@@ -5,17 +5,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from deepbloom.cli import main as cli
+from small_data import SMALL, draw_images
 
 pytest_plugins = ["demo_page", "fake_runs"]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-COLORS = {"azure": (40, 90, 220), "crimson": (210, 30, 60), "lime": (120, 220, 40)}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -36,19 +34,6 @@ def real_data() -> Path:
     root = Path(os.environ.get("DEEPBLOOM_REAL_DATA", beside))
     if not (root / "flowers-102" / "setid.mat").is_file():
         pytest.skip(f"no Flowers102 images in {root}; set DEEPBLOOM_REAL_DATA to the folder of flowers-102")
-    return root
-
-
-def draw_images(root: Path, per_class: int = 12) -> Path:
-    """Write noisy images of three colors, one folder each: easy to tell apart, none like another."""
-    rng = np.random.default_rng(0)
-    for name, color in COLORS.items():
-        (root / name).mkdir(parents=True)
-        for number in range(per_class):
-            noise = rng.normal(0, 40, (40, 48, 3))
-            Image.fromarray((np.array(color) + noise).clip(0, 255).astype(np.uint8)).save(
-                root / name / f"{number:02d}.png"
-            )
     return root
 
 
@@ -81,9 +66,6 @@ def browser() -> Iterator:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield started
         started.close()
-
-
-SMALL = ("train.num_threads=1", "train.batch_size=8", "train.epochs=2", "train.precision=fp32")
 
 
 @pytest.fixture(scope="session")

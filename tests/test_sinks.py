@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import SMALL, draw_images
 from deepbloom.report.pages import Section, render_html, render_markdown
 from deepbloom.runs.parsing import read_columns
 from deepbloom.runs.reading import read_run
 from deepbloom.sinks import LogFormatter, from_cell, printable, to_cell
+from small_data import SMALL, draw_images
 
 Run = Callable[..., tuple[int, str, str]]
 EVIL = "=1+1\x1b]0;title\x07\x1b[31m\u202e\n2026 INFO forged\r\x9b2J"

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from deepbloom.cli.advice import is_stray, stray_word, unknown_key, unknown_name
 from deepbloom.cli.checkpoints import choose_checkpoint
@@ -287,7 +287,14 @@ def _readable(error: Exception) -> DeepBloomError:
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file and cause.options:
             group, _, name = cause.missing_cfg_file.partition("/")
             return ConfigError(unknown(group, name, cause.options) + unknown_name(group, name))
+        if isinstance(cause, InterpolationKeyError):
+            name = str(cause.msg).split("'")[1]
+            return ConfigError(f"{cause.full_key}: ${{{name}}} is the value of another key, and there is no {name!r}.")
+        if isinstance(cause, OmegaConfBaseException) and str(cause.full_key).startswith("hydra.sweeper."):
+            return ConfigError(f"{cause.full_key} is for a search: add hydra/sweeper=optuna.")
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return ConfigError(f"{cause.full_key}: {str(cause.msg).splitlines()[0]}.")
         cause = cause.__cause__
+    if removed := re.match(r"Could not delete from config\. '(.+)' does", str(error)):
+        return ConfigError(f"~{removed[1]}: the recipe has no such operation. Leave it out.")
     return ConfigError(str(error).splitlines()[0])
