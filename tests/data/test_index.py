@@ -140,6 +140,24 @@ def test_folders_have_an_index_each(start: Callable, root: Path, tmp_path: Path)
     )
 
 
+def test_only_the_newest_indexes_are_kept(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "KEPT_INDEXES", 2)
+    kept = tmp_path / "cache" / "index"
+    before: set[Path] = set()
+    for age, number in enumerate("123"):
+        other = tmp_path / number
+        other.mkdir()
+        (other / "a.jpg").write_text(number)
+        digest_files(other, ["a.jpg"], [other / "a.jpg"], "changed")
+        (new,) = set(kept.iterdir()) - before
+        os.utime(new, (age, age))
+        before |= {new}
+        if number == "1":
+            oldest = new
+    assert len(list(kept.iterdir())) == 2
+    assert not oldest.exists()
+
+
 def test_without_a_cache_folder_everything_is_read(start: Callable, root: Path) -> None:
     (root.parent / "cache").write_text("a file where a folder should be")
     assert start() == start() == sorted(NAMES)
