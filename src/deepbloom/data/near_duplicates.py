@@ -60,7 +60,7 @@ def fingerprint(pixels: Pixels, count: int) -> Fingerprints:
     prints = Fingerprints(np.empty((count, GRID * GRID // 8), np.uint8), np.empty((count, GRID, GRID, 3), np.uint8))
     for start in Progress(range(0, count, READ_AT_ONCE), "Looking for near-duplicates"):
         rows = np.arange(start, min(start + READ_AT_ONCE, count))
-        finer, means = _cell_means(pixels.read(rows).astype(np.float32))
+        finer, means = _cell_means(pixels.read(rows))
         gray = finer @ np.array([0.299, 0.587, 0.114], np.float32)  # (B, 16, 17)
         prints.bits[rows] = np.packbits((gray[:, :, 1:] > gray[:, :, :-1]).reshape(len(rows), -1), axis=1)
         prints.thumbnails[rows] = means.round()
@@ -68,22 +68,31 @@ def fingerprint(pixels: Pixels, count: int) -> Fingerprints:
 
 
 def _cell_means(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean color of each cell of a 16 x 17 and of a 16 x 16 grid over images, float32 (B, H, W, 3).
+    """Return the mean color of each cell of a 16 x 17 and of a 16 x 16 grid over images, uint8 (B, H, W, 3).
 
-    Sums of pixels are whole numbers and so exact: cells of one color are equal, whatever their size.
+    Sums are whole numbers and so exact: cells of one color are equal, whatever their size.
     """
-    count, height, width, _ = images.shape
-    rows, columns = _cells(height, GRID), np.concatenate([_cells(width, GRID + 1), _cells(width, GRID)])
-    sums = (rows @ images.reshape(count, height, -1)).reshape(count, GRID, width, 3)
-    sums = np.ascontiguousarray(sums.swapaxes(2, 3)) @ columns.T  # (B, 16, 3, 33)
-    means = (sums / rows.sum(axis=1)[:, None, None] / columns.sum(axis=1)).swapaxes(2, 3)
-    return means[:, :, : GRID + 1], means[:, :, GRID + 1 :]
+    _, height, width, _ = images.shape
+    rows = _cells(height, GRID)
+    sums = np.stack([images[:, cell].sum(axis=1, dtype=np.uint32) for cell in rows], axis=1)  # (B, 16, W, 3)
+    heights = np.array([_size(cell) for cell in rows], np.float32)[:, None]
+
+    def means(columns: list[slice]) -> np.ndarray:
+        return np.stack(
+            [sums[:, :, cell].sum(axis=2).astype(np.float32) / heights / np.float32(_size(cell)) for cell in columns],
+            axis=2,
+        )
+
+    return means(_cells(width, GRID + 1)), means(_cells(width, GRID))
 
 
-def _cells(length: int, number: int) -> np.ndarray:
-    """Return which pixels of a side each cell covers, 0 or 1: float32 of shape (number, length); edges are shared."""
-    places, first = np.arange(length), np.arange(number)[:, None] * length
-    return ((places >= first // number) & (places < -(-(first + length) // number))).astype(np.float32)
+def _cells(length: int, number: int) -> list[slice]:
+    """Return which pixels of a side each cell covers; neighbors share a pixel where it does not divide evenly."""
+    return [slice(i * length // number, -(-(i + 1) * length // number)) for i in range(number)]
+
+
+def _size(cell: slice) -> int:
+    return int(cell.stop - cell.start)
 
 
 def across_splits(data: PreparedData) -> tuple[np.ndarray, np.ndarray]:
