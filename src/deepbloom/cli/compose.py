@@ -19,6 +19,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from deepbloom.cli.advice import is_stray, stray_word, unknown_key, unknown_name
 from deepbloom.cli.checkpoints import choose_checkpoint
+from deepbloom.cli.choice import chosen_model
 from deepbloom.config.commands import COMMANDS
 from deepbloom.config.groups import conf_dir, group_defaults, groups_of
 from deepbloom.config.schema import (
@@ -91,7 +92,7 @@ def compose(command: str, arguments: Sequence[str]) -> Any:
     """
     overrides = _read(command, arguments, multirun=False)
     with _initialized(command), _readable_errors():
-        composed = hydra_compose(command, [_for_hydra(command, override) for override in overrides])
+        composed = hydra_compose(command, _all_for_hydra(command, overrides))
     return typed(command, composed, overrides)
 
 
@@ -103,7 +104,7 @@ def multirun(command: str, arguments: Sequence[str]) -> "Summary":
     DeepBloomError
         As for `compose`, or the sweeper or launcher cannot start.
     """
-    overrides = [_for_hydra(command, override) for override in _read(command, arguments, multirun=True)]
+    overrides = _all_for_hydra(command, _read(command, arguments, multirun=True))
     with _initialized(command), _readable_errors():
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
@@ -215,6 +216,11 @@ def _check(command: str, argument: str, override: Override, known: Mapping[str, 
             raise ConfigError(unknown(key, name, groups[key]) + unknown_name(key, name))
     elif isinstance(value, list) and key in known and known[key].text and not known[key].takes_list:
         raise ConfigError(f"{argument}: {key} takes one value, not a list.")
+
+
+def _all_for_hydra(command: str, overrides: Sequence[Override]) -> list[str]:
+    chosen = chosen_model(overrides) if command == "train" else []
+    return [*(_for_hydra(command, override) for override in overrides), *chosen]
 
 
 def _for_hydra(command: str, override: Override) -> str:

@@ -7,9 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from functools import lru_cache
 
+import yaml
+
+from deepbloom.cli.choice import RULE
 from deepbloom.config.commands import COMMANDS, load
-from deepbloom.config.groups import choices, group_defaults, groups_of
+from deepbloom.config.groups import choices, conf_dir, group_defaults, groups_of
 from deepbloom.config.schema import Key, keys
+from deepbloom.config.settings import RunConfig
 
 WIDTH = 100
 
@@ -46,6 +50,7 @@ def command(name: str) -> str:
     note = "; a model may have other defaults" if "model" in names else ""
     lines += ["", f"Names to choose from, as KEY=NAME{note}:"] * bool(names)
     lines += _listing(names, group_defaults(row.settings))
+    lines += _models() * ("model" in names and row.settings is RunConfig)
     listed = list(_listed_keys(row.settings))
     lines += ["", "Keys (default):"] * bool(listed)
     for key in listed:
@@ -64,6 +69,26 @@ def _listing(names: Mapping[str, Sequence[str]], defaults: Mapping[str, str | No
         text = ", ".join(f"{name} (default)" if name == default else name for name in known)
         lines += textwrap.wrap(
             text, WIDTH, initial_indent=f"  {key:<10}  ", subsequent_indent=" " * 14, break_on_hyphens=False
+        )
+    return lines
+
+
+def _models() -> list[str]:
+    """Return what a run starts from, and a line on the size of each model."""
+    start = ", ".join(
+        f"{group}={name}" for group, name in group_defaults(RunConfig).items() if name and group != "logger"
+    )
+    text = f"A run starts from {start}; networks from scratch take augment=progressive_crop, frozen ones none. {RULE}"
+    lines = ["", "Defaults:", *textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")]
+    lines += ["", "Models, for 102 classes (modules that train):"]
+    for path in sorted((conf_dir() / "model").glob("*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+        trained = content.get("model", content)["trainable"]
+        modules = trained if isinstance(trained, str) else ", ".join(trained)
+        size = next(line[2:] for line in text.splitlines() if not line.startswith("# @"))
+        lines += textwrap.wrap(
+            f"{path.stem:<27}{size.rstrip('.')} ({modules})", WIDTH, initial_indent="  ", subsequent_indent=" " * 29
         )
     return lines
 
