@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+import threading
 from typing import Any
 
 from tqdm import tqdm
@@ -33,6 +34,10 @@ class Progress(tqdm):  # type: ignore[misc]
         if msg is None and self.n:
             log.info("%s", describe(self.format_dict))
         return True
+
+
+# A thread lock: a child process that is killed while it holds tqdm's lock for processes would stop all others.
+Progress.set_lock(threading.RLock())
 
 
 def describe(state: dict[str, Any]) -> str:
