@@ -207,7 +207,7 @@ def test_standing_in_the_folder_of_images_output_is_never_taken_for_a_class(
         assert code == 0
         assert "36 in 3 classes" in out
         assert "Found 36 images of 3 classes (azure, crimson, lime)." in err
-    assert "3 DeepBloom's output (best run, heat, outputs/data)" in err
+    assert "3 from DeepBloom (best run, heat, outputs/data)" in err
     assert deepbloom("predict", f"ckpt={trained_run}", "image=.")[1].count(".png") == 36
 
 

@@ -53,7 +53,7 @@ def test_a_run_and_marked_output_are_not_images_wherever_they_lie(tmp_path: Path
     folder, ignored = read_folder(tmp_path)
     assert [inner.name for inner in folder.folders] == ["rose"]
     assert found(tmp_path) == ["rose/1.jpg"]
-    assert str(ignored) == "3 DeepBloom's output (outputs/gradcam, outputs/run, rose/heatmaps)"
+    assert str(ignored) == "3 from DeepBloom (outputs/gradcam, outputs/run, rose/heatmaps)"
 
 
 def test_a_folder_of_images_that_becomes_an_output_folder_stays_one_of_images(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ SYSTEM_FOLDERS = (
     *("$recycle.bin", "recycler", "system volume information", "lost+found", "__macosx", "__pycache__"),
 )
 """Folders in which storage devices and systems keep thumbnails, deleted files and the like; in lower case."""
-HIDDEN, SYSTEM, LINK, OUTPUT = "hidden", "thumbnails or trash", "linked to what is read anyway", "DeepBloom's output"
+HIDDEN, SYSTEM, LINK, OUTPUT = "hidden", "with thumbnails or trash", "linked to what is read anyway", "from DeepBloom"
 BESIDE = "beside the class folders"
 NO_IMAGES = "without images"
 
