@@ -49,10 +49,18 @@ def test_images_that_cannot_be_read_are_counted(
 
 
 def test_no_image_that_can_be_read_is_an_error_with_their_number(
-    deepbloom: Run, trained_run: Path, broken: Path
+    deepbloom: Run, trained_run: Path, broken: Path, tmp_path: Path
 ) -> None:
     for image in ("0.png", "2.png"):
         (broken / image).write_bytes(b"neither")
-    code, out, err = deepbloom("predict", f"ckpt={trained_run}", f"image={broken}")
+    (tmp_path / "out").mkdir()
+    code, out, err = deepbloom("predict", f"ckpt={trained_run}", f"image={broken}", f"output_dir={tmp_path / 'out'}")
     assert (code, out) == (2, "")
-    assert "None of the 3 images can be read" in err
+    assert "None of 3 images can be classified" in err
+    with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    assert all(row["error"] and not row["prediction"] for row in rows)
+    code, _, err = deepbloom("gradcam", f"ckpt={trained_run}", f"image={broken}", f"output_dir={tmp_path / 'maps'}")
+    assert code == 2
+    assert "None of 3 images can be read" in err

@@ -12,10 +12,11 @@ from deepbloom.config.commands import GradcamConfig
 from deepbloom.data.folders import find_images
 from deepbloom.data.inputs import SHOWN_SIDE, Readable, read_batches, stack_inputs
 from deepbloom.device import choose_device, use_cores
-from deepbloom.errors import ConfigError
+from deepbloom.errors import ConfigError, DataError
 from deepbloom.explain.figures import Panel, draw_panels, encode
 from deepbloom.explain.targets import explain_images, read_methods, read_networks, read_targets
 from deepbloom.progress import Progress
+from deepbloom.report.formatting import count_of
 from deepbloom.report.pages import Illustration, Section, write_page
 from deepbloom.runs import files as atomic_files
 from deepbloom.sinks import printable
@@ -48,7 +49,7 @@ def run(config: GradcamConfig) -> None:
     paths = find_images(config.image)
     folder = atomic_files.output_folder(Path(config.output_dir))
 
-    names = Counter[str]()
+    names, unreadable = Counter[str](), 0
     sections: list[Section] = []
     preprocessings = [network.preprocessing for network in networks]
     shown_side = None if config.full_size else SHOWN_SIDE
@@ -56,6 +57,7 @@ def run(config: GradcamConfig) -> None:
         for images in read_batches(paths, preprocessings, config.batch_size, shown_side):
             readable = [image for image in images if isinstance(image, Readable)]
             bar.update(len(images) - len(readable))
+            unreadable += len(images) - len(readable)
             if not readable:
                 continue
             inputs = [stack_inputs(readable, device, number) for number in range(len(networks))]
@@ -70,6 +72,8 @@ def run(config: GradcamConfig) -> None:
                 figures = _write_figures(folder, image, repeat, methods, panels, config.save_raw)
                 if len(sections) < PAGE_IMAGES:
                     sections.append(Section(image.path.name, figures=tuple(figures)))
+    if unreadable == len(paths):
+        raise DataError(f"None of {count_of(unreadable, 'image')} can be read; see above.")
     if not names:
         raise ConfigError(
             f"target={config.target} contrast={config.contrast}: the network predicts the contrast for every image, "

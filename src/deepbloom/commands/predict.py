@@ -60,9 +60,9 @@ def run(config: PredictConfig) -> None:
         log.info("wrote %s", folder / "predictions.csv")
     failed = sum(bool(entry["error"]) for entry in entries)
     if failed == len(entries):
-        raise DataError(f"None of the {count_of(failed, 'image')} can be classified; the lines above say why.")
+        raise DataError(f"None of {count_of(failed, 'image')} can be classified; see above.")
     if failed:
-        log.warning("%d of %s cannot be classified; the lines above say why.", failed, count_of(len(entries), "image"))
+        log.warning("%d of %s cannot be classified; see above.", failed, count_of(len(entries), "image"))
 
 
 def _entry(image: Readable | Unreadable, probabilities: np.ndarray | None, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -51,19 +51,9 @@ def read_batches(
     batch_size : int
     shown_side : int or None
         Longer side, in pixels, to which `Readable.shown` is scaled down; None: not at all; 0: it is not kept.
-
-    Raises
-    ------
-    DataError
-        None of them can be read.
     """
-    errors = []
     for start in range(0, len(paths), batch_size):
         images = [_read(path, preprocessings, shown_side) for path in paths[start : start + batch_size]]
-        errors += [image.error for image in images if isinstance(image, Unreadable)]
-        if len(errors) == len(paths):
-            more = f" None of the {len(paths)} images can be read." if len(paths) > 1 else ""
-            raise DataError(errors[0] + more)
         for image in images:
             if isinstance(image, Unreadable):
                 log.warning("%s", image.error)
