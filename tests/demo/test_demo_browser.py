@@ -85,7 +85,7 @@ def test_dropped_image_gets_predictions_without_requests_to_other_hosts(page: Pa
 
     tab.set_input_files("#image-file", tmp_path / "bad.jpg")
     tab.wait_for_selector("#notice.bad")
-    assert "it is not a JPEG, PNG or WEBP image" in tab.inner_text("#notice")
+    assert "it is not a JPEG, PNG, WEBP, AVIF" in tab.inner_text("#notice")
     assert tab.locator(".prediction").count() == 0
 
     outside = [url for url in requests if urlsplit(url).scheme not in ("data", "blob")]

@@ -167,8 +167,8 @@ def test_a_complete_run_is_left_alone(images: Path, uninterrupted: Path) -> None
 
 
 def test_a_run_with_other_settings_does_not_overwrite(images: Path, uninterrupted: Path) -> None:
-    with pytest.raises(RunError, match=r"train\.epochs is 3 there and 4 now"):
-        train(settings(images, uninterrupted, epochs=4))
+    with pytest.raises(RunError, match=r"batch_size is 8 there and 4 now"):
+        train(settings(images, uninterrupted, batch_size=4))
 
 
 def test_a_folder_with_other_files_is_not_used(images: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def train(config: RunConfig) -> Path:
     device = choose_device(config.train.device)
     with left_as_found(device), StopRequest() as stop, join(device) as group, ExitStack() as held:
         reset_peak_memory(device)
-        plan = group.together(partial(resolve, config))
+        plan = group.together(partial(resolve, config, processes=group.size))
         folder, state = group.broadcast(partial(_open_folder, plan, held))
         if group.is_main:
             log.info("run directory: %s", folder)

@@ -64,7 +64,7 @@ def predict_image(content: bytes, networks: Sequence[Network], method: str, targ
     Parameters
     ----------
     content : bytes
-        A JPEG, PNG or WebP file.
+        An image file.
     networks : sequence of Network
     method : str
         A name in `METHODS`.

@@ -180,7 +180,7 @@ class Plan:
             log.info("%s", self.schedule.describe())
 
 
-def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
+def resolve(config: RunConfig, sources: Sources | None = None, processes: int = 1) -> Plan:
     """Find the images, their split, the starting weights and everything that the settings leave open.
 
     Parameters
@@ -188,6 +188,8 @@ def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
     config : RunConfig
     sources : mapping, optional
         Keeps the images that were found, for further calls with the same data.
+    processes : int
+        Those that share each batch.
 
     Raises
     ------
@@ -212,6 +214,7 @@ def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
     if (size := config.train.batch_size) > len(split.train):
         notes.append(f"train.batch_size={size} is reduced to {len(split.train)}, the number of training images.")
         config = replace(config, train=replace(config.train, batch_size=len(split.train)))
+    _check_batch_size(config.train.batch_size, len(split.train), processes)
     return Plan(
         config=config,
         device=device,
@@ -224,6 +227,16 @@ def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
         schedule=CopySchedule(config.train.epochs, resolutions, copies),
         notes=tuple(notes),
     )
+
+
+def _check_batch_size(size: int, count: int, processes: int) -> None:
+    smallest = count // -(-count // size)
+    if smallest < 2 * processes:
+        each = f" in each of {processes} processes" if processes > 1 else ""
+        raise ConfigError(
+            f"train.batch_size={size} makes steps of {smallest} of the {count} training images, and BatchNorm needs at "
+            f"least two{each}. Choose a larger one."
+        )
 
 
 def _find_source(config: DataConfig, sources: Sources) -> ImageSource:

@@ -30,7 +30,6 @@ from deepbloom.engine.optim import lr_factor, set_lr
 from deepbloom.engine.precision import forward
 from deepbloom.engine.resolve import Plan
 from deepbloom.engine.state import TrainState
-from deepbloom.errors import ConfigError
 from deepbloom.metrics import best_epoch, mean_cross_entropy, top_k_accuracy
 from deepbloom.models.cutting import Cut, cut
 from deepbloom.models.freezing import train_mode
@@ -121,7 +120,6 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
 
     # Data: pixels are decoded once; readings of test images are counted.
     workers = _use_cores(config, group)
-    _check_batch_size(config.train.batch_size, len(plan.split.train), group.size)
     plan.log_data()
     on_early = partial(run_dir.note, folder, "test_read_before_testing", True)
     decoded = open_pixels(plan.source, plan.preprocessing, config.data.pixel_cache, workers)
@@ -323,16 +321,6 @@ def _use_cores(config: RunConfig, group: Group) -> int:
     cores = max(1, available_cores() // group.local_size)
     use_cores(config.train.num_threads or cores)
     return cores if config.train.num_workers < 0 else config.train.num_workers
-
-
-def _check_batch_size(size: int, count: int, processes: int) -> None:
-    smallest = count // -(-count // size)
-    if smallest < 2 * processes:
-        each = f" in each of {processes} processes" if processes > 1 else ""
-        raise ConfigError(
-            f"train.batch_size={size} makes steps of {smallest} of the {count} training images, and BatchNorm needs at "
-            f"least two{each}. Choose a larger one."
-        )
 
 
 def _cut(plan: Plan, model: nn.Module, images: ImageBatches) -> Cut | None:
