@@ -25,6 +25,7 @@ different images of Flowers102 differ in 57, mirror images included; JPEG of qua
 from each side change at most 35."""
 MAX_LEVELS = 12.0
 """Of 255: largest mean difference between the thumbnails of near-duplicates."""
+ROUNDING = 1e-6
 READ_AT_ONCE = 16
 COMPARED_AT_ONCE = 2048
 MAX_CANDIDATES = 20
@@ -50,6 +51,10 @@ class Fingerprints:
     def signs(self) -> np.ndarray:
         """Return float32 of -1 or 1, shape (N, 256). The scalar product of two is 256 less twice the differing bits."""
         return np.unpackbits(self.bits, axis=1).astype(np.float32) * 2 - 1
+
+    def levels(self) -> np.ndarray:
+        """Return the mean level of each thumbnail, float64 of shape (N,) in [0, 255]."""
+        return np.asarray(self.thumbnails.reshape(len(self.thumbnails), -1).mean(axis=1))
 
     def __getitem__(self, rows: np.ndarray | slice) -> "Fingerprints":
         return Fingerprints(self.bits[rows], self.thumbnails[rows])
@@ -158,17 +163,24 @@ def find_near_duplicates(first: Fingerprints, second: Fingerprints) -> np.ndarra
 
     The difference hashes of a pair, one of them mirrored or not, differ in at most `MAX_BITS`. Of the closest
     `MAX_CANDIDATES`, the thumbnails differ by at most `MAX_LEVELS` on average; this rejects images that only share an
-    outline or have no contrast. Every pair is compared, so the time grows with N x M.
+    outline or have no contrast. The mean levels of such a pair differ by no more, so images are compared in the order
+    of their mean level, each with those near it alone.
     """
     matches = np.full(len(first.bits), -1, dtype=np.int64)
-    for start in Progress(range(0, len(matches), COMPARED_AT_ONCE), "Comparing images"):
-        rows = first[start : start + COMPARED_AT_ONCE]
+    levels, other_levels = first.levels(), second.levels()
+    order, other_order = np.argsort(levels, kind="stable"), np.argsort(other_levels, kind="stable")
+    for start in Progress(range(0, len(order), COMPARED_AT_ONCE), "Comparing images"):
+        numbers = order[start : start + COMPARED_AT_ONCE]
+        lowest, highest = levels[numbers[0]] - MAX_LEVELS, levels[numbers[-1]] + MAX_LEVELS
+        low, high = np.searchsorted(other_levels[other_order], [lowest - ROUNDING, highest + ROUNDING])
+        near = np.sort(other_order[low:high])
+        rows, others = first[numbers], second[near]
         for turned in (rows, rows.mirrored()):
-            for row, candidates in _candidates(turned, second):
-                one, others = turned.thumbnails[row].astype(np.int16), second.thumbnails[candidates]
-                difference = np.abs(others - one).mean(axis=(1, 2, 3))
+            for row, candidates in _candidates(turned, others):
+                one, those = turned.thumbnails[row].astype(np.int16), others.thumbnails[candidates]
+                difference = np.abs(those - one).mean(axis=(1, 2, 3))
                 if difference.min() <= MAX_LEVELS:
-                    matches[start + row] = candidates[difference.argmin()]
+                    matches[numbers[row]] = near[candidates[difference.argmin()]]
     return matches
 
 
