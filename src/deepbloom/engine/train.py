@@ -5,6 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -185,7 +186,8 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
     times_tested = run_dir.count(folder, "times_tested")
     pixels.testing = True
     head = model.get_submodule(get_architecture(config.model.arch).head[0])
-    with record_inputs(last_layer(head)) as embeddings:
+    eager = torch.compiler.set_stance("force_eager") if config.train.compile else nullcontext()  # for the hook
+    with eager, record_inputs(last_layer(head)) as embeddings:
         logits, targets = predict_logits(model, plan.evaluation_batches(pixels, plan.split.test), device)
     if not np.isfinite(logits).all():
         raise state.diverged("logits are not finite in the test")
