@@ -118,8 +118,9 @@ def run_network(
     device = next(network.parameters()).device
     correct, confidences = {}, {}
     common = [checkpoint_digest, images.fingerprint, images.image_ids, seed]
-    with Progress(total=len(wanted) * len(images.indices), desc="images", unit="image") as bar:
+    with Progress(total=len(wanted) * len(images.indices), desc="Testing", unit="image") as bar:
         for condition in wanted:
+            bar.set_postfix_str(f"{condition.corruption} {condition.severity}", refresh=False)
             key = hashlib.sha256(json.dumps([*common, *condition]).encode()).hexdigest()[:24]
             path = cache / f"{key}.npz"
             found = _read(path, len(images.indices))
@@ -130,7 +131,6 @@ def run_network(
                 found = logits.argmax(1).astype(np.int32), softmax(logits).max(1).astype(np.float32)
                 _write(path, *found)
             correct[condition], confidences[condition] = found[0] == images.targets, found[1]
-            bar.set_description(f"{condition.corruption} {condition.severity}")
             bar.update(len(images.indices))
     return correct, confidences
 
