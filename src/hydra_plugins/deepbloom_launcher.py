@@ -5,6 +5,7 @@ Hydra only finds plugins in the namespace package ``hydra_plugins``.
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -154,15 +155,20 @@ class OptunaSweeper(SubmittingSweeper):
         def overrides_of(trial: Mapping[str, object]) -> list[str]:
             return [*fixed, *(f"{key}={value}" for key, value in trial.items())]
 
-        self.check_finished(overrides_of(trial.params) for trial in search.finished_trials(study))
+        self.check_finished(
+            (overrides_of(trial.params), study.user_attrs.get(search.run_key(trial.number), ""))
+            for trial in search.finished_trials(study)
+        )
 
         def launch(trials: Sequence[Mapping[str, object]]) -> list[Any]:
             return self.launch([overrides_of(trial) for trial in trials])
 
         return search.search(study, space, launch, lambda: self.task.submission.stopped_by, **self.limits)
 
-    def check_finished(self, jobs: Iterable[list[str]]) -> None:
+    def check_finished(self, jobs: Iterable[tuple[list[str], str]]) -> None:
         """Check that the runs of a study's finished trials, as far as they exist, used the same images.
+
+        With other images a trial's run has another name, so that the one of then is there and the one of now is not.
 
         Raises
         ------
@@ -172,8 +178,12 @@ class OptunaSweeper(SubmittingSweeper):
         from deepbloom.errors import ConfigError
         from deepbloom.sweeps.grid import settle, submit
 
-        configs = [config for config in map(self.compose, jobs) if config.train.resume == "auto"]
-        if any(result and result.exit_code for result in settle([submit([config])[0] for config in configs])):
+        known = [(config, folder) for job, folder in jobs if (config := self.compose(job)).train.resume == "auto"]
+        results = settle([submit([config])[0] for config, _ in known])
+        if any(
+            result.exit_code if result else folder and Path(folder).exists()
+            for result, (_, folder) in zip(results, known, strict=True)
+        ):
             raise ConfigError(
                 f"The study {self.study_name!r} in {self.storage} has a trial whose run used other images or is "
                 "damaged, so new trials cannot be compared with it. Choose another hydra.sweeper.study_name."

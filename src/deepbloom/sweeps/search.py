@@ -134,10 +134,16 @@ def _run_batch(study: "Study", batch: "Sequence[Trial]", launch: Launch) -> dict
     results = {trial.number: by_parameters[_overrides(trial.params)] for trial in batch}
     for number, result in results.items():
         if result.exit_code == 0:
+            study.set_user_attr(run_key(number), str(result.folder))
             study.tell(number, validation_accuracy(result.folder))
         elif result.exit_code == DIVERGED:
             study.tell(number, state=TrialState.FAIL)
     return results
+
+
+def run_key(number: int) -> str:
+    """Return the user attribute of a study that names the run directory of a finished trial."""
+    return f"run of trial {number}"
 
 
 def validation_accuracy(folder: Path) -> float:
