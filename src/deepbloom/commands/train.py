@@ -15,7 +15,7 @@ from deepbloom.data.leakage import audit_split, describe_findings
 from deepbloom.data.split import split_kind
 from deepbloom.device import choose_device, device_name, left_as_found, peak_memory_bytes, reset_peak_memory
 from deepbloom.engine.distributed import join
-from deepbloom.engine.resolve import Plan, resolve
+from deepbloom.engine.resolve import Plan, check_batch_size, resolve
 from deepbloom.engine.train import Outcome
 from deepbloom.engine.train import train as train_plan
 from deepbloom.models.freezing import count_parameters
@@ -68,7 +68,7 @@ def train(config: RunConfig) -> Path:
     device = choose_device(config.train.device)
     with left_as_found(device), StopRequest() as stop, join(device) as group, ExitStack() as held:
         reset_peak_memory(device)
-        plan = group.together(partial(resolve, config, processes=group.size))
+        plan = group.together(partial(_resolve, config, group.size))
         folder, state = group.broadcast(partial(_open_folder, plan, held))
         if group.is_main:
             log.info("run directory: %s", folder)
@@ -88,6 +88,13 @@ def train(config: RunConfig) -> Path:
             with log_level(logging.ERROR):
                 train_plan(plan, folder, group, stop, lambda: None)
     return folder
+
+
+def _resolve(config: RunConfig, processes: int) -> Plan:
+    """Return the plan of a run that this many processes can train."""
+    plan = resolve(config)
+    check_batch_size(plan, processes)
+    return plan
 
 
 def _open_folder(plan: Plan, held: ExitStack) -> tuple[Path, str]:

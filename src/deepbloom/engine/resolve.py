@@ -180,7 +180,7 @@ class Plan:
             log.info("%s", self.schedule.describe())
 
 
-def resolve(config: RunConfig, sources: Sources | None = None, processes: int = 1) -> Plan:
+def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
     """Find the images, their split, the starting weights and everything that the settings leave open.
 
     Parameters
@@ -188,8 +188,6 @@ def resolve(config: RunConfig, sources: Sources | None = None, processes: int = 
     config : RunConfig
     sources : mapping, optional
         Keeps the images that were found, for further calls with the same data.
-    processes : int
-        Those that share each batch.
 
     Raises
     ------
@@ -214,7 +212,6 @@ def resolve(config: RunConfig, sources: Sources | None = None, processes: int = 
     if (size := config.train.batch_size) > len(split.train):
         notes.append(f"train.batch_size={size} is reduced to {len(split.train)}, the number of training images.")
         config = replace(config, train=replace(config.train, batch_size=len(split.train)))
-    _check_batch_size(config.train.batch_size, len(split.train), processes)
     return Plan(
         config=config,
         device=device,
@@ -229,7 +226,9 @@ def resolve(config: RunConfig, sources: Sources | None = None, processes: int = 
     )
 
 
-def _check_batch_size(size: int, count: int, processes: int) -> None:
+def check_batch_size(plan: Plan, processes: int) -> None:
+    """Raise `ConfigError` if a step of the run leaves one of the processes less than the two images BatchNorm needs."""
+    size, count = plan.config.train.batch_size, len(plan.split.train)
     smallest = count // -(-count // size)
     if smallest < 2 * processes:
         each = f" in each of {processes} processes" if processes > 1 else ""
