@@ -5,13 +5,12 @@ import pytest
 import torch
 
 from deepbloom.config.settings import SplitConfig
-from deepbloom.data.dataset import PreparedData
+from deepbloom.data.dataset import PreparedData, choose_images
 from deepbloom.data.masks import Masks
 from deepbloom.data.pixel_cache import DecodedPixels
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.split import make_split
 from deepbloom.explain import evaluate
-from deepbloom.explain.evaluate import choose_images
 from deepbloom.explain.localization import choose_threshold, resize_mask
 from deepbloom.explain.sanity import center_maps, random_maps
 from deepbloom.explain.targets import Network

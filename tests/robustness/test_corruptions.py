@@ -112,7 +112,7 @@ def test_unknown_names_are_refused_with_the_choices(name):
 def test_a_corruption_is_added_by_its_decorator(monkeypatch, image):
     monkeypatch.setattr("deepbloom.robustness.corruptions.CORRUPTIONS", dict(CORRUPTIONS))
 
-    @corruption("color", (0.1, 0.2, 0.3, 0.4, 0.5))
+    @corruption((0.1, 0.2, 0.3, 0.4, 0.5))
     def tint(pixels, level, stream):
         return pixels * (1 - level)
 
@@ -122,6 +122,6 @@ def test_a_corruption_is_added_by_its_decorator(monkeypatch, image):
     other.__name__ = "tint"
     assert corrupt(image, "tint", 5, 0, "a").mean() == pytest.approx(image.mean() / 2, abs=1)
     with pytest.raises(ValueError, match="tint is there already"):
-        corruption("color", (1,) * 5)(other)
+        corruption((1,) * 5)(other)
     with pytest.raises(ValueError, match="one for each of the 5"):
-        corruption("color", (1,))(tint)
+        corruption((1,))(tint)

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from deepbloom.config.commands import RobustnessConfig
-from deepbloom.data.dataset import PreparedData
+from deepbloom.config.schema import as_list
+from deepbloom.data.dataset import PreparedData, choose_images
 from deepbloom.data.pixel_cache import open_pixels
 from deepbloom.data.sources.imagefolder import ImageFolder
 from deepbloom.device import available_cores, choose_device, use_cores
 from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
 from deepbloom.engine.trained_data import prepare_trained_data
 from deepbloom.errors import CheckpointError, DataError
-from deepbloom.explain.evaluate import choose_images
 from deepbloom.report.formatting import align, format_percent, shorten_apart
 from deepbloom.robustness import evaluate, figures
 from deepbloom.robustness.corruptions import CORRUPTIONS, SEVERITIES, check_corruption
@@ -98,7 +99,7 @@ def _test(
 ) -> Measured:
     path = find_model_file(ckpt)
     correct, confidence = evaluate.run_network(
-        trained.network.to(choose_device(config.device)),
+        trained.network.to(choose_device(config.device)).to(memory_format=torch.channels_last),
         trained.preprocessing,
         images,
         wanted,
@@ -124,7 +125,7 @@ def _labels(checkpoints: Sequence[str]) -> list[str]:
 
 
 def _read_names(given: Any) -> list[str]:
-    names = [given] if isinstance(given, str) else [str(name) for name in given]
+    names = [str(name) for name in as_list(given)]
     if names == ["all"]:
         return list(CORRUPTIONS)
     for name in names:
@@ -134,8 +135,8 @@ def _read_names(given: Any) -> list[str]:
 
 def _test_images(data: PreparedData, count: int, seed: int) -> Images:
     indices = choose_images(data, data.split.test, count, seed) if count else data.split.test
-    image_ids = tuple(data.source.image_ids[index] for index in indices)
-    return Images(data.pixels, indices, image_ids, data.source.targets[indices], data.source.fingerprint)
+    source = data.source
+    return Images(data.pixels, indices, source.image_ids, source.targets, source.fingerprint)
 
 
 def _own_images(folder: str, trained: Trained) -> Images:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from deepbloom.config.schema import setting
+from deepbloom.config.schema import as_list, setting
 from deepbloom.config.settings import DEVICES, DataConfig, RunConfig, check_choice, check_range
 from deepbloom.errors import ConfigError
 
@@ -158,7 +158,7 @@ class RobustnessConfig:
     @property
     def checkpoints(self) -> list[str]:
         """``ckpt`` as a list."""
-        return [self.ckpt] if isinstance(self.ckpt, str) else [str(name) for name in self.ckpt]
+        return [str(name) for name in as_list(self.ckpt)]
 
 
 @dataclass
@@ -181,7 +181,7 @@ class DemoConfig:
     @property
     def checkpoints(self) -> list[str]:
         """``ckpt`` as a list."""
-        return [self.ckpt] if isinstance(self.ckpt, str) else [str(name) for name in self.ckpt]
+        return [str(name) for name in as_list(self.ckpt)]
 
 
 @dataclass

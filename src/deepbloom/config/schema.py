@@ -114,6 +114,14 @@ def defaults(schema: type) -> dict[str, Any]:
     }
 
 
+def as_list(value: Any) -> list[Any]:
+    """Return the values of a key that takes one or several, such as ``ckpt`` and ``[a,b]``."""
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    if not values:
+        raise ConfigError("A list is empty: give at least one value.")
+    return values
+
+
 def takes_any(schema: type, name: str) -> bool:
     """Return whether ``name`` is, or lies below, a dict that takes any key."""
     dicts = [key.name for key in keys(schema) if key.field.metadata.get("any_key")]

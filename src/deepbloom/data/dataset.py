@@ -1,7 +1,10 @@
 """A dataset ready for a network: its source, its split, and its resized pixels."""
 
+import hashlib
 import logging
 from dataclasses import dataclass
+
+import numpy as np
 
 from deepbloom.config.settings import DataConfig
 from deepbloom.data.pixel_cache import Pixels, open_pixels
@@ -42,3 +45,13 @@ def prepare(config: DataConfig, preprocessing: Preprocessing, num_workers: int) 
         log.info("%s", note)
     pixels = open_pixels(source, preprocessing, config.pixel_cache, num_workers)
     return PreparedData(source, split, pixels, preprocessing)
+
+
+def choose_images(data: PreparedData, part: np.ndarray, count: int, seed: int | str) -> np.ndarray:
+    """Return ``count`` images of a split (0: all), chosen by name and seed alone."""
+
+    def key(index: int) -> bytes:
+        return hashlib.sha256(f"{seed}:{data.source.image_ids[index]}".encode("utf-8", "surrogateescape")).digest()
+
+    chosen = sorted(part.tolist(), key=key)[: count or len(part)]
+    return np.array(chosen, dtype=np.int64)

@@ -1,8 +1,6 @@
 """Near-duplicates: images so similar that one of them in training would tell a network about the other."""
 
 import hashlib
-import io
-import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,7 +14,7 @@ from deepbloom.data.dataset import PreparedData
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.errors import RunError
 from deepbloom.progress import Progress
-from deepbloom.runs.files import write_bytes
+from deepbloom.runs.files import read_arrays, write_arrays
 
 GRID = 16
 MAX_BITS = 36
@@ -143,17 +141,15 @@ def _key(data: PreparedData) -> str:
 def _remembered(key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Return the arrays of a file in the cache folder; ``make`` them where it is absent or damaged."""
     path = None
-    with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile):
+    with suppress(OSError):
         path = cache_folder() / "near-duplicates" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
-        with np.load(path) as content:
-            return dict(content)
+        if arrays := read_arrays(path):
+            return arrays
     arrays = make()
     if path:
         with suppress(OSError, RunError):
-            content = io.BytesIO()
-            np.savez(content, allow_pickle=False, **arrays)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, content.getvalue())
+            write_arrays(path, arrays)
             keep_newest(path.parent, KEPT_FILES)
     return arrays
 
@@ -169,10 +165,11 @@ def find_near_duplicates(first: Fingerprints, second: Fingerprints) -> np.ndarra
     matches = np.full(len(first.bits), -1, dtype=np.int64)
     levels, other_levels = first.levels(), second.levels()
     order, other_order = np.argsort(levels, kind="stable"), np.argsort(other_levels, kind="stable")
+    other_levels = other_levels[other_order]
     for start in Progress(range(0, len(order), COMPARED_AT_ONCE), "Comparing images"):
         numbers = order[start : start + COMPARED_AT_ONCE]
         lowest, highest = levels[numbers[0]] - MAX_LEVELS, levels[numbers[-1]] + MAX_LEVELS
-        low, high = np.searchsorted(other_levels[other_order], [lowest - ROUNDING, highest + ROUNDING])
+        low, high = np.searchsorted(other_levels, [lowest - ROUNDING, highest + ROUNDING])
         near = np.sort(other_order[low:high])
         rows, others = first[numbers], second[near]
         for turned in (rows, rows.mirrored()):

@@ -1,6 +1,5 @@
 """Measure maps of test images beside control maps."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepbloom.data.dataset import PreparedData
+from deepbloom.data.dataset import PreparedData, choose_images
 from deepbloom.data.masks import Masks
 from deepbloom.data.preprocessing import normalize
 from deepbloom.explain.cam import class_activation_maps
@@ -96,16 +95,6 @@ def evaluate(
         "randomization": {"method": methods[0], "layers": stages, "rank_correlation": correlations.tolist()},
     }
     return sample, values, measured
-
-
-def choose_images(data: PreparedData, part: np.ndarray, count: int, seed: int | str) -> np.ndarray:
-    """Return ``count`` images of a split (0: all), chosen by name and seed alone."""
-
-    def key(index: int) -> bytes:
-        return hashlib.sha256(f"{seed}:{data.source.image_ids[index]}".encode("utf-8", "surrogateescape")).digest()
-
-    chosen = sorted(part.tolist(), key=key)[: count or len(part)]
-    return np.array(chosen, dtype=np.int64)
 
 
 def read_inputs(network: Network, data: PreparedData, indices: np.ndarray) -> Tensor:

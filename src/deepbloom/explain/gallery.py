@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deepbloom.data.dataset import PreparedData
+from deepbloom.data.dataset import PreparedData, choose_images
 from deepbloom.errors import RunError
 from deepbloom.explain.cam import class_activation_maps
-from deepbloom.explain.evaluate import choose_images, read_inputs
+from deepbloom.explain.evaluate import read_inputs
 from deepbloom.explain.figures import Tile, draw_gallery, encode, overlay
 from deepbloom.explain.methods import METHODS
 from deepbloom.explain.targets import Network

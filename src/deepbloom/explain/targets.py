@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepbloom.config.schema import as_list
 from deepbloom.config.settings import check_choice
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
@@ -55,7 +56,7 @@ def read_methods(method: Any) -> list[str]:
     ConfigError
         One of them is unknown.
     """
-    names = list(METHODS) if method == "all" else list(dict.fromkeys(map(str, _as_list(method))))
+    names = list(METHODS) if method == "all" else list(dict.fromkeys(map(str, as_list(method))))
     for name in names:
         check_choice("method", name, (*METHODS, "all"))
     return names
@@ -69,7 +70,7 @@ def read_networks(ckpt: Any, layer: Any, device: torch.device) -> list[Network]:
     CheckpointError
         One cannot be used.
     """
-    files = [find_model_file(str(path)) for path in _as_list(ckpt)]
+    files = [find_model_file(str(path)) for path in as_list(ckpt)]
     names = [file.resolve().parent.name if file.name == "model.safetensors" else file.stem for file in files]
     repeated = Counter(names)
     return [
@@ -81,7 +82,7 @@ def read_networks(ckpt: Any, layer: Any, device: torch.device) -> list[Network]:
 def place_network(trained: Trained, label: str, layer: Any, device: torch.device) -> Network:
     """Return a trained network on a device; the layer ``default`` is its architecture's target layer."""
     default = get_architecture(trained.header["arch"]).target_layer
-    layers = tuple(default if name == DEFAULT_LAYER else str(name) for name in _as_list(layer))
+    layers = tuple(default if name == DEFAULT_LAYER else str(name) for name in as_list(layer))
     model = trained.network.to(device).to(memory_format=torch.channels_last)
     return Network(label, model, trained.classes, trained.preprocessing, layers)
 
@@ -163,10 +164,3 @@ def _is_number(name: str, value: int) -> bool:
         return float(name) == value
     except ValueError:
         return False
-
-
-def _as_list(value: Any) -> list[Any]:
-    values = list(value) if isinstance(value, list | tuple) else [value]
-    if not values:
-        raise ConfigError("A list is empty: give at least one checkpoint, method and layer.")
-    return values

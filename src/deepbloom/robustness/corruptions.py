@@ -36,15 +36,12 @@ class Corruption:
         Takes the image, the level of a severity and a random stream; returns a new image.
     levels : tuple
         The level of each severity, mildest first.
-    group : str
-        ``noise``, ``blur``, ``color``, ``detail`` or ``geometry``.
     random : bool
         Whether the result depends on the image's random stream.
     """
 
     function: Callable[[Pixels, Any, Generator], Pixels]
     levels: tuple[Any, ...]
-    group: str
     random: bool
 
 
@@ -54,13 +51,13 @@ CORRUPTIONS: dict[str, Corruption] = {}
 Function = Callable[[Pixels, Any, Generator], Pixels]
 
 
-def corruption(group: str, levels: tuple[Any, ...], random: bool = False) -> Callable[[Function], Function]:
+def corruption(levels: tuple[Any, ...], random: bool = False) -> Callable[[Function], Function]:
     """Register a function under its name, with one level for each severity."""
     if len(levels) != len(SEVERITIES):
         raise ValueError(f"{len(levels)} levels: give one for each of the {len(SEVERITIES)} severities.")
 
     def register(function: Function) -> Function:
-        if CORRUPTIONS.setdefault(function.__name__, Corruption(function, levels, group, random)).function != function:
+        if CORRUPTIONS.setdefault(function.__name__, Corruption(function, levels, random)).function != function:
             raise ValueError(f"A corruption named {function.__name__} is there already.")
         return function
 
@@ -104,50 +101,46 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: int, image_id: st
     return image
 
 
-@corruption("noise", (0.08, 0.12, 0.18, 0.26, 0.38), random=True)
+@corruption((0.08, 0.12, 0.18, 0.26, 0.38), random=True)
 def gaussian_noise(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Add normal noise of standard deviation ``level``, as in poor light."""
     return image + level * stream.standard_normal(image.shape, dtype=np.float32)
 
 
-@corruption("noise", (60, 25, 12, 5, 3), random=True)
+@corruption((60, 25, 12, 5, 3), random=True)
 def shot_noise(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Count ``level`` photons in a white pixel: Poisson noise."""
     return stream.poisson(image * level) / np.float32(level)
 
 
-@corruption("noise", (0.03, 0.06, 0.09, 0.17, 0.27), random=True)
+@corruption((0.03, 0.06, 0.09, 0.17, 0.27), random=True)
 def impulse_noise(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Set a share ``level`` of the values to black or white: salt and pepper."""
     hit = stream.random(image.shape, dtype=np.float32) <= level
     return np.where(hit, stream.random(image.shape, dtype=np.float32) <= 0.5, image)
 
 
-@corruption("blur", (1, 2, 3, 4, 6))
+@corruption((1, 2, 3, 4, 6))
 def gaussian_blur(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Blur with a Gaussian of standard deviation ``level``."""
     return gaussian_filter(image, (level, level, 0), mode="nearest")
 
 
-@corruption("blur", ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)))
+@corruption(((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)))
 def defocus_blur(image: Pixels, level: tuple[int, float], stream: Generator) -> Pixels:
     """Blur with a disk of radius ``level[0]``, as a lens out of focus; its edge is smoothed by ``level[1]``."""
     radius, smoothing = level
-    reach = max(8, radius)
+    reach, edge = max(8, radius), 1 if radius <= 8 else 2
     axis = np.arange(-reach, reach + 1)
     disk = (axis[:, None] ** 2 + axis**2 <= radius**2).astype(np.float32)
-    taps = np.exp(-(np.arange(-1, 2) ** 2) / (2 * smoothing**2)) if radius <= 8 else _five_taps(smoothing)
+    taps = np.exp(-(np.arange(-edge, edge + 1) ** 2) / (2 * smoothing**2))
     for side in (0, 1):
         disk = convolve1d(disk, taps / taps.sum(), axis=side, mode="mirror")
     padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
     return np.asarray(fftconvolve(padded, (disk / disk.sum())[:, :, None], mode="valid", axes=(0, 1)))
 
 
-def _five_taps(deviation: float) -> np.ndarray:
-    return np.asarray(np.exp(-(np.arange(-2, 3) ** 2) / (2 * deviation**2)))
-
-
-@corruption("blur", ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)), random=True)
+@corruption(((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)), random=True)
 def motion_blur(image: Pixels, level: tuple[int, float], stream: Generator) -> Pixels:
     """Smear along a line at up to 45 degrees to the horizontal.
 
@@ -166,14 +159,14 @@ def motion_blur(image: Pixels, level: tuple[int, float], stream: Generator) -> P
     return blurred
 
 
-@corruption("blur", ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)))
+@corruption(((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)))
 def zoom_blur(image: Pixels, level: tuple[float, float], stream: Generator) -> Pixels:
     """Average the image with itself zoomed in by 1, 1 + step, ... below ``level[0]``, as a camera that moves."""
     zooms = np.arange(1, *level)
     return (image + sum(_resample(image, _zoom_box(image, zoom)) for zoom in zooms)) / (len(zooms) + 1)
 
 
-@corruption("color", (0.1, 0.2, 0.3, 0.4, 0.5))
+@corruption((0.1, 0.2, 0.3, 0.4, 0.5))
 def brightness(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Raise the value (HSV) by ``level``."""
     value = image.max(2, keepdims=True)
@@ -181,20 +174,20 @@ def brightness(image: Pixels, level: float, stream: Generator) -> Pixels:
     return np.where(value > 0, image * scale, np.float32(level))
 
 
-@corruption("color", (0.7, 0.5, 0.35, 0.2, 0.1))
+@corruption((0.7, 0.5, 0.35, 0.2, 0.1))
 def darkness(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Scale all values by ``level``; not in the paper."""
     return image * level
 
 
-@corruption("color", (0.4, 0.3, 0.2, 0.1, 0.05))
+@corruption((0.4, 0.3, 0.2, 0.1, 0.05))
 def contrast(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Scale the deviation from the mean color by ``level``."""
     mean = image.mean((0, 1), keepdims=True)
     return (image - mean) * level + mean
 
 
-@corruption("color", ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)))
+@corruption(((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)))
 def saturation(image: Pixels, level: tuple[float, float], stream: Generator) -> Pixels:
     """Change the saturation s (HSV) to ``level[0]`` s + ``level[1]``; a gray pixel counts as red."""
     value, low = image.max(2, keepdims=True), image.min(2, keepdims=True)
@@ -204,14 +197,14 @@ def saturation(image: Pixels, level: tuple[float, float], stream: Generator) -> 
     return value - direction * value * np.clip(old * level[0] + level[1], 0, 1)
 
 
-@corruption("color", (0.2, 0.4, 0.6, 0.8, 1.0))
+@corruption((0.2, 0.4, 0.6, 0.8, 1.0))
 def grayscale(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Mix a share ``level`` of the luma (ITU-R BT.601) into each pixel; not in the paper."""
     luma = image @ np.array([0.299, 0.587, 0.114], np.float32)
     return image + level * (luma[:, :, None] - image)
 
 
-@corruption("color", ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4)), random=True)
+@corruption(((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4)), random=True)
 def haze(image: Pixels, level: tuple[float, float], stream: Generator) -> Pixels:
     """Lay ``level[0]`` of a cloudy white over the image, as fog.
 
@@ -227,7 +220,7 @@ def haze(image: Pixels, level: tuple[float, float], stream: Generator) -> Pixels
     return (image + level[0] * clouds[:, :, None].astype(np.float32)) * highest / (highest + level[0])
 
 
-@corruption("detail", (25, 18, 15, 10, 7))
+@corruption((25, 18, 15, 10, 7))
 def jpeg(image: Pixels, level: int, stream: Generator) -> Pixels:
     """Compress with JPEG at quality ``level``."""
     buffer = io.BytesIO()
@@ -235,19 +228,19 @@ def jpeg(image: Pixels, level: int, stream: Generator) -> Pixels:
     return _from_pil(Image.open(buffer))
 
 
-@corruption("detail", (0.6, 0.5, 0.4, 0.3, 0.25))
+@corruption((0.6, 0.5, 0.4, 0.3, 0.25))
 def pixelate(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Average blocks of pixels: ``level`` times as many remain along each side."""
     return _through_size(image, level, Image.Resampling.BOX, Image.Resampling.NEAREST)
 
 
-@corruption("detail", (0.5, 0.35, 0.25, 0.18, 0.125))
+@corruption((0.5, 0.35, 0.25, 0.18, 0.125))
 def downscale(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Resize to ``level`` of each side and back, as a small or distant original; not in the paper."""
     return _through_size(image, level, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 
 
-@corruption("geometry", (15, 45, 90, 135, 180), random=True)
+@corruption((15, 45, 90, 135, 180), random=True)
 def rotation(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Rotate by ``level`` degrees to the left or right; the corners mirror the image. Not in the paper."""
     angle = level if stream.random() < 0.5 else -level
@@ -258,7 +251,7 @@ def rotation(image: Pixels, level: float, stream: Generator) -> Pixels:
     return turned[reach : reach + height, reach : reach + width]
 
 
-@corruption("geometry", (0.06, 0.12, 0.18, 0.24, 0.3), random=True)
+@corruption((0.06, 0.12, 0.18, 0.24, 0.3), random=True)
 def perspective(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Move each corner inward by up to ``level`` of each side, and stretch what is between them; not in the paper."""
     height, width = image.shape[:2]
@@ -275,7 +268,7 @@ def perspective(image: Pixels, level: float, stream: Generator) -> Pixels:
     )
 
 
-@corruption("geometry", (0.85, 0.7, 0.55, 0.45, 0.35), random=True)
+@corruption((0.85, 0.7, 0.55, 0.45, 0.35), random=True)
 def crop(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Zoom into a window of ``level`` of each side, at a random place; not in the paper."""
     height, width = image.shape[:2]
@@ -283,7 +276,7 @@ def crop(image: Pixels, level: float, stream: Generator) -> Pixels:
     return _resample(image, (left, top, left + level * width, top + level * height))
 
 
-@corruption("geometry", (0.05, 0.1, 0.2, 0.3, 0.4), random=True)
+@corruption((0.05, 0.1, 0.2, 0.3, 0.4), random=True)
 def occlusion(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Cover a share ``level`` of the image with a gray rectangle of its shape, at a random place; not in the paper."""
     height, width = image.shape[:2]

@@ -1,24 +1,22 @@
 """Predictions of a network on corrupted test images, and what they say of it."""
 
 import hashlib
-import io
 import json
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from deepbloom.data.batches import prefetch
+from deepbloom import __version__
+from deepbloom.data.batches import evaluation_batches, prefetch
 from deepbloom.data.images import map_ahead
 from deepbloom.data.pixel_cache import Pixels
-from deepbloom.data.preprocessing import Preprocessing, normalize
+from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.device import available_cores
 from deepbloom.engine.evaluate import EVALUATION_BATCH, check_finite, predict_logits
 from deepbloom.metrics import expected_calibration_error, softmax
@@ -44,24 +42,47 @@ CLEAN_CONDITION = Condition(CLEAN, 0)
 
 @dataclass(frozen=True)
 class Images:
-    """N images of known class.
+    """N images of known class, among those of a source.
 
     Attributes
     ----------
     pixels : Pixels
+        Of all images of the source, as are ``all_ids`` and ``all_targets``.
     indices : ndarray of int64, shape (N,)
-        Into ``pixels``.
-    image_ids : tuple of str
-    targets : ndarray of int64, shape (N,)
+    all_ids : tuple of str
+    all_targets : ndarray of int64
     fingerprint : str
         Of the content of all images of the source.
     """
 
     pixels: Pixels
     indices: np.ndarray
-    image_ids: tuple[str, ...]
-    targets: np.ndarray
+    all_ids: tuple[str, ...]
+    all_targets: np.ndarray
     fingerprint: str
+
+    @property
+    def image_ids(self) -> list[str]:
+        return [self.all_ids[index] for index in self.indices]
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Shape (N,), int64."""
+        return np.asarray(self.all_targets[self.indices])
+
+
+class CorruptedPixels(Pixels):
+    """Images under a condition; threads corrupt them at every reading."""
+
+    def __init__(self, images: Images, condition: Condition, seed: int) -> None:
+        self.images, self.condition, self.seed = images, condition, seed
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        def change(pair: tuple[np.ndarray, int]) -> np.ndarray:
+            return corrupt(pair[0], *self.condition, self.seed, self.images.all_ids[pair[1]])
+
+        pairs = zip(self.images.pixels.read(indices), indices.tolist(), strict=True)
+        return np.stack(list(map_ahead(change, pairs, available_cores())))
 
 
 @dataclass(frozen=True)
@@ -85,10 +106,9 @@ class Measured:
     @property
     def corrupted(self) -> NDArray[np.float64]:
         """The share of conditions under which each image is classified correctly, shape (N,)."""
-        table = np.array(
-            [correct for condition, correct in self.correct.items() if condition.severity], dtype=np.float64
+        return np.asarray(
+            np.mean([self.correct[condition] for condition in self.correct if condition.severity], axis=0)
         )
-        return np.asarray(table.mean(0))
 
 
 def conditions(names: Sequence[str], severities: Sequence[int] = SEVERITIES) -> list[Condition]:
@@ -115,60 +135,35 @@ def run_network(
     CheckpointError
         The network gives logits that are not finite.
     """
-    device = next(network.parameters()).device
     correct, confidences = {}, {}
-    common = [checkpoint_digest, images.fingerprint, images.image_ids, seed]
+    common = [__version__, checkpoint_digest, images.fingerprint, images.image_ids, seed]
     with Progress(total=len(wanted) * len(images.indices), desc="Testing", unit="image") as bar:
         for condition in wanted:
             bar.set_postfix_str(f"{condition.corruption} {condition.severity}", refresh=False)
             key = hashlib.sha256(json.dumps([*common, *condition]).encode()).hexdigest()[:24]
             path = cache / f"{key}.npz"
-            found = _read(path, len(images.indices))
+            found = files.read_arrays(path)
             if found is None:
-                batches = _corrupted_batches(images, preprocessing, condition, seed)
-                logits, _ = predict_logits(network, batches, device)
-                check_finite(logits, "The network")
-                found = logits.argmax(1).astype(np.int32), softmax(logits).max(1).astype(np.float32)
-                _write(path, *found)
-            correct[condition], confidences[condition] = found[0] == images.targets, found[1]
+                found = _predict(network, preprocessing, images, condition, seed)
+                files.write_arrays(path, found)
+            correct[condition], confidences[condition] = found["predictions"] == images.targets, found["confidences"]
             bar.update(len(images.indices))
     return correct, confidences
 
 
-def _corrupted_batches(
-    images: Images, preprocessing: Preprocessing, condition: Condition, seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches that threads corrupt while the network works on the one before."""
-
-    def change(pair: tuple[np.ndarray, str]) -> np.ndarray:
-        return pair[0] if condition == CLEAN_CONDITION else corrupt(pair[0], *condition, seed, pair[1])
-
-    def produce() -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(images.indices), EVALUATION_BATCH):
-            part = slice(start, start + EVALUATION_BATCH)
-            read = images.pixels.read(images.indices[part])
-            changed = list(map_ahead(change, zip(read, images.image_ids[part], strict=True), available_cores()))
-            inputs = normalize(torch.from_numpy(np.stack(changed)), preprocessing)
-            yield inputs, torch.from_numpy(images.targets[part])
-
-    return prefetch(produce(), depth=1)
-
-
-def _read(path: Path, count: int) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            predictions, confidences = content["predictions"], content["confidences"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # not there yet, or not written to its end
-    if predictions.shape != (count,) or confidences.shape != (count,):
-        return None
-    return predictions.astype(np.int32), confidences.astype(np.float32)
-
-
-def _write(path: Path, predictions: NDArray[np.int32], confidences: NDArray[np.float32]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, predictions=predictions, confidences=confidences)
-    files.write_bytes(path, buffer.getvalue())
+def _predict(
+    network: nn.Module, preprocessing: Preprocessing, images: Images, condition: Condition, seed: int
+) -> dict[str, np.ndarray]:
+    """Return ``predictions`` and ``confidences``; a batch is corrupted while the network works on the one before."""
+    device = next(network.parameters()).device
+    pixels = images.pixels if condition == CLEAN_CONDITION else CorruptedPixels(images, condition, seed)
+    batches = evaluation_batches(pixels, images.indices, images.all_targets, preprocessing, EVALUATION_BATCH, device)
+    logits, _ = predict_logits(network, prefetch(batches, depth=1), device)
+    check_finite(logits, "The network")
+    return {
+        "predictions": logits.argmax(1).astype(np.int32),
+        "confidences": softmax(logits).max(1).astype(np.float32),
+    }
 
 
 def summarize(measured: Measured) -> dict[str, Any]:
@@ -208,10 +203,8 @@ def score(measured: Measured, condition: Condition) -> dict[str, Any]:
     }
 
 
-def suffering_classes(
-    measured: Measured, targets: np.ndarray, classes: Sequence[str], count: int = 5
-) -> list[dict[str, Any]]:
-    """Return the ``count`` classes that lose most accuracy under corruption, worst first; small ones are uncertain."""
+def suffering_classes(measured: Measured, targets: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the `MOST` classes that lose most accuracy under corruption, worst first; small ones are uncertain."""
     clean = measured.correct[CLEAN_CONDITION]
     rows: list[dict[str, Any]] = []
     for index in np.unique(targets):

@@ -9,11 +9,13 @@ import errno
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from deepbloom.errors import RunError
@@ -103,6 +105,22 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, ob
     writer.writerow(map(to_cell, columns))
     writer.writerows([to_cell(row.get(column, "")) for column in columns] for row in rows)
     write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compressed: bool = False) -> None:
+    """Write named arrays as .npz, atomically."""
+    content = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(content, **arrays)  # type: ignore[arg-type]  # names of arrays
+    write_bytes(path, content.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """Return the arrays that `write_arrays` wrote; None if the file is absent or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return dict(content)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def make_folder(path: Path) -> Path:

@@ -1,6 +1,5 @@
 """Results on labeled images, as files: predictions, probabilities, and scores per class."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,14 +53,12 @@ def write_probabilities(folder: Path, logits: np.ndarray, embeddings: np.ndarray
     embeddings : ndarray of float32, shape (N, F)
         The inputs of the last layer.
     """
-    content = io.BytesIO()
     largest = np.finfo(np.float16).max
-    np.savez_compressed(
-        content,
-        probabilities=softmax(logits).astype(np.float16),
-        embeddings=embeddings.clip(-largest, largest).astype(np.float16),
-    )
-    files.write_bytes(folder / run_dir.PROBABILITIES, content.getvalue())
+    arrays = {
+        "probabilities": softmax(logits).astype(np.float16),
+        "embeddings": embeddings.clip(-largest, largest).astype(np.float16),
+    }
+    files.write_arrays(folder / run_dir.PROBABILITIES, arrays, compressed=True)
 
 
 def score_without(left_out: np.ndarray, logits: np.ndarray, targets: np.ndarray) -> dict[str, float | int | None]:
