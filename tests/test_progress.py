@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from deepbloom import progress
-from deepbloom.progress import Progress, describe
+from deepbloom.progress import ProgressBar, describe
 
 
 class Terminal(io.StringIO):
@@ -19,10 +19,10 @@ def test_where_there_is_no_terminal_a_long_step_logs_lines_and_a_short_one_nothi
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "deepbloom")
-    list(Progress(range(50), "Decoding images", unit="image"))
+    list(ProgressBar(range(50), "Decoding images", unit="image"))
     assert caplog.messages == []
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
-    list(Progress(range(50), "Decoding images", unit="image"))
+    list(ProgressBar(range(50), "Decoding images", unit="image"))
     assert caplog.messages[10].startswith("Decoding images: 11 of 50 images")
     assert not any("\r" in line for line in caplog.messages)
 
@@ -33,7 +33,7 @@ def test_a_terminal_shows_a_bar_that_leaves_nothing(
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     caplog.set_level(logging.INFO, "deepbloom")
-    with Progress(total=4, desc="epoch 1/2", unit="step", mininterval=0) as bar:
+    with ProgressBar(total=4, desc="epoch 1/2", unit="step", mininterval=0) as bar:
         bar.set_postfix_str("loss 0.500", refresh=False)
         bar.update(2)
         bar.refresh()

@@ -13,10 +13,10 @@ log = logging.getLogger("deepbloom")
 SECONDS_BETWEEN_LINES = 30.0
 
 
-class Progress(tqdm):  # type: ignore[misc]
+class ProgressBar(tqdm):  # type: ignore[misc]
     """A ``tqdm`` bar on standard error; where that is no terminal, log lines instead. Takes the arguments of ``tqdm``.
 
-    ``Progress.write`` prints a line above the bar.
+    ``ProgressBar.write`` prints a line above the bar.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -37,7 +37,7 @@ class Progress(tqdm):  # type: ignore[misc]
 
 
 # A thread lock: a child process that is killed while it holds tqdm's lock for processes would stop all others.
-Progress.set_lock(threading.RLock())
+ProgressBar.set_lock(threading.RLock())
 
 
 def describe(state: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from deepbloom.device import choose_device, use_cores
 from deepbloom.errors import ConfigError, DataError
 from deepbloom.explain.figures import Panel, draw_panels, encode
 from deepbloom.explain.targets import explain_images, read_methods, read_networks, read_targets
-from deepbloom.progress import Progress
+from deepbloom.progress import ProgressBar
 from deepbloom.report.formatting import count_of
 from deepbloom.report.pages import Illustration, Section, write_page
 from deepbloom.runs import files as atomic_files
@@ -53,7 +53,7 @@ def run(config: GradcamConfig) -> None:
     sections: list[Section] = []
     preprocessings = [network.preprocessing for network in networks]
     shown_side = None if config.full_size else SHOWN_SIDE
-    with Progress(total=len(paths), desc="Drawing heatmaps", unit="image") as bar:
+    with ProgressBar(total=len(paths), desc="Drawing heatmaps", unit="image") as bar:
         for images in read_batches(paths, preprocessings, config.batch_size, shown_side):
             readable = [image for image in images if isinstance(image, Readable)]
             bar.update(len(images) - len(readable))
@@ -100,11 +100,11 @@ def _write_figures(
             raw = io.BytesIO()
             np.save(raw, maps if len(maps) > 1 else maps[0])
             atomic_files.write_bytes(path.with_suffix(".npy"), raw.getvalue())
-        Progress.write(printable(f"{path}  {_say(chosen)}"))
+        ProgressBar.write(printable(f"{path}  {_say(chosen)}"))
     if len(methods) == 1:
         return figures
     path = folder / f"{image.path.stem}_comparison{repeat}.png"
-    Progress.write(printable(str(path)))
+    ProgressBar.write(printable(str(path)))
     return [_write_figure(path, image, panels)]
 
 

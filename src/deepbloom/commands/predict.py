@@ -15,7 +15,7 @@ from deepbloom.device import choose_device, use_cores
 from deepbloom.engine.checkpoint import read_model
 from deepbloom.errors import DataError
 from deepbloom.metrics import softmax, top_classes
-from deepbloom.progress import Progress
+from deepbloom.progress import ProgressBar
 from deepbloom.report.formatting import count_of
 from deepbloom.runs import files as atomic_files
 from deepbloom.sinks import printable
@@ -41,7 +41,7 @@ def run(config: PredictConfig) -> None:
     folder = atomic_files.output_folder(Path(config.output_dir)) if config.output_dir else None
 
     entries: list[dict[str, Any]] = []
-    with Progress(total=len(paths), desc="Classifying", unit="image") as bar:
+    with ProgressBar(total=len(paths), desc="Classifying", unit="image") as bar:
         for images in read_batches(paths, [trained.preprocessing], config.batch_size):
             readable = [image for image in images if isinstance(image, Readable)]
             rows: list[np.ndarray] = []
@@ -94,6 +94,6 @@ def _csv_row(entry: dict[str, Any]) -> dict[str, object]:
 
 def _print(entry: dict[str, Any]) -> None:
     if not entry["error"]:
-        Progress.write(printable(entry["path"]))
+        ProgressBar.write(printable(entry["path"]))
     for guess in entry["top5"]:
-        Progress.write(f"  {guess['confidence']:7.2%}  {printable(guess['class_name'])}")
+        ProgressBar.write(f"  {guess['confidence']:7.2%}  {printable(guess['class_name'])}")

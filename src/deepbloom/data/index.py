@@ -16,7 +16,7 @@ from deepbloom.data.cache_folder import cache_folder, keep_newest
 from deepbloom.data.images import UNREADABLE, UnreadableError, digest, map_ahead, read_file
 from deepbloom.device import available_cores
 from deepbloom.errors import RunError
-from deepbloom.progress import Progress
+from deepbloom.progress import ProgressBar
 from deepbloom.runs.files import write_bytes
 
 FILES_AT_ONCE = 64
@@ -58,7 +58,7 @@ def digest_files(root: Path, names: Sequence[str], paths: Sequence[Path], verify
 
     starts = range(0, len(paths), FILES_AT_ONCE)
     blocks = map_ahead(check, starts, max(READERS, available_cores()))
-    with Progress(total=len(paths), desc="Reading images", unit="image") as bar:
+    with ProgressBar(total=len(paths), desc="Reading images", unit="image") as bar:
         for block in blocks:
             for found, entry in block:
                 if entry:

@@ -13,7 +13,7 @@ from deepbloom.data.cache_folder import cache_folder, keep_newest
 from deepbloom.data.dataset import PreparedData
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.errors import RunError
-from deepbloom.progress import Progress
+from deepbloom.progress import ProgressBar
 from deepbloom.runs.files import read_arrays, write_arrays
 
 GRID = 16
@@ -61,7 +61,7 @@ class Fingerprints:
 def fingerprint(pixels: Pixels, count: int) -> Fingerprints:
     """Return the fingerprints of all ``count`` images; each is read once."""
     prints = Fingerprints(np.empty((count, GRID * GRID // 8), np.uint8), np.empty((count, GRID, GRID, 3), np.uint8))
-    for start in Progress(range(0, count, READ_AT_ONCE), "Looking for near-duplicates"):
+    for start in ProgressBar(range(0, count, READ_AT_ONCE), "Looking for near-duplicates"):
         rows = np.arange(start, min(start + READ_AT_ONCE, count))
         finer, means = _cell_means(pixels.read(rows))
         gray = finer @ np.array([0.299, 0.587, 0.114], np.float32)  # (B, 16, 17)
@@ -166,7 +166,7 @@ def find_near_duplicates(first: Fingerprints, second: Fingerprints) -> np.ndarra
     levels, other_levels = first.levels(), second.levels()
     order, other_order = np.argsort(levels, kind="stable"), np.argsort(other_levels, kind="stable")
     other_levels = other_levels[other_order]
-    for start in Progress(range(0, len(order), COMPARED_AT_ONCE), "Comparing images"):
+    for start in ProgressBar(range(0, len(order), COMPARED_AT_ONCE), "Comparing images"):
         numbers = order[start : start + COMPARED_AT_ONCE]
         lowest, highest = levels[numbers[0]] - MAX_LEVELS, levels[numbers[-1]] + MAX_LEVELS
         low, high = np.searchsorted(other_levels, [lowest - ROUNDING, highest + ROUNDING])

@@ -24,7 +24,7 @@ from deepbloom.data.cache_folder import scratch_folder
 from deepbloom.data.resolution import AugmentedCopy
 from deepbloom.engine.distributed import Group
 from deepbloom.engine.precision import DTYPES, autocast
-from deepbloom.progress import Progress
+from deepbloom.progress import ProgressBar
 
 log = logging.getLogger("deepbloom")
 
@@ -179,7 +179,7 @@ def make_features(
     }
     val = FeatureArray(group.shared_file(folder), val_count, shapes[images.preprocessing.size], dtype)
     total = len(train) * count // group.local_size + val_count
-    with Progress(total=total, desc="features", unit="image") as bar:
+    with ProgressBar(total=total, desc="features", unit="image") as bar:
         for copy, array in train.items():
             for start in range(0, count, images.batch_size)[group.local_rank :: group.local_size]:
                 features = compute(images.inputs(images.indices[start : start + images.batch_size], copy))

@@ -17,6 +17,7 @@ from deepbloom.engine.checkpoint import FORMAT, STATE_KIND, read_tensors, write_
 from deepbloom.engine.optim import make_optimizer, optimizer_tensors, restore_optimizer
 from deepbloom.engine.resolve import Plan
 from deepbloom.errors import CheckpointError, ConfigError, DivergedError
+from deepbloom.metrics import best_epoch
 from deepbloom.models.freezing import covers
 from deepbloom.rng import environment
 from deepbloom.runs import folder as run_dir
@@ -45,6 +46,23 @@ class Progress:
     """Time to fill the feature cache once: a resumed run fills it again."""
     history: list[dict[str, float]] = field(default_factory=list)
     """A row per finished epoch, with the columns of history.csv."""
+
+    def end_epoch(self, val_loss: float, val_accuracy: float, lr: float) -> dict[str, float]:
+        """Add the row of the epoch in progress to the history, keep the best epoch so far, and return the row."""
+        row = {
+            "epoch": self.epoch,
+            "train_loss": self.loss_sum / self.count,
+            "train_accuracy": self.correct / self.count,
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "lr": lr,
+            "seconds": self.seconds,
+            "images_per_second": self.count / self.seconds,
+        }
+        self.history.append(row)
+        if best_epoch(self.history) == self.epoch:
+            self.best_epoch, self.best_val_accuracy, self.best_val_loss = self.epoch, val_accuracy, val_loss
+        return row
 
     def start_epoch(self) -> None:
         """Move on to the first step of the next epoch."""

@@ -31,11 +31,11 @@ from deepbloom.engine.optim import lr_factor, set_lr
 from deepbloom.engine.precision import forward
 from deepbloom.engine.resolve import Plan
 from deepbloom.engine.state import TrainState
-from deepbloom.metrics import best_epoch, mean_cross_entropy, top_k_accuracy
+from deepbloom.metrics import mean_cross_entropy, top_k_accuracy
 from deepbloom.models.cutting import Cut, cut
 from deepbloom.models.freezing import train_mode
 from deepbloom.models.registry import create_model, get_architecture
-from deepbloom.progress import Progress
+from deepbloom.progress import ProgressBar
 from deepbloom.rng import generator, seed_everything
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
@@ -43,16 +43,6 @@ from deepbloom.signals import StopRequest
 
 log = logging.getLogger("deepbloom")
 
-HISTORY_COLUMNS = (
-    "epoch",
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "lr",
-    "seconds",
-    "images_per_second",
-)
 GPU_STEPS_PER_CHECK = 20
 """On a GPU the host reads the loss back, looks for signals and saves only every so many steps."""
 
@@ -157,7 +147,7 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
     _save(state, group)
     stop.deferred = True  # from here on a signal stops the loop at its next safe point
     steps = batches.steps_per_epoch
-    with Progress(
+    with ProgressBar(
         total=config.train.epochs * steps,
         initial=(progress.epoch - 1) * steps + progress.step,
         unit="step",
@@ -170,7 +160,7 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
             _train_epoch(state, network, batches, group, stop, bar)
             _validate(state, evaluated, validation, stop if group.size == 1 else None)
             if group.is_main:
-                files.write_csv(folder / run_dir.HISTORY, HISTORY_COLUMNS, progress.history)
+                files.write_csv(folder / run_dir.HISTORY, tuple(progress.history[0]), progress.history)
                 on_epoch()
             progress.start_epoch()
             _save_and_stop(state, group, stop)
@@ -207,7 +197,7 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
 
 
 def _train_epoch(
-    state: TrainState, network: nn.Module, batches: Batches, group: Group, stop: StopRequest, bar: Progress
+    state: TrainState, network: nn.Module, batches: Batches, group: Group, stop: StopRequest, bar: ProgressBar
 ) -> None:
     """Run the remaining steps of the epoch in progress.
 
@@ -290,20 +280,10 @@ def _validate(
     if not np.isfinite(logits).all():
         raise state.diverged(f"logits are not finite in the validation of epoch {progress.epoch}")
     val_accuracy, val_loss = top_k_accuracy(logits, targets), mean_cross_entropy(logits, targets)
-    steps = progress.step
-    row = {
-        "epoch": progress.epoch,
-        "train_loss": progress.loss_sum / progress.count,
-        "train_accuracy": progress.correct / progress.count,
-        "val_loss": val_loss,
-        "val_accuracy": val_accuracy,
-        "lr": config.optimizer.lr * lr_factor(progress.epoch * steps - 1, steps, config.train.epochs, config.scheduler),
-        "seconds": progress.seconds,
-        "images_per_second": progress.count / progress.seconds,
-    }
-    progress.history.append(row)
-    if best_epoch(progress.history) == progress.epoch:
-        progress.best_epoch, progress.best_val_accuracy, progress.best_val_loss = progress.epoch, val_accuracy, val_loss
+    last = progress.epoch * progress.step - 1
+    factor = lr_factor(last, progress.step, config.train.epochs, config.scheduler)
+    row = progress.end_epoch(val_loss, val_accuracy, config.optimizer.lr * factor)
+    if progress.best_epoch == progress.epoch:
         state.keep_best()
     log.info(
         "epoch %3d/%d  train loss %.3f accuracy %.3f  val loss %.3f accuracy %.3f%s  %.0f images/s",

@@ -25,7 +25,7 @@ from deepbloom.explain.summary import (
     summarize,
 )
 from deepbloom.explain.targets import Network
-from deepbloom.progress import Progress
+from deepbloom.progress import ProgressBar
 from deepbloom.rng import derive_seed
 
 RANDOMIZED_IMAGES = 8
@@ -140,7 +140,7 @@ def measure(
                 sample.targets[number, None],
                 derive_seed(seed, "explain", data.source.image_ids[index]) % 2**31,
             )
-            for number, index in enumerate(Progress(sample.indices, desc=kind))
+            for number, index in enumerate(ProgressBar(sample.indices, desc=kind))
         ]
         values[kind], curves[kind] = (
             {name: np.concatenate([one[name] for one in found]) for name in found[0]}

@@ -20,7 +20,7 @@ from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.device import available_cores
 from deepbloom.engine.evaluate import EVALUATION_BATCH, check_finite, predict_logits
 from deepbloom.metrics import expected_calibration_error, softmax
-from deepbloom.progress import Progress
+from deepbloom.progress import ProgressBar
 from deepbloom.report.statistics import compare_values, correct_for_number, mean_interval, wilson_interval
 from deepbloom.robustness.corruptions import SEVERITIES, corrupt
 from deepbloom.runs import files
@@ -137,7 +137,7 @@ def run_network(
     """
     correct, confidences = {}, {}
     common = [__version__, checkpoint_digest, images.fingerprint, images.image_ids, seed]
-    with Progress(total=len(wanted) * len(images.indices), desc="Testing", unit="image") as bar:
+    with ProgressBar(total=len(wanted) * len(images.indices), desc="Testing", unit="image") as bar:
         for condition in wanted:
             bar.set_postfix_str(f"{condition.corruption} {condition.severity}", refresh=False)
             key = hashlib.sha256(json.dumps([*common, *condition]).encode()).hexdigest()[:24]

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from deepbloom.errors import DeepBloomError, Interrupted, RunError
-from deepbloom.progress import Progress
+from deepbloom.progress import ProgressBar
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
 from deepbloom.sinks import LogFormatter, message
@@ -33,7 +33,7 @@ def recorded(folder: Path, on_end: Callable[[str], None]) -> Iterator[None]:
     (folder / run_dir.FAILED).unlink(missing_ok=True)
     with _log_file(folder):
         try:
-            with _disk_errors(folder), logging_redirect_tqdm(tqdm_class=Progress):
+            with _disk_errors(folder), logging_redirect_tqdm(tqdm_class=ProgressBar):
                 yield
         except Interrupted as error:
             log.debug("%s", error)

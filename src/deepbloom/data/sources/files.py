@@ -16,7 +16,7 @@ from deepbloom.data.images import UnreadableError, decode, decoder, digest, map_
 from deepbloom.data.sources import ImageSource
 from deepbloom.device import available_cores
 from deepbloom.errors import DataError, RunError, name_some
-from deepbloom.progress import Progress
+from deepbloom.progress import ProgressBar
 from deepbloom.runs.files import write_json
 
 Source = TypeVar("Source", bound="FileSource")
@@ -94,7 +94,7 @@ def check_readable(source: FileSource, num_workers: int) -> dict[str, str]:
             return str(error)
         return None
 
-    reasons = Progress(map_ahead(reason, range(len(source)), num_workers), "Checking images", len(source))
+    reasons = ProgressBar(map_ahead(reason, range(len(source)), num_workers), "Checking images", len(source))
     unreadable = {source.image_ids[i]: text for i, text in enumerate(reasons) if text}
     remember_unreadable(source, unreadable)
     return unreadable

@@ -24,7 +24,7 @@ from deepbloom.data.images import read_image
 from deepbloom.data.index import digest_files
 from deepbloom.data.sources.files import FileSource, fingerprint_files, leave_out, leave_out_unreadable
 from deepbloom.errors import DataError, name_some
-from deepbloom.progress import Progress
+from deepbloom.progress import ProgressBar
 from deepbloom.runs.files import sync
 
 URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
@@ -154,7 +154,7 @@ def download(name: str, path: Path, md5: str) -> None:
     digest = hashlib.md5(usedforsecurity=False)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer, open(temporary, "wb") as file:
-            with Progress(total=answer.length, unit="B", unit_scale=True, desc=name) as bar:
+            with ProgressBar(total=answer.length, unit="B", unit_scale=True, desc=name) as bar:
                 while chunk := answer.read(CHUNK_BYTES):
                     file.write(chunk)
                     digest.update(chunk)
