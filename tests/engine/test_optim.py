@@ -1,6 +1,7 @@
 """Learning rate and optimizer against torch's own schedulers and unfused updates."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -23,22 +24,50 @@ def test_step_schedule_equals_torch_step_lr() -> None:
 def test_cosine_schedule_equals_torch_cosine_annealing() -> None:
     config = SchedulerConfig("cosine")
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=19)  # zero at the last step
     for step in range(20):
         assert lr_factor(step, 4, 5, config) == pytest.approx(reference.get_last_lr()[0], abs=1e-9)
         optimizer.step()
         reference.step()
 
 
-def test_one_cycle_rises_to_the_peak_and_falls_to_almost_zero() -> None:
+def test_one_cycle_rises_to_the_peak_and_falls_to_zero() -> None:
     config = SchedulerConfig("one_cycle", warmup_fraction=0.25)
     factors = [lr_factor(step, 10, 4, config) for step in range(40)]
     assert factors.index(max(factors)) == 10
-    assert max(factors) == 1.0
-    assert factors[:11] == sorted(factors[:11])
+    assert factors[:11] == pytest.approx([(step + 1) / 11 for step in range(11)])
     assert factors[10:] == sorted(factors[10:], reverse=True)
-    assert 0 < factors[0] < 0.1
-    assert 0 < factors[-1] < 0.01
+    assert factors[25] == pytest.approx(0.5 * (1 + math.cos(math.pi * 15 / 29)))
+    assert factors[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "warmup", "expected"),
+    [
+        ("one_cycle", 0.15, [1.0]),
+        ("one_cycle", 0.15, [1.0, 0.0]),
+        ("one_cycle", 0.15, [1.0, 0.5, 0.0]),
+        ("one_cycle", 0.4, [0.5, 1.0, 0.0]),
+        ("one_cycle", 0.9, [0.5, 1.0, 0.0]),
+        ("one_cycle", 0.9, [1.0]),
+        ("cosine", 0.15, [1.0]),
+        ("cosine", 0.15, [1.0, 0.75, 0.25, 0.0]),
+        ("constant", 0.15, [1.0, 1.0, 1.0]),
+    ],
+)
+def test_short_runs_reach_peak_and_zero(name: str, warmup: float, expected: list[float]) -> None:
+    config = SchedulerConfig(name, warmup_fraction=warmup)
+    assert [lr_factor(step, 1, len(expected), config) for step in range(len(expected))] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.15, 0.9])
+@pytest.mark.parametrize("total", range(2, 40))
+def test_one_cycle_has_one_peak_and_ends_at_zero_for_any_number_of_steps(total: int, warmup: float) -> None:
+    config = SchedulerConfig("one_cycle", warmup_fraction=warmup)
+    factors = [lr_factor(step, total, 1, config) for step in range(total)]
+    assert factors.count(1.0) == 1
+    assert factors[-1] == 0
+    assert min(factors[:-1]) > 0
 
 
 def _network() -> nn.Sequential:

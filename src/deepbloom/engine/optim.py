@@ -35,19 +35,19 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
 def lr_factor(step: int, steps_per_epoch: int, epochs: int, config: SchedulerConfig) -> float:
     """Return the learning rate at ``step`` (0, 1, ... over the whole run) as a multiple of the peak, in [0, 1].
 
-    ``step``: gamma ** (epoch // every_epochs). ``one_cycle``: linear warm-up, then half a cosine to zero
-    (Smith 2018, https://arxiv.org/abs/1803.09820, with the cosine of Loshchilov & Hutter 2017). ``cosine``: the same
-    without warm-up.
+    ``step``: gamma ** (epoch // every_epochs). ``one_cycle``: linear warm-up to the peak, then half a cosine that is
+    zero at the last step (Smith 2018, https://arxiv.org/abs/1803.09820, with the cosine of Loshchilov & Hutter 2017).
+    ``cosine``: the same without warm-up. Both reach peak and zero in a run of any length; a single step is the peak.
     """
     if config.name == "constant":
         return 1.0
     if config.name == "step":
         return config.gamma ** (step // steps_per_epoch // config.every_epochs)
-    warmup = config.warmup_fraction if config.name == "one_cycle" else 0.0
-    progress = step / (steps_per_epoch * epochs)
-    if progress < warmup:
-        return (step + 1) / max(1.0, warmup * steps_per_epoch * epochs + 1)
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+    total = steps_per_epoch * epochs
+    peak = min(round(config.warmup_fraction * total), max(0, total - 2)) if config.name == "one_cycle" else 0
+    if step < peak:
+        return (step + 1) / (peak + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - peak) / max(1, total - 1 - peak)))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
