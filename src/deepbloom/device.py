@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from deepbloom.errors import ConfigError
+
+if TYPE_CHECKING:  # an exported file is used without torch
+    import torch
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 GLIBC_TRIM_THRESHOLD, GLIBC_MMAP_MAX = 128 * 1024, 65536  # its defaults
@@ -22,6 +24,8 @@ def use_cores(count: int = 0) -> None:
     glibc gives every freed array of more than 32 MB back to the system, and the next one is cleared page by page:
     half of the time of an EfficientNet's forward pass. Where the C library is another one, nothing is changed.
     """
+    import torch
+
     torch.set_num_threads(count or available_cores())
     _set_malloc(0, 2**31 - 1)
 
@@ -34,8 +38,10 @@ def _set_malloc(mmap_max: int, trim_threshold: int) -> None:
 
 
 @contextmanager
-def left_as_found(device: torch.device) -> Iterator[None]:
+def left_as_found(device: "torch.device") -> Iterator[None]:
     """Give the caller back its threads, glibc's usual treatment of freed memory and torch's random streams."""
+    import torch
+
     threads = torch.get_num_threads()
     try:
         with torch.random.fork_rng([torch.cuda.current_device()] if device.type == "cuda" else []):
@@ -45,7 +51,7 @@ def left_as_found(device: torch.device) -> Iterator[None]:
         _set_malloc(GLIBC_MMAP_MAX, GLIBC_TRIM_THRESHOLD)
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str) -> "torch.device":
     """Return the device for ``auto``, ``cpu``, ``cuda`` or ``mps``; ``auto`` takes CUDA where available.
 
     Raises
@@ -53,6 +59,8 @@ def choose_device(name: str) -> torch.device:
     ConfigError
         The requested device is not available.
     """
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
@@ -83,8 +91,10 @@ def available_cores() -> int:
     return max(1, int(min(affinity, _container_cores())))
 
 
-def device_name(device: torch.device) -> str:
+def device_name(device: "torch.device") -> str:
     """Return the name of the processor or GPU for people."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -94,19 +104,23 @@ def device_name(device: torch.device) -> str:
         return platform.processor() or platform.machine()
 
 
-def reset_peak_memory(device: torch.device) -> None:
+def reset_peak_memory(device: "torch.device") -> None:
     """Let `peak_memory_bytes` count from now on, as far as the system allows it."""
+    import torch
+
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_bytes(b"5")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def peak_memory_bytes(device: torch.device) -> int | None:
+def peak_memory_bytes(device: "torch.device") -> int | None:
     """Return the most memory that this process has used, in bytes; None where the system does not tell.
 
     Of a CPU, this is resident memory, mapped files in use included; of a CUDA device, what torch allocated there.
     """
+    import torch
+
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     with suppress(OSError):  # Linux, where the figure that resource gives may be that of the parent process
@@ -121,8 +135,10 @@ def peak_memory_bytes(device: torch.device) -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def synchronize(device: torch.device) -> None:
+def synchronize(device: "torch.device") -> None:
     """Wait until the device has done what was asked of it; nothing to wait for on a CPU."""
+    import torch
+
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -1,7 +1,7 @@
 """Scores of a classifier: pure functions of logits or predictions, and targets.
 
 CPU tensors are accepted wherever an array is. Sums are taken in float64 over all images at once, so no result
-depends on how the images were batched. scikit-learn is imported where it is used: that takes a second.
+depends on how the images were batched. scikit-learn and scipy are imported where they are used: that takes a second.
 """
 
 import math
@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import log_softmax
-from scipy.special import softmax as scipy_softmax
 
 
 class ClassReport(NamedTuple):
@@ -82,6 +80,8 @@ def mean_cross_entropy(logits: ArrayLike, targets: ArrayLike) -> float:
 
     Parameters and errors are those of `top_k_accuracy`.
     """
+    from scipy.special import log_softmax
+
     logits, targets = _check_logits(logits, targets)
     return float(-np.take_along_axis(log_softmax(logits, axis=1), targets[:, None], axis=1).mean())
 
@@ -219,7 +219,9 @@ def _check_indices(name: str, indices: np.ndarray, num_classes: int) -> None:
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Return probabilities, float64 of shape (N, C), from logits of that shape."""
-    return np.asarray(scipy_softmax(logits.astype(np.float64), axis=1))
+    logits = logits.astype(np.float64)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
 def top_classes(logits: np.ndarray, k: int = 5) -> np.ndarray:

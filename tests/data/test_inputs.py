@@ -9,8 +9,8 @@ from PIL import Image
 
 from deepbloom.data import images
 from deepbloom.data.images import read_image
-from deepbloom.data.inputs import Readable, Unreadable, read_batches, stack_inputs
-from deepbloom.data.preprocessing import Preprocessing, preprocess
+from deepbloom.data.inputs import Readable, Unreadable, read_batches, stack_pixels
+from deepbloom.data.preprocessing import Preprocessing, preprocess, to_inputs
 
 SMALL, LARGE = Preprocessing(size=8), Preprocessing(size=12, interpolation="bicubic")
 
@@ -36,7 +36,8 @@ def test_each_network_gets_each_image_in_order(paths: list[Path]) -> None:
         readable = [image for image in batch if isinstance(image, Readable)]
         for number, preprocessing in enumerate((SMALL, LARGE)):
             expected = torch.stack([preprocess(read_image(image.path), preprocessing) for image in readable])
-            assert torch.equal(stack_inputs(readable, torch.device("cpu"), number), expected)
+            found = to_inputs(stack_pixels(readable, number), preprocessing, torch.device("cpu"))
+            assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize(("shown_side", "size"), [(0, None), (48, (48, 32)), (1600, (48, 32)), (None, (96, 64))])

@@ -9,6 +9,7 @@ from torch import nn
 
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing
+from deepbloom.engine.checkpoint import Trained
 from deepbloom.robustness import evaluate
 from deepbloom.robustness.evaluate import CLEAN_CONDITION, Condition, Images, Measured
 
@@ -39,6 +40,9 @@ class Brightness(nn.Module):
         return torch.stack([-bright, bright], 1)
 
 
+BRIGHTNESS = Trained(("dark", "bright"), PLAIN, {"model": "brightness"}, Brightness())
+
+
 def images(pixels: Shades, count: int = 6) -> Images:
     return Images(pixels, np.arange(count), tuple(map(str, range(count))), np.arange(count) % 2, "fingerprint")
 
@@ -52,7 +56,7 @@ def make(*correct: Any, name: str = "a") -> Measured:
 
 def test_a_network_is_measured_under_each_condition(tmp_path):
     wanted = [CLEAN_CONDITION, Condition("darkness", 5), Condition("brightness", 5)]
-    correct, confidence = evaluate.run_network(Brightness(), PLAIN, images(Shades()), wanted, 0, tmp_path, "digest")
+    correct, confidence = evaluate.run_network(BRIGHTNESS, images(Shades()), wanted, 0, tmp_path, "digest")
     assert correct[CLEAN_CONDITION].tolist() == [True] * 6
     assert correct[wanted[1]].tolist() == [True, False] * 3  # all are dark
     assert correct[wanted[2]].tolist() == [False, True] * 3
@@ -61,24 +65,24 @@ def test_a_network_is_measured_under_each_condition(tmp_path):
 
 def test_finished_conditions_are_not_measured_again_and_others_are(tmp_path):
     pixels = Shades()
-    first = evaluate.run_network(Brightness(), PLAIN, images(pixels), [CLEAN_CONDITION, NOISE], 0, tmp_path, "digest")
+    first = evaluate.run_network(BRIGHTNESS, images(pixels), [CLEAN_CONDITION, NOISE], 0, tmp_path, "digest")
     assert pixels.reads == 12
-    again = evaluate.run_network(Brightness(), PLAIN, images(pixels), [CLEAN_CONDITION, NOISE], 0, tmp_path, "digest")
+    again = evaluate.run_network(BRIGHTNESS, images(pixels), [CLEAN_CONDITION, NOISE], 0, tmp_path, "digest")
     assert pixels.reads == 12
     assert all((first[0][condition] == again[0][condition]).all() for condition in first[0])
-    evaluate.run_network(Brightness(), PLAIN, images(pixels), [NOISE], 0, tmp_path, "of another network")
-    evaluate.run_network(Brightness(), PLAIN, images(pixels), [NOISE], 1, tmp_path, "digest")
-    evaluate.run_network(Brightness(), PLAIN, images(pixels, 4), [NOISE], 0, tmp_path, "digest")
+    evaluate.run_network(BRIGHTNESS, images(pixels), [NOISE], 0, tmp_path, "of another network")
+    evaluate.run_network(BRIGHTNESS, images(pixels), [NOISE], 1, tmp_path, "digest")
+    evaluate.run_network(BRIGHTNESS, images(pixels, 4), [NOISE], 0, tmp_path, "digest")
     assert pixels.reads == 12 + 6 + 6 + 4
 
 
 @pytest.mark.parametrize("content", [b"", b"PK broken", None])
 def test_a_damaged_result_is_measured_again(content, tmp_path):
     pixels = Shades()
-    evaluate.run_network(Brightness(), PLAIN, images(pixels), [NOISE], 0, tmp_path, "digest")
+    evaluate.run_network(BRIGHTNESS, images(pixels), [NOISE], 0, tmp_path, "digest")
     (path,) = tmp_path.glob("*.npz")
     path.write_bytes(path.read_bytes()[:-40] if content is None else content)
-    evaluate.run_network(Brightness(), PLAIN, images(pixels), [NOISE], 0, tmp_path, "digest")
+    evaluate.run_network(BRIGHTNESS, images(pixels), [NOISE], 0, tmp_path, "digest")
     assert pixels.reads == 12
 
 

@@ -3,15 +3,12 @@
 import logging
 from pathlib import Path
 
-import torch
-
 from deepbloom import metrics
 from deepbloom.config.commands import EvalConfig
-from deepbloom.data.batches import evaluation_batches
-from deepbloom.device import available_cores, choose_device, use_cores
-from deepbloom.engine.checkpoint import find_model_file, read_model
-from deepbloom.engine.evaluate import check_finite, predict_logits
+from deepbloom.engine.checkpoint import find_model_file
+from deepbloom.engine.evaluate import check_finite
 from deepbloom.engine.trained_data import prepare_trained_data
+from deepbloom.export.opening import open_predictor
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.results import write_predictions
@@ -27,27 +24,20 @@ def run(config: EvalConfig) -> None:
     CheckpointError
         The data, their split or their classes are not those that the network was trained with.
     """
-    device = choose_device(config.device)
-    trained = read_model(config.ckpt)
-    # The last bits of the scores depend on the number of threads: take that of the run where it is there.
-    threads = trained.header.get("num_threads")
-    use_cores(min(threads, available_cores()) if type(threads) is int and threads > 0 else available_cores())
-    model = trained.network.to(device).to(memory_format=torch.channels_last)
-    data = prepare_trained_data(config.ckpt, trained, config.data)
+    predictor = open_predictor(config.ckpt, config.device, threads_of_run=True)
+    data = prepare_trained_data(config.ckpt, predictor, config.data)
     path = find_model_file(config.ckpt).resolve()
     folder = files.output_folder(Path(config.output_dir or f"outputs/eval-{path.parent.name}"))
-    batches = evaluation_batches(
-        data.pixels, data.split.test, data.source.targets, trained.preprocessing, config.batch_size, device
-    )
-    logits, targets = predict_logits(model, batches, device)
+    logits = predictor.all_logits(data.pixels, data.split.test, config.batch_size)
+    targets = data.source.targets[data.split.test]
     check_finite(logits, path)
     scores = metrics.score_logits(logits, targets)
     image_ids = [data.source.image_ids[i] for i in data.split.test]
-    write_predictions(folder, image_ids, trained.classes, logits, targets)
+    write_predictions(folder, image_ids, predictor.classes, logits, targets)
     files.write_json(
         folder / run_dir.METRICS,
         {
-            "model": trained.label,
+            "model": predictor.label,
             "checkpoint": str(path),
             "test": scores,
             "dataset_fingerprint": data.source.fingerprint,

@@ -10,7 +10,8 @@ import numpy as np
 
 from deepbloom.config.commands import GradcamConfig
 from deepbloom.data.folders import find_images
-from deepbloom.data.inputs import SHOWN_SIDE, Readable, read_batches, stack_inputs
+from deepbloom.data.inputs import SHOWN_SIDE, Readable, read_batches, stack_pixels
+from deepbloom.data.preprocessing import to_inputs
 from deepbloom.device import choose_device, use_cores
 from deepbloom.errors import ConfigError, DataError
 from deepbloom.explain.figures import Panel, draw_panels, encode
@@ -60,7 +61,10 @@ def run(config: GradcamConfig) -> None:
             unreadable += len(images) - len(readable)
             if not readable:
                 continue
-            inputs = [stack_inputs(readable, device, number) for number in range(len(networks))]
+            inputs = [
+                to_inputs(stack_pixels(readable, number), preprocessing, device)
+                for number, preprocessing in enumerate(preprocessings)
+            ]
             for image, panels in zip(readable, explain_images(networks, inputs, methods, targets), strict=True):
                 bar.update()
                 if len(panels) < len(methods) * sum(map(len, targets)):

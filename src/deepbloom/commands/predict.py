@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from deepbloom.config.commands import PredictConfig
 from deepbloom.data.folders import find_images
-from deepbloom.data.inputs import Readable, Unreadable, read_batches, stack_inputs
-from deepbloom.device import choose_device, use_cores
-from deepbloom.engine.checkpoint import read_model
+from deepbloom.data.inputs import Readable, Unreadable, read_batches, stack_pixels
 from deepbloom.errors import DataError
-from deepbloom.metrics import softmax, top_classes
+from deepbloom.export.opening import open_predictor
+from deepbloom.metrics import top_classes
 from deepbloom.progress import ProgressBar
 from deepbloom.report.formatting import count_of
 from deepbloom.runs import files as atomic_files
@@ -33,24 +31,18 @@ def run(config: PredictConfig) -> None:
     DeepBloomError
         The checkpoint or the folder cannot be used, ``image`` names nothing, or no image can be classified.
     """
-    device = choose_device(config.device)
-    use_cores()
-    trained = read_model(config.ckpt)
-    model = trained.network.to(device).to(memory_format=torch.channels_last)
+    predictor = open_predictor(config.ckpt, config.device)
     paths = find_images(config.image)
     folder = atomic_files.output_folder(Path(config.output_dir)) if config.output_dir else None
 
     entries: list[dict[str, Any]] = []
     with ProgressBar(total=len(paths), desc="Classifying", unit="image") as bar:
-        for images in read_batches(paths, [trained.preprocessing], config.batch_size):
+        for images in read_batches(paths, [predictor.preprocessing], config.batch_size):
             readable = [image for image in images if isinstance(image, Readable)]
-            rows: list[np.ndarray] = []
-            if readable:
-                with torch.inference_mode():
-                    rows = list(softmax(model(stack_inputs(readable, device)).cpu().numpy()))
+            rows = list(predictor.probabilities(stack_pixels(readable))) if readable else []
             for image in images:
                 probabilities = rows.pop(0) if isinstance(image, Readable) else None
-                entries.append(_entry(image, probabilities, trained.classes))
+                entries.append(_entry(image, probabilities, predictor.classes))
                 _print(entries[-1])
             bar.update(len(images))
     if folder:

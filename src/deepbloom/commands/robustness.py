@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from deepbloom.config.commands import RobustnessConfig
 from deepbloom.config.schema import as_list
 from deepbloom.data.dataset import PreparedData, choose_images
 from deepbloom.data.pixel_cache import open_pixels
 from deepbloom.data.sources.imagefolder import ImageFolder
-from deepbloom.device import available_cores, choose_device, use_cores
-from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
+from deepbloom.device import available_cores
+from deepbloom.engine.checkpoint import find_model_file
+from deepbloom.engine.predictor import Predictor
 from deepbloom.engine.trained_data import prepare_trained_data
 from deepbloom.errors import CheckpointError, DataError
+from deepbloom.export.opening import open_predictor
 from deepbloom.report.formatting import align, format_percent, shorten_apart
 from deepbloom.robustness import evaluate, figures
 from deepbloom.robustness.corruptions import CORRUPTIONS, SEVERITIES, check_corruption
@@ -38,7 +39,6 @@ def run(config: RobustnessConfig) -> None:
     DeepBloomError
         A checkpoint, the data, a corruption or the folder cannot be used, or the networks have different test images.
     """
-    use_cores()
     quick = config.suite == "quick"
     names = _read_names(config.corruptions)
     wanted = evaluate.conditions(names, QUICK_SEVERITIES if quick else SEVERITIES)
@@ -48,7 +48,7 @@ def run(config: RobustnessConfig) -> None:
     summaries: list[dict[str, Any]] = []
     test: Images | None = None
     for ckpt, label in zip(config.checkpoints, _labels(config.checkpoints), strict=True):
-        trained = read_model(ckpt)
+        trained = open_predictor(ckpt, config.device)
         data = prepare_trained_data(ckpt, trained, config.data)
         images = _test_images(data, count, config.seed)
         if test and (images.fingerprint, images.image_ids) != (test.fingerprint, test.image_ids):
@@ -92,15 +92,14 @@ def _test(
     config: RobustnessConfig,
     ckpt: str,
     label: str,
-    trained: Trained,
+    trained: Predictor,
     images: Images,
     wanted: Sequence[Condition],
     folder: Path,
 ) -> Measured:
     path = find_model_file(ckpt)
     correct, confidence = evaluate.run_network(
-        trained.network.to(choose_device(config.device)).to(memory_format=torch.channels_last),
-        trained.preprocessing,
+        trained,
         images,
         wanted,
         config.seed,
@@ -139,7 +138,7 @@ def _test_images(data: PreparedData, count: int, seed: int) -> Images:
     return Images(data.pixels, indices, source.image_ids, source.targets, source.fingerprint)
 
 
-def _own_images(folder: str, trained: Trained) -> Images:
+def _own_images(folder: str, trained: Predictor) -> Images:
     """Return the images of a folder with one folder per class, all of which the network must know."""
     source = ImageFolder.create(folder)
     unknown = sorted(set(source.class_names) - set(trained.classes))

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from deepbloom.data.images import decode, name_file, read_file
-from deepbloom.data.preprocessing import Preprocessing, preprocess
+from deepbloom.data.preprocessing import Preprocessing, resize
 from deepbloom.errors import DataError
 
 log = logging.getLogger("deepbloom")
@@ -24,8 +23,8 @@ class Readable:
     """An image that was read."""
 
     path: Path
-    inputs: tuple[Tensor, ...]
-    """Its input for each network, float32 of shape (3, S, S)."""
+    pixels: tuple[np.ndarray, ...]
+    """Resized for each network, uint8 of shape (S, S, 3)."""
     shown: Image.Image | None
     """The upright image, if it is to be shown."""
 
@@ -64,19 +63,18 @@ def _read(path: Path, preprocessings: Sequence[Preprocessing], shown_side: int |
     try:
         content = read_file(path)
         image = decode(content, name_file(path))
-        inputs = tuple(preprocess(image, preprocessing) for preprocessing in preprocessings)
+        pixels = tuple(resize(image, preprocessing) for preprocessing in preprocessings)
         if shown_side is None:
             image = decode(content, name_file(path), full_size=True)
     except DataError as error:
         return Unreadable(path, str(error))
     if shown_side == 0:
-        return Readable(path, inputs, None)
+        return Readable(path, pixels, None)
     if shown_side:
         image.thumbnail((shown_side, shown_side))
-    return Readable(path, inputs, image)
+    return Readable(path, pixels, image)
 
 
-def stack_inputs(images: Sequence[Readable], device: torch.device, network: int = 0) -> Tensor:
-    """Return the inputs of images for one network as a batch, float32 of shape (B, 3, S, S), channels last."""
-    inputs = torch.stack([image.inputs[network] for image in images])
-    return inputs.to(device).contiguous(memory_format=torch.channels_last)
+def stack_pixels(images: Sequence[Readable], network: int = 0) -> np.ndarray:
+    """Return images that were resized for one network as a batch, uint8 of shape (B, S, S, 3)."""
+    return np.stack([image.pixels[network] for image in images])

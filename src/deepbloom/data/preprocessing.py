@@ -2,14 +2,17 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from deepbloom.config.settings import check_choice, check_range
 from deepbloom.errors import ConfigError
+
+if TYPE_CHECKING:  # an exported file is used without torch
+    import torch
+    from torch import Tensor
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -43,7 +46,7 @@ def resize(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     return np.array(image.resize(side, RESAMPLING[preprocessing.interpolation]))
 
 
-def normalize(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+def normalize(pixels: "Tensor", preprocessing: Preprocessing) -> "Tensor":
     """Return the network's input, (x - mean) / std per channel.
 
     Parameters
@@ -54,18 +57,28 @@ def normalize(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     -------
     float32 Tensor of shape (B, 3, S, S), in channels-last memory, on the same device.
     """
+    import torch
+
     images = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
     return standardize(images, preprocessing).contiguous(memory_format=torch.channels_last)
 
 
-def standardize(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+def standardize(images: "Tensor", preprocessing: Preprocessing) -> "Tensor":
     """Subtract the mean of each channel and divide by its deviation, in place."""
     mean = images.new_tensor(preprocessing.mean).view(3, 1, 1)
     scale = 1 / images.new_tensor(preprocessing.std).view(3, 1, 1)
     return images.sub_(mean).mul_(scale)
 
 
-def preprocess(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+def preprocess(image: Image.Image, preprocessing: Preprocessing) -> "Tensor":
     """Return one RGB image as the network's input, a float32 Tensor of shape (3, S, S)."""
-    pixels = torch.from_numpy(resize(image, preprocessing))
-    return normalize(pixels.unsqueeze(0), preprocessing)[0]
+    import torch
+
+    return to_inputs(resize(image, preprocessing)[None], preprocessing, torch.device("cpu"))[0]
+
+
+def to_inputs(pixels: np.ndarray, preprocessing: Preprocessing, device: "torch.device") -> "Tensor":
+    """Return resized images, uint8 of shape (B, S, S, 3), as the network's input: see `normalize`."""
+    import torch
+
+    return normalize(torch.from_numpy(pixels).to(device), preprocessing)

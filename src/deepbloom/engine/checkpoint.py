@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -16,7 +17,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from deepbloom.data.images import read_image, upright_rgb
-from deepbloom.data.preprocessing import Preprocessing, preprocess
+from deepbloom.data.preprocessing import Preprocessing, preprocess, to_inputs
+from deepbloom.engine.predictor import Predictor
 from deepbloom.errors import CheckpointError, ConfigError
 from deepbloom.models.registry import create_model
 from deepbloom.runs import files as atomic_files
@@ -128,20 +130,21 @@ def find_model_file(run_or_file: str | Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A network from a model file."""
+class Trained(Predictor):
+    """A network from a model file, whose header is that of `model_header`."""
 
     network: nn.Module
-    """In eval mode, on the CPU."""
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    header: dict[str, Any]
-    """All that the file says of itself: see `model_header`."""
+    """In eval mode."""
 
-    @property
-    def label(self) -> str:
-        """The name of the model that was trained."""
-        return str(self.header["model"])
+    def place(self, device: torch.device) -> None:
+        """Move the network to a device."""
+        self.network.to(device).to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        """Return logits, float32 of shape (B, C), for resized images, uint8 of shape (B, S, S, 3)."""
+        device = next(self.network.parameters()).device
+        return np.asarray(self.network(to_inputs(pixels, self.preprocessing, device)).cpu())
 
 
 def read_model(run_or_file: str | Path) -> Trained:
@@ -170,7 +173,7 @@ def read_model(run_or_file: str | Path) -> Trained:
         network.load_state_dict(tensors)
     except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not describe a network of this version: {error}") from error
-    return Trained(network.eval(), classes, preprocessing, header)
+    return Trained(classes, preprocessing, header, network.eval())
 
 
 def _read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

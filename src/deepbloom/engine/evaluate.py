@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from deepbloom.engine.precision import forward
 from deepbloom.errors import CheckpointError
 
-EVALUATION_BATCH = 64
-"""Images per forward pass; results do not depend on it beyond rounding."""
-
 
 @torch.inference_mode()
 def predict_logits(

@@ -21,8 +21,8 @@ from deepbloom.data.sources import ImageSource, load_source
 from deepbloom.data.split import Split, make_split
 from deepbloom.device import choose_device, device_name
 from deepbloom.engine.checkpoint import model_header
-from deepbloom.engine.evaluate import EVALUATION_BATCH
 from deepbloom.engine.precision import resolve_precision
+from deepbloom.engine.predictor import EVALUATION_BATCH
 from deepbloom.errors import ConfigError
 from deepbloom.models.cutting import cut
 from deepbloom.models.freezing import count_parameters

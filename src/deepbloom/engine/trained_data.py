@@ -7,11 +7,11 @@ from deepbloom.config.settings import DataConfig
 from deepbloom.data.dataset import PreparedData, prepare
 from deepbloom.data.sources import flowers102
 from deepbloom.device import available_cores
-from deepbloom.engine.checkpoint import Trained
+from deepbloom.engine.predictor import Predictor
 from deepbloom.errors import CheckpointError
 
 
-def prepare_trained_data(ckpt: str, trained: Trained, changes: dict[str, Any]) -> PreparedData:
+def prepare_trained_data(ckpt: str, trained: Predictor, changes: dict[str, Any]) -> PreparedData:
     """Return the data of a checkpoint's run, with its split.
 
     The folders that a checkpoint names are read from, never written to: it may be a stranger's.
@@ -20,7 +20,7 @@ def prepare_trained_data(ckpt: str, trained: Trained, changes: dict[str, Any]) -
     ----------
     ckpt : str
         What the person gave; named in messages.
-    trained : Trained
+    trained : Predictor
     changes : dict
         Settings of the data that differ from those of the run.
 

@@ -10,15 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from deepbloom import __version__
-from deepbloom.data.batches import evaluation_batches, prefetch
 from deepbloom.data.images import map_ahead
 from deepbloom.data.pixel_cache import Pixels
-from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.device import available_cores
-from deepbloom.engine.evaluate import EVALUATION_BATCH, check_finite, predict_logits
+from deepbloom.engine.evaluate import check_finite
+from deepbloom.engine.predictor import Predictor
 from deepbloom.metrics import expected_calibration_error, softmax
 from deepbloom.progress import ProgressBar
 from deepbloom.report.statistics import compare_values, correct_for_number, mean_interval, wilson_interval
@@ -117,8 +115,7 @@ def conditions(names: Sequence[str], severities: Sequence[int] = SEVERITIES) -> 
 
 
 def run_network(
-    network: nn.Module,
-    preprocessing: Preprocessing,
+    predictor: Predictor,
     images: Images,
     wanted: Sequence[Condition],
     seed: int,
@@ -144,21 +141,17 @@ def run_network(
             path = cache / f"{key}.npz"
             found = files.read_arrays(path)
             if found is None:
-                found = _predict(network, preprocessing, images, condition, seed)
+                found = _predict(predictor, images, condition, seed)
                 files.write_arrays(path, found)
             correct[condition], confidences[condition] = found["predictions"] == images.targets, found["confidences"]
             bar.update(len(images.indices))
     return correct, confidences
 
 
-def _predict(
-    network: nn.Module, preprocessing: Preprocessing, images: Images, condition: Condition, seed: int
-) -> dict[str, np.ndarray]:
+def _predict(predictor: Predictor, images: Images, condition: Condition, seed: int) -> dict[str, np.ndarray]:
     """Return ``predictions`` and ``confidences``; a batch is corrupted while the network works on the one before."""
-    device = next(network.parameters()).device
     pixels = images.pixels if condition == CLEAN_CONDITION else CorruptedPixels(images, condition, seed)
-    batches = evaluation_batches(pixels, images.indices, images.all_targets, preprocessing, EVALUATION_BATCH, device)
-    logits, _ = predict_logits(network, prefetch(batches, depth=1), device)
+    logits = predictor.all_logits(pixels, images.indices)
     check_finite(logits, "The network")
     return {
         "predictions": logits.argmax(1).astype(np.int32),

@@ -1,0 +1,52 @@
+"""What gives predictions for images: a checkpoint's network or an exported file. Imports no torch."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deepbloom.data.pixel_cache import Pixels
+from deepbloom.data.preprocessing import Preprocessing
+from deepbloom.metrics import softmax
+
+EVALUATION_BATCH = 64
+"""Images per forward pass; results do not depend on it beyond rounding."""
+
+
+@dataclass(frozen=True)
+class Predictor(ABC):
+    """A trained classifier of C classes."""
+
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    header: dict[str, Any]
+    """All that its file says of itself."""
+
+    @property
+    def label(self) -> str:
+        """The name of the model that was trained."""
+        return str(self.header["model"])
+
+    @abstractmethod
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        """Return logits, float32 of shape (B, C), for resized images, uint8 of shape (B, S, S, 3)."""
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """Return probabilities, float64 of shape (B, C), for resized images, uint8 of shape (B, S, S, 3)."""
+        return softmax(self.logits(pixels))
+
+    def all_logits(self, pixels: Pixels, indices: np.ndarray, batch_size: int = EVALUATION_BATCH) -> np.ndarray:
+        """Return the logits of images in order, float32 of shape (N, C); a batch is read while the one before is used.
+
+        Parameters
+        ----------
+        pixels : Pixels
+        indices : ndarray of int64, shape (N,), N at least 1
+        batch_size : int
+        """
+        from deepbloom.data.batches import prefetch
+
+        starts = range(0, len(indices), batch_size)
+        read = (pixels.read(indices[start : start + batch_size]) for start in starts)
+        return np.concatenate([self.logits(batch) for batch in prefetch(read, depth=1)])

@@ -1,0 +1,1 @@
+"""Files for use elsewhere, and their use here."""
