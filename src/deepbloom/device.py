@@ -1,4 +1,4 @@
-"""The machine: which device, how many cores are really there, how much memory was used."""
+"""The machine: which device, how many cores are available, how much memory was used."""
 
 import ctypes
 import os
@@ -92,7 +92,7 @@ def available_cores() -> int:
 
 
 def device_name(device: "torch.device") -> str:
-    """Return the name of the processor or GPU for people."""
+    """Return a readable name of the processor or GPU."""
     import torch
 
     if device.type == "cuda":
@@ -117,7 +117,7 @@ def reset_peak_memory(device: "torch.device") -> None:
 def peak_memory_bytes(device: "torch.device") -> int | None:
     """Return the most memory that this process has used, in bytes; None where the system does not tell.
 
-    Of a CPU, this is resident memory, mapped files in use included; of a CUDA device, what torch allocated there.
+    On a CPU this is resident memory, including mapped files in use; on a CUDA device, what torch allocated there.
     """
     import torch
 
@@ -136,7 +136,7 @@ def peak_memory_bytes(device: "torch.device") -> int | None:
 
 
 def synchronize(device: "torch.device") -> None:
-    """Wait until the device has done what was asked of it; nothing to wait for on a CPU."""
+    """Wait until the device has finished its work; does nothing on a CPU."""
     import torch
 
     if device.type == "cuda":

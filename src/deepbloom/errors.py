@@ -1,4 +1,4 @@
-"""Errors that a person can act on: what failed, the value received, the valid choices, the fix."""
+"""Errors the user can fix: what failed, the value received, the valid choices, the fix."""
 
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
@@ -50,7 +50,7 @@ class DivergedError(DeepBloomError):
 
 
 class DistributedError(DeepBloomError):
-    """This process stopped because another one of its group could not go on."""
+    """This process stopped because another one of its group could not continue."""
 
 
 class Interrupted(DeepBloomError):

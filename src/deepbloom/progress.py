@@ -14,7 +14,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class ProgressBar(tqdm):  # type: ignore[misc]
-    """A ``tqdm`` bar on standard error; where that is no terminal, log lines instead. Takes the arguments of ``tqdm``.
+    """A ``tqdm`` bar on standard error, or log lines where that is not a terminal. Takes the arguments of ``tqdm``.
 
     ``ProgressBar.write`` prints a line above the bar.
     """

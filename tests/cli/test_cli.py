@@ -1,4 +1,4 @@
-"""What a person sees who mistypes: one or two lines that say what to do, exit code 2, and no traceback."""
+"""What a user sees after a typo: one or two lines that say what to do, exit code 2, and no traceback."""
 
 import shutil
 import subprocess

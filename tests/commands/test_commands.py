@@ -1,4 +1,4 @@
-"""Each command from end to end, as a person types it: what it writes, prints and leaves with."""
+"""Each command from end to end, as a user types it: what it writes, what it prints, and its exit code."""
 
 import csv
 import json

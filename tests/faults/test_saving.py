@@ -1,4 +1,4 @@
-"""Writes that fail or are cut off: what was saved before still loads, and the person is told what to do."""
+"""Writes that fail or are cut off: what was saved before still loads, and the user is told what to do."""
 
 import copy
 import errno
@@ -62,7 +62,7 @@ def assert_ended_as(whole: dict, folder: Path) -> None:
 
 
 def fail_at(number: int, images: Path, whole: dict, folder: Path, capsys: pytest.CaptureFixture) -> bool:
-    """Run with a full disk at one step of writing, then go on; return False where the run has no such step."""
+    """Run with a full disk at one step of writing, then resume; return False where the run has no such step."""
     config = settings(images, folder)
     with at_write(full_disk, number) as calls:
         code = cli.guarded(lambda: train(config))
@@ -83,7 +83,7 @@ def fail_at(number: int, images: Path, whole: dict, folder: Path, capsys: pytest
 
 
 def crash_at(number: int, images: Path, whole: dict, folder: Path) -> bool:
-    """Run with a power cut at one step of writing, then go on; return False where the run has no such step."""
+    """Run with a power cut at one step of writing, then resume; return False where the run has no such step."""
     config = settings(images, folder)
 
     def work() -> None:

@@ -35,7 +35,7 @@ VALUES = (
 )
 
 COUNTED = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-"""The tally is the same for all examples, as it shall be."""
+"""The tally is the same for all examples, as it should be."""
 
 
 @st.composite

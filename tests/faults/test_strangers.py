@@ -315,11 +315,11 @@ def test_the_name_of_a_model_in_a_checkpoint_is_text_that_nothing_resolves(
         tally("attacks refused")
 
 
-@pytest.mark.parametrize("named", [False, True], ids=["by the checkpoint", "by the person"])
+@pytest.mark.parametrize("named", [False, True], ids=["by the checkpoint", "by the user"])
 def test_a_folder_that_only_a_checkpoint_names_is_never_written_to(
     named: bool, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
 ) -> None:
-    """Also the control: the person's own choice of a cache folder is followed, and only the cache's files go there."""
+    """Also the control: the user's own choice of a cache folder is followed, and only the cache's files go there."""
     victim = tmp_path / "victim"
     victim.mkdir()
     own = f"imagefolder-16-{'0' * 32}.tmp"
@@ -358,11 +358,11 @@ def test_flowers_are_not_downloaded_to_where_only_a_checkpoint_says(
     (tmp_path / "victim").mkdir()
     path = tmp_path / "evil.safetensors"
     write_tensors(path, tensors, header)
-    with pytest.raises(CheckpointError, match=r"Say where it is or shall be: data\.root"):
+    with pytest.raises(CheckpointError, match=r"Say where it is or should go: data\.root"):
         evaluate(EvalConfig(str(path), str(tmp_path / "out")))
     assert not asked
     assert not list((tmp_path / "victim").iterdir())
-    with pytest.raises(DataError, match="no network"):  # the control: where the person says so, it is tried
+    with pytest.raises(DataError, match="no network"):  # the control: where the user says so, it is tried
         evaluate(EvalConfig(str(path), str(tmp_path / "out"), {"root": str(tmp_path / "victim")}))
     assert asked
     tally("attacks refused")

@@ -36,7 +36,7 @@ def test_a_loss_that_is_not_finite_stops_with_3_and_keeps_the_last_good_state(
     monkeypatch: pytest.MonkeyPatch,
     tally: Callable,
 ) -> None:
-    """The control takes the checks away: training goes on, and weights that are no numbers replace the good ones."""
+    """The control takes the checks away: training continues, and weights that are NaN replace the good ones."""
     honest, factor = loop.training_loss, [1.0]
     poison, _ = counted(lambda: factor.__setitem__(0, math.nan), 6)
 
@@ -114,7 +114,7 @@ def damage(path: Path) -> None:
 def test_an_automatic_resume_falls_back_to_the_state_before(
     falls_back: bool, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
 ) -> None:
-    """The control reads the newest state only: the run cannot go on."""
+    """The control reads the newest state only: the run cannot resume."""
     config = settings(images, tmp_path / "run")
 
     def work() -> None:

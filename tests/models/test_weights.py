@@ -465,10 +465,10 @@ def test_random_bytes_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("absent.pth", "absent.pth': it is no file"),
-        ("absent.safetensors", "it is no file"),
-        ("~nobody-of-this-name/w.pth", "it is no file"),
-        ("folder.pth", "it is no file"),
+        ("absent.pth", "absent.pth': it is not a file"),
+        ("absent.safetensors", "it is not a file"),
+        ("~nobody-of-this-name/w.pth", "it is not a file"),
+        ("folder.pth", "it is not a file"),
         ("weights.ckpt", "does not end in .safetensors, .pth or .pt"),
         ("", "does not end in"),
     ],

@@ -9,8 +9,8 @@ from scipy import stats
 
 from deepbloom.report.findings import explain_separation
 from deepbloom.report.groups import make_groups
+from deepbloom.report.intervals import fold_interval, seed_interval, wilson_interval
 from deepbloom.report.report import write_report
-from deepbloom.report.statistics import fold_interval, seed_interval, wilson_interval
 from deepbloom.runs.reading import CompleteRun, find_runs
 
 CORRECT = {0: 18, 1: 16, 2: 15}

@@ -9,8 +9,10 @@ import pytest
 
 from deepbloom.report.findings import describe_methods, explain_separation, list_differences, state_finding
 from deepbloom.report.formatting import shorten
-from deepbloom.report.groups import MAX_COMPARED, Model, compare_models, make_groups
-from deepbloom.report.statistics import compare_runs, mcnemar_exact, seed_interval, wilson_interval
+from deepbloom.report.groups import MAX_COMPARED, compare_models, make_groups
+from deepbloom.report.intervals import seed_interval, wilson_interval
+from deepbloom.report.models import Model
+from deepbloom.report.statistics import compare_runs, mcnemar_exact
 from deepbloom.runs.reading import read_run
 
 

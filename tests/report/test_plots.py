@@ -12,8 +12,8 @@ from PIL import Image
 from deepbloom.metrics import bin_by_confidence
 from deepbloom.report import group_plots
 from deepbloom.report.formatting import format_count, shorten, shorten_apart
+from deepbloom.report.intervals import wilson_interval
 from deepbloom.report.run_plots import plot_confusion, plot_history
-from deepbloom.report.statistics import wilson_interval
 
 ODD_NAMES = ("<script>alert(1)</script>", "$x^", "\\frac{", "a\nb\x00", "向日葵", "", "_hidden", "z" * 200)
 

@@ -15,9 +15,9 @@ import pytest
 
 from deepbloom.errors import RunError
 from deepbloom.report.columns import COLUMNS, Column
+from deepbloom.report.intervals import seed_interval
 from deepbloom.report.report import write_report
 from deepbloom.report.sections import FILES
-from deepbloom.report.statistics import seed_interval
 from deepbloom.runs.parsing import COUNT, NUMBER
 
 EVIL = "<script>alert(1)</script>"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from deepbloom.report.intervals import mean_interval, seed_interval, wilson_interval
 from deepbloom.report.statistics import (
     SMALLEST_P,
     compare_folds,
@@ -15,10 +16,7 @@ from deepbloom.report.statistics import (
     correct_for_number,
     holm,
     mcnemar_exact,
-    mean_interval,
     pareto_front,
-    seed_interval,
-    wilson_interval,
 )
 
 

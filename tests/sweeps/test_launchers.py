@@ -113,7 +113,7 @@ def test_what_a_launcher_lost_is_read_from_the_runs_folders(
 
 
 class Interrupted:
-    """A launcher that a person stops."""
+    """A launcher that the user stops."""
 
     def launch(self, jobs: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
         raise Stopped(signal.SIGINT)

@@ -26,7 +26,7 @@ class Killed(BaseException):
 class Jobs:
     """Runs jobs as a launcher does, each leaving a complete run; dies when it has begun ``dies_at`` of them.
 
-    The highest accuracy is at lr=0.01. While job ``stopped_at`` runs, a person stops the search.
+    The highest accuracy is at lr=0.01. While job ``stopped_at`` runs, the user stops the search.
     """
 
     def __init__(

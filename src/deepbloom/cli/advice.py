@@ -86,7 +86,7 @@ def unknown_option(command: str, words: Sequence[str]) -> str | None:
 
 
 def stray_word(command: str, arguments: Sequence[str]) -> str:
-    """Return what to write instead of arguments of which one is no ``key=value``."""
+    """Return what to write instead of arguments, one of which is not ``key=value``."""
     for place, word in enumerate(arguments):
         blank = re.fullmatch(r"([\w.]+) ?= ?([^=\s].*)", " ".join(arguments[place : place + 3]))
         two = re.fullmatch(r"([\w.]+) ?= ?([^=\s].*)", " ".join(arguments[place : place + 2]))
@@ -107,7 +107,7 @@ def stray_word(command: str, arguments: Sequence[str]) -> str:
 
 
 def is_stray(argument: str) -> bool:
-    """Return whether an argument is no ``key=value`` and no ``~key``."""
+    """Return whether an argument is neither ``key=value`` nor ``~key``."""
     readable = "=" in argument[1:] and not os.path.isfile(argument)
     return not readable and not argument.startswith("~")
 

@@ -1,4 +1,4 @@
-"""Which run ``ckpt`` means where it names none."""
+"""Which run ``ckpt`` means: the newest for ``last``, or an error that lists the newest."""
 
 import os
 from pathlib import Path

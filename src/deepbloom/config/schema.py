@@ -18,7 +18,7 @@ KINDS = {
 }
 
 Condition = tuple[str, Callable[[Any], bool]]
-"""The settings that a field needs, as a person types them, and whether the dataclass that holds the field has them."""
+"""The settings that a field needs, as the user types them, and whether the dataclass that holds the field has them."""
 
 
 def setting(
@@ -178,7 +178,7 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as a person types it, shortened."""
+    """Return a value as the user types it, shortened."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)[:60]
 
 

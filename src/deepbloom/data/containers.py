@@ -40,7 +40,7 @@ HEIF_METADATA = re.compile(rb"(infe[\x02\x03].{7,9}?)(?:Exif|mime)", re.DOTALL)
 
 
 def without_metadata(content: bytes) -> tuple[bytes, Info]:
-    """Return the bytes of an image file without metadata, and those metadata that may tell its orientation.
+    """Return the bytes of an image file without metadata, and the metadata that may tell its orientation.
 
     Metadata are left out of JPEG, PNG, TIFF (which becomes its first page), AVIF and HEIC. A file of another kind, or
     from the first damage on, is returned as it is: its decoder judges it.

@@ -96,8 +96,8 @@ def _reason(name: str) -> str:
 def read_folder(root: Path) -> tuple[Folder, Ignored]:
     """Find all images below ``root``: files with one of `SUFFIXES`.
 
-    Not read are hidden files and folders, `SYSTEM_FOLDERS`, what DeepBloom has written, and links to a folder that
-    holds ``root`` or to anything that is read anyway. Other links are followed, folders nearer to the root first.
+    Hidden files and folders, `SYSTEM_FOLDERS`, DeepBloom's own output, and links to a folder that holds ``root`` or to
+    anything that is read anyway are ignored. Other links are followed, folders nearer to the root first.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Evidence that the test images stayed apart: when each image was read, and near-duplicates across the split."""
+"""Checks that the test images stayed separate: when each was read, and near-duplicates across splits."""
 
 from collections.abc import Callable
 from typing import Any

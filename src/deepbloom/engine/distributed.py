@@ -39,7 +39,7 @@ class Group:
         return self.rank == 0
 
     def together(self, work: Callable[[], T]) -> T:
-        """Return what ``work``, which every process does, returns; none goes on where it failed for one of them.
+        """Run ``work`` in every process and return its result; if it fails in one, none continues.
 
         Raises
         ------

@@ -19,7 +19,7 @@ def prepare_trained_data(ckpt: str, trained: Predictor, changes: dict[str, Any])
     Parameters
     ----------
     ckpt : str
-        What the person gave; named in messages.
+        As the user gave it, for messages.
     trained : Predictor
     changes : dict
         Settings of the data that differ from those of the run.
@@ -41,8 +41,8 @@ def prepare_trained_data(ckpt: str, trained: Predictor, changes: dict[str, Any])
     check_read(config, flatten(changes, "data."), "data.")
     if config.name == "flowers102" and config.root and "root" not in given and not flowers102.is_in(config.root):
         raise CheckpointError(
-            f"{ckpt} was trained with Flowers102 in {config.root!r}, and it is not there. Say where it is or shall be: "
-            "data.root=FOLDER."
+            f"{ckpt} was trained with Flowers102 in {config.root!r}, and it is not there. Say where it is or should "
+            "go: data.root=FOLDER."
         )
     data = prepare(config, trained.preprocessing, available_cores())
     check_same_data(ckpt, trained.header, trained.classes, data)
@@ -57,8 +57,8 @@ def check_same_data(ckpt: str, header: dict[str, Any], classes: tuple[str, ...],
         )
     if data.source.fingerprint != header.get("dataset_fingerprint"):
         raise CheckpointError(
-            f"{ckpt} was trained and tested with other images than these. To name images of your own use deepbloom "
-            f"predict; to measure again, give the data of the run: {header['data']}."
+            f"{ckpt} was trained and tested with other images than these. To classify your own images, use "
+            f"deepbloom predict; to evaluate the run again, give its data: {header['data']}."
         )
     if data.split_fingerprint != header.get("split_fingerprint"):
         raise CheckpointError(

@@ -1,1 +1,1 @@
-"""Where a network looks, and how far that can be believed."""
+"""Where a network looks, and how far that can be trusted."""

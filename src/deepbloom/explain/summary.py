@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 
 from deepbloom.explain.methods import METHODS
-from deepbloom.report.statistics import compare_values, correct_for_number, mean_interval
+from deepbloom.report.intervals import mean_interval
+from deepbloom.report.statistics import compare_values, correct_for_number
 
 RANDOM_WEIGHTS, RANDOM_MAPS, CENTER = "random_weights", "random_maps", "center"
 CONTROLS = {

@@ -115,7 +115,7 @@ def read_weights(path: Path, published: bool = False) -> Weights:
     if (path / MODEL).is_file():
         path = path / MODEL
     if path.suffix not in SUFFIXES or not path.is_file():
-        problem = "is no file" if path.suffix in SUFFIXES else f"does not end in {', '.join(SUFFIXES[:-1])} or .pt"
+        problem = "is not a file" if path.suffix in SUFFIXES else f"does not end in {', '.join(SUFFIXES[:-1])} or .pt"
         raise WeightsError(f"Cannot read weights from {str(path)!r}: it {problem}. Give an existing file, {INSTEAD}.")
     try:
         content = path.read_bytes()
@@ -223,7 +223,7 @@ def _unwrap(loaded: Any, path: Path) -> StateDict:
             break
         loaded = inner[0]
     if not isinstance(loaded, dict) or not loaded or not all(map(_is_named_tensor, loaded.items())):
-        raise WeightsError(f"{path} holds no state dict, that is no mapping of parameter names to dense tensors.")
+        raise WeightsError(f"{path} holds no state dict: a mapping of parameter names to dense tensors.")
     return dict(loaded)
 
 

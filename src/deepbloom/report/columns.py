@@ -14,9 +14,9 @@ from deepbloom.report.formatting import (
     format_seconds,
     shorten,
 )
-from deepbloom.report.groups import Model
+from deepbloom.report.intervals import wilson_interval
+from deepbloom.report.models import Model
 from deepbloom.report.pages import PageTable
-from deepbloom.report.statistics import wilson_interval
 from deepbloom.runs.audit import Audit
 from deepbloom.runs.parsing import COUNT, FRACTION, NUMBER, POSITIVE, TEXT, Kind
 from deepbloom.runs.reading import CompleteRun, Field

@@ -7,7 +7,7 @@ from typing import Any
 from deepbloom.errors import RunError
 from deepbloom.report.columns import Column
 from deepbloom.report.formatting import format_percent
-from deepbloom.report.groups import Model
+from deepbloom.report.models import Model
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import FRACTION, load_json
 from deepbloom.runs.reading import CompleteRun

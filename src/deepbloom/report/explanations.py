@@ -8,7 +8,8 @@ from typing import NamedTuple
 from deepbloom.errors import RunError
 from deepbloom.report.columns import Column
 from deepbloom.report.formatting import shorten
-from deepbloom.report.groups import Group, Model
+from deepbloom.report.groups import Group
+from deepbloom.report.models import Model
 from deepbloom.report.pages import Cell, PageTable, Photo
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import FRACTION, load_json

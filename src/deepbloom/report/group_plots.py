@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from deepbloom.metrics import Reliability
 from deepbloom.report.formatting import count_of, format_count, format_percent, format_seconds, shorten
 from deepbloom.report.groups import Group
+from deepbloom.report.intervals import wilson_interval
 from deepbloom.report.pages import Illustration
 from deepbloom.report.run_plots import (
     COLORS,
@@ -28,7 +29,7 @@ from deepbloom.report.run_plots import (
     open_figure,
     space_markers,
 )
-from deepbloom.report.statistics import pareto_front, wilson_interval
+from deepbloom.report.statistics import pareto_front
 
 MAX_LINES = 12
 COUNT_TICKS = tuple(step * 10.0**power for power in range(16) for step in (1, 2, 5))

@@ -1,7 +1,7 @@
 """Pages of sections with text, tables and figures, and how they become HTML and Markdown.
 
-The HTML is one file that loads and runs nothing. Text from outside means itself: the templates escape it for HTML,
-`escape` for Markdown.
+The HTML is one file that loads and runs nothing. Text from outside is shown literally: the templates escape it for
+HTML, `escape` for Markdown.
 """
 
 import base64

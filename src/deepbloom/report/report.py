@@ -10,7 +10,8 @@ from deepbloom.report.corrupted import robustness_columns
 from deepbloom.report.explanations import explanation_columns
 from deepbloom.report.findings import explain_separation, list_origins
 from deepbloom.report.formatting import align, count_of, shorten
-from deepbloom.report.groups import Comparison, Group, make_groups
+from deepbloom.report.groups import Group, make_groups
+from deepbloom.report.models import Comparison
 from deepbloom.report.pages import Section, render_html, render_markdown
 from deepbloom.report.sections import FILES, describe_group, describe_runs, describe_unused
 from deepbloom.runs import files as atomic_files

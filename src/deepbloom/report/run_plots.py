@@ -1,7 +1,7 @@
 """Figures of one run, and the style of all figures: each is written to a PNG and leaves no state behind.
 
 Colors are those of Okabe and Ito (2008), which color-blind people can tell apart; markers and dashes repeat the
-distinction. Names are drawn as they are: no character in them is markup.
+distinction. Names are drawn literally: no character in them is markup.
 """
 
 import io

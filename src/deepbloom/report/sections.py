@@ -20,7 +20,8 @@ from deepbloom.report.findings import (
     state_finding,
 )
 from deepbloom.report.formatting import format_p_value, format_percent, format_points, shorten
-from deepbloom.report.groups import Comparison, Group, Model
+from deepbloom.report.groups import Group
+from deepbloom.report.models import Comparison, Model
 from deepbloom.report.pages import Badge, Cell, Illustration, PageTable, Section
 from deepbloom.report.run_plots import plot_confusion
 from deepbloom.runs.reading import CompleteRun, Run

@@ -1,4 +1,4 @@
-"""Intervals and tests for accuracies over test images, seeds and folds."""
+"""Comparisons of accuracies over test images, seeds and folds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,14 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
 
-CONFIDENCE = 0.95
-"""Of every interval."""
-FloatArray = NDArray[np.float64]
+from deepbloom.report.intervals import CONFIDENCE, SMALLEST_SPREAD, FloatArray, is_binary, wilson_interval
+
 SMALLEST_P = 1e-12
 """Lower limit of p values that are found by a search."""
-SMALLEST_SPREAD = 1e-12
-"""Values that differ by less are equal but for rounding."""
-
 
 Basis = Literal["images", "seeds", "folds", "nothing"]
 
@@ -31,82 +27,6 @@ class Difference:
     """Probability that equals differ at least this much. The interval leaves out zero exactly if p < 1 - confidence."""
     basis: Basis = "images"
     """What was sampled. ``nothing``: one model has a single run and the other several, so that nothing is claimed."""
-
-
-def wilson_interval(
-    successes: ArrayLike, total: ArrayLike, confidence: float = CONFIDENCE
-) -> tuple[FloatArray, FloatArray]:
-    """Return the interval of a proportion (Wilson 1927), which also holds near 0 and 1.
-
-    (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n).
-
-    Parameters
-    ----------
-    successes, total : array of float, broadcast; ``total`` at least 1
-
-    Returns
-    -------
-    low, high : ndarray of float64 in [0, 1]
-    """
-    n = np.asarray(total, dtype=np.float64)
-    p = np.asarray(successes, dtype=np.float64) / n
-    z = stats.norm.ppf(0.5 + confidence / 2)
-    center = p + z**2 / (2 * n)
-    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    scale = 1 + z**2 / n
-    return np.clip((center - half) / scale, 0, 1), np.clip((center + half) / scale, 0, 1)
-
-
-def seed_interval(accuracies: ArrayLike) -> tuple[float, float]:
-    """Return the interval of the mean accuracy over seeds by Student's t: mean ± t √(s²/S), clipped to [0, 1].
-
-    ``accuracies`` has shape (S,), S at least 2: one per seed, all on the same test images. The interval does not cover
-    a change of test images.
-    """
-    return _t_interval(accuracies, 0.0)
-
-
-def fold_interval(accuracies: ArrayLike, folds: int) -> tuple[float, float]:
-    """Return the interval of the mean accuracy over folds, clipped to [0, 1].
-
-    The corrected t of Nadeau and Bengio (2003, https://doi.org/10.1023/A:1024068626366):
-    mean ± t √(s² (1/J + n_test/n_train)), with J - 1 degrees of freedom. Folds share most of their training images,
-    so their accuracies vary less than those of independent runs; the second term makes up for it.
-
-    Parameters
-    ----------
-    accuracies : array of float in [0, 1], shape (J,), J at least 2
-        One per tested fold.
-    folds : int
-        The number of folds: n_test/n_train = 1 / (folds - 1).
-    """
-    return _t_interval(accuracies, 1 / (folds - 1))
-
-
-def _t_interval(accuracies: ArrayLike, test_to_train: float) -> tuple[float, float]:
-    values = np.asarray(accuracies, dtype=np.float64)
-    if values.ndim != 1 or len(values) < 2:
-        raise ValueError(f"An interval of the mean needs at least 2 accuracies, got shape {values.shape}.")
-    scale = np.sqrt(values.var(ddof=1) * (1 / len(values) + test_to_train))
-    half = stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * scale
-    return float(max(0.0, values.mean() - half)), float(min(1.0, values.mean() + half))
-
-
-def mean_interval(values: ArrayLike, lowest: float = 0.0) -> tuple[float, float]:
-    """Return the interval of the mean of values in [``lowest``, 1], shape (N,), N at least 1.
-
-    Student's t; Wilson's for values of 0 and 1, and for values that are all equal, whose spread is unknown. Of all
-    variables in [0, 1] with the same mean a binary one varies most, so Wilson's is then wide enough.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"A mean needs values of shape (N,), N at least 1, got {values.shape}.")
-    if _is_binary(values) or np.ptp(values) < SMALLEST_SPREAD:
-        ends = wilson_interval((values - lowest).sum() / (1 - lowest), len(values))
-        low, high = (lowest + (1 - lowest) * float(end) for end in ends)
-        return low, high
-    half = -special.stdtrit(len(values) - 1, (1 - CONFIDENCE) / 2) * np.sqrt(values.var(ddof=1) / len(values))
-    return float(max(lowest, values.mean() - half)), float(min(1.0, values.mean() + half))
 
 
 def mcnemar_exact(first: ArrayLike, second: ArrayLike) -> float:
@@ -215,7 +135,7 @@ def compare_values(first: ArrayLike, second: ArrayLike, span: float, confidence:
     unknown, and the score test of the most variable differences in [-span, span] takes the place of Student's t.
     """
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if _is_binary(first) and _is_binary(second):
+    if is_binary(first) and is_binary(second):
         return compare_runs(first == 1, second == 1, confidence)
     differences = first - second
     estimate, count = float(differences.mean()), len(differences)
@@ -293,10 +213,6 @@ def _difference(
 def _variance_over_images(per_image: FloatArray) -> float:
     """Return the variance of the mean of differences, with two more images, one in favor of each model."""
     return float(np.append(per_image, [1, -1]).var(ddof=1) / len(per_image))
-
-
-def _is_binary(values: FloatArray) -> bool:
-    return bool(np.isin(values, (0, 1)).all())
 
 
 def _interaction(table: FloatArray) -> float:

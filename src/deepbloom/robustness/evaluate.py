@@ -19,7 +19,8 @@ from deepbloom.engine.evaluate import check_finite
 from deepbloom.engine.predictor import Predictor
 from deepbloom.metrics import expected_calibration_error, softmax
 from deepbloom.progress import ProgressBar
-from deepbloom.report.statistics import compare_values, correct_for_number, mean_interval, wilson_interval
+from deepbloom.report.intervals import mean_interval, wilson_interval
+from deepbloom.report.statistics import compare_values, correct_for_number
 from deepbloom.robustness.corruptions import SEVERITIES, corrupt
 from deepbloom.runs import files
 

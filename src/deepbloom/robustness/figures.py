@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from deepbloom.report.formatting import shorten
+from deepbloom.report.intervals import wilson_interval
 from deepbloom.report.run_plots import COLORS, DASHES, MARKERS, PERCENT, open_figure
-from deepbloom.report.statistics import wilson_interval
 from deepbloom.robustness.corruptions import corrupt
 from deepbloom.robustness.evaluate import CLEAN_CONDITION, Condition, Measured
 

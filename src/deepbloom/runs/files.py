@@ -95,7 +95,7 @@ def _sync_folder(folder: Path) -> None:
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write ``content``, which may hold dataclasses, as indented JSON, atomically."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=asdict) + "\n"
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a name that is no UTF-8 becomes JSON's own escape
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a name that is not UTF-8 becomes JSON's own escape
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:

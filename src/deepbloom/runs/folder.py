@@ -61,7 +61,7 @@ def load_settings(text: str) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        It is no YAML, no mapping, nested without end, or has aliases, by which a few lines can name billions of values.
+        It is not YAML, not a mapping, nested too deeply, or has aliases: with them a few lines name billions of values.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
@@ -113,7 +113,7 @@ def claim_folder(config: RunConfig, run_id: str) -> Path:
 
 
 def read_state(folder: Path) -> str:
-    """Return ``complete``, ``failed``, ``partial`` (can go on) or ``empty``."""
+    """Return ``complete``, ``failed``, ``partial`` (can be resumed) or ``empty``."""
     for name, state in ((METRICS, "complete"), (FAILED, "failed"), (LAST, "partial"), (CONFIG, "partial")):
         if (folder / name).exists():
             return state
@@ -121,7 +121,7 @@ def read_state(folder: Path) -> str:
 
 
 def holds_state(folder: Path) -> bool:
-    """Return whether there is something to go on from."""
+    """Return whether there is a state to resume from."""
     return (folder / LAST).exists() or (folder / PREVIOUS).exists()
 
 
@@ -165,7 +165,7 @@ def check_folder(folder: Path, config: RunConfig, identity: Identity) -> str:
 
 
 def _refuse_links(folder: Path) -> None:
-    """Raise `RunError` where the folder holds what could lead a run's writes elsewhere, or make them wait for ever."""
+    """Raise `RunError` where the folder holds what could lead a run's writes elsewhere, or make them wait forever."""
     for entry in list(os.scandir(folder)) if folder.is_dir() else []:
         if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
             raise RunError(

@@ -1,4 +1,4 @@
-"""Readers of JSON, YAML and CSV files that may be damaged: they raise `RunError` with the file and the field."""
+"""Read JSON, YAML and CSV files that may be damaged; errors name the file and the field."""
 
 import csv
 import io

@@ -39,7 +39,7 @@ PALETTES = (
 
 
 def _root(values: np.ndarray) -> np.ndarray:
-    """Square root that goes on below zero, so that a round tip has an outside."""
+    """Square root, continued below zero, so that a round tip has an outside."""
     result: np.ndarray = np.sqrt(np.maximum(values, 0.0)) - np.sqrt(np.maximum(-values, 0.0))
     return result
 
