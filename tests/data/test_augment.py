@@ -2,26 +2,23 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import InterpolationMode, TrivialAugmentWide
 from torchvision.transforms.v2 import functional as oracle
 
 from deepbloom.config.settings import AugmentConfig
 from deepbloom.data.augment import (
-    OPS,
     augment,
     augmentation,
     changes_labels,
     chosen_ops,
-    color_jitter,
-    crop,
-    flip,
     is_random,
     mix_batch,
-    rotate,
     training_inputs,
-    uniform_numbers,
-    warp,
 )
+from deepbloom.data.augment.apply import uniform_numbers, warp
+from deepbloom.data.augment.geometric import crop, flip, rotate
+from deepbloom.data.augment.pixel import color_jitter, erase, trivial
+from deepbloom.data.augment.registry import OPS
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.resolution import AugmentedCopy
 from deepbloom.errors import ConfigError
@@ -139,6 +136,109 @@ def test_color_jitter_agrees_with_torchvision(pixels):
     expected = oracle.adjust_contrast(expected, 1.4)
     expected = oracle.adjust_saturation(expected, 0.7)
     torch.testing.assert_close(changed, expected, atol=1e-3, rtol=0)
+
+
+# Random erasing
+
+
+def test_an_erased_rectangle_has_the_mean_color(pixels):
+    # An area of 0.02 + 0.23 / 0.48 * 0.48 = 1/4 with aspect 1 is 8 x 8 of 16 x 16 pixels; it starts at half of the
+    # free 8 columns and at the first row.
+    numbers = torch.tensor([[0.4, 0.23 / 0.48, 0.5, 0.5, 0.0]]).expand(6, 5)
+    images = planes(pixels)
+    erased = erase(images, numbers, probability=0.5, max_area=0.5)
+    expected = images.clone()
+    expected[:, :, 0:8, 4:12] = images.mean((2, 3))[:, :, None, None]
+    assert torch.equal(erased, expected)
+    assert torch.equal(erase(images, numbers, probability=0.3, max_area=0.5), images)
+
+
+def test_erased_rectangles_happen_as_often_and_are_as_large_as_asked_for():
+    images = torch.rand(2000, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    numbers = torch.rand(2000, 5, generator=torch.Generator().manual_seed(1))
+    changed = (erase(images, numbers, probability=0.25, max_area=0.4) != images).any(1)
+    hit = changed.any(2).any(1)
+    assert hit.float().mean() == pytest.approx(0.25, abs=0.03)
+    assert changed[hit].float().mean() == pytest.approx(0.21, abs=0.02)  # the mean of 0.02 and 0.4
+    rows, columns = changed[hit].any(2), changed[hit].any(1)
+    assert torch.equal(changed[hit], rows[:, :, None] & columns[:, None, :])  # one rectangle each
+
+
+# TrivialAugment
+
+
+@pytest.mark.parametrize("start", range(0, 60, 20))
+def test_trivial_augment_agrees_with_torchvision(start):
+    image = torch.randint(0, 256, (3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    image = torch.nn.functional.avg_pool2d(image.float(), 9, 1, 4).to(torch.uint8)
+    reference, ways = TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR), 14
+    for seed in range(start, start + 20):
+        torch.manual_seed(seed)
+        way, size, sign = int(torch.randint(ways, ())), int(torch.randint(31, ())), float(torch.rand(()))
+        torch.manual_seed(seed)
+        expected = reference(image).float()
+        numbers = torch.tensor([[(way + 0.5) / ways, (size + 0.5) / 31, sign]])
+        changed = trivial(image[None] / 255, numbers)[0] * 255
+        near = (changed - expected).abs() < 3  # torchvision rounds uint8, and scales what it rounded
+        assert near.float().mean() > 0.98, (way, size, sign)
+
+
+def test_trivial_augment_changes_images_in_many_ways(pixels):
+    images = planes(pixels[:1]).expand(200, 3, SIDE, SIDE)
+    changed = trivial(images, torch.rand(200, 3, generator=torch.Generator().manual_seed(0)))
+    assert 80 < len(changed.unique(dim=0)) < 200
+    assert torch.equal(
+        trivial(images[:1], torch.tensor([[0.0, 1 - 2**-24, 0.0]])), images[:1]
+    )  # the first changes nothing
+
+
+def test_a_number_just_below_one_stays_below_one_in_float32(pixels, monkeypatch):
+    def highest(indices: np.ndarray, *_: int) -> np.ndarray:
+        return np.full((len(indices), OPS["trivial"].columns.stop), np.nextafter(1.0, 0))
+
+    monkeypatch.setattr("deepbloom.data.augment.apply.uniform_numbers", highest)
+    equalized = augment(pixels, torch.arange(6), FIRST, 0, AugmentConfig({"trivial": {}}))
+    torch.testing.assert_close(equalized, oracle.equalize(planes(pixels)))
+
+
+# CutMix
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_cutmix_pastes_one_rectangle_and_mixes_targets_by_area(step):
+    inputs, targets = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 12, 20).contiguous(), torch.arange(5)
+    config = AugmentConfig({"cutmix": {"alpha": 1.0}})
+    mixed, soft = mix_batch(inputs, targets, 6, config, generator(0, "mix", 1, step))
+    assert soft.shape == (5, 6)
+    torch.testing.assert_close(mixed[:, 0].mean((1, 2)), soft @ torch.arange(6.0))  # image i has the value i
+    pasted = mixed[:, 0] != torch.arange(5.0).view(5, 1, 1)
+    for rectangle in pasted[pasted.flatten(1).any(1)]:
+        assert torch.equal(rectangle, rectangle.any(1)[:, None] & rectangle.any(0)[None])
+        assert torch.equal(rectangle, pasted.any(0))  # the same place in every image
+    again, _ = mix_batch(inputs, targets, 6, config, generator(0, "mix", 1, step))
+    assert torch.equal(again, mixed)
+    assert torch.equal(inputs, torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 12, 20))  # not changed in place
+
+
+def test_the_area_that_cutmix_pastes_follows_the_distribution():
+    inputs, targets, config = torch.zeros(2, 3, 64, 64), torch.arange(2), AugmentConfig({"cutmix": {"alpha": 1.0}})
+    softened = [mix_batch(inputs, targets, 2, config, generator(0, "mix", step))[1] for step in range(800)]
+    pasted = np.array([1 - float(soft[0, 0]) for soft in softened if soft[0, 0] < 1])  # otherwise paired with itself
+    # A side s = sqrt(area) with a uniform center lies inside for s - s^2 / 4 on average. With alpha 1 the area is
+    # uniform, so the mean of (s - s^2 / 4)^2 is 1/2 - 1/5 + 1/48.
+    assert pasted.mean() == pytest.approx(0.321, abs=0.03)
+
+
+@pytest.mark.parametrize("names", [("mixup", "cutmix"), ("cutmix", "mixup")])
+def test_of_several_batch_operations_one_is_drawn_for_each_batch(names):
+    inputs, targets = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 8, 8).contiguous(), torch.arange(4)
+    config = AugmentConfig({name: {"alpha": 1.0} for name in names})
+    blended = 0
+    for step in range(100):
+        mixed, soft = mix_batch(inputs, targets, 4, config, generator(0, "mix", 1, step))
+        torch.testing.assert_close(mixed[:, 0].mean((1, 2)), soft @ torch.arange(4.0))
+        blended += bool((mixed != mixed.round()).any())
+    assert 30 < blended < 70
 
 
 # MixUp
@@ -278,6 +378,9 @@ def test_a_gpu_gives_what_a_cpu_gives(pixels):
         ({"flip": {}}, True, False),
         ({"color_jitter": {"strength": 0.1}}, True, False),
         ({"flip": {}, "mixup": {"alpha": 0.2}}, True, True),
+        ({"cutmix": {"alpha": 1.0}}, True, True),
+        ({"erase": {"probability": 0.25, "max_area": 0.33}}, True, False),
+        ({"trivial": {}}, True, False),
     ],
 )
 def test_the_operations_say_whether_they_are_random_and_change_labels(ops, random, labels):
@@ -287,7 +390,7 @@ def test_the_operations_say_whether_they_are_random_and_change_labels(ops, rando
 @pytest.mark.parametrize(
     ("ops", "message"),
     [
-        ({"rotat": {"degrees": 10}}, "Did you mean 'rotate'.*Choices: .*color_jitter.*rotate"),
+        ({"rotat": {"degrees": 10}}, "Did you mean 'rotate'"),
         ({"rotate": {"angle": 10}}, r"augment\.ops\.rotate takes degrees"),
         ({"rotate": {}}, r"augment\.ops\.rotate takes degrees"),
         ({"flip": {"share": 1}}, r"augment\.ops\.flip takes no parameters"),

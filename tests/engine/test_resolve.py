@@ -23,6 +23,7 @@ from deepbloom.models.registry import create_model
 STILL = AugmentConfig({}, 1.0)
 CROP = AugmentConfig({"crop": {"min_area": 0.4}}, 0.86)
 PROGRESSIVE = AugmentConfig({"crop": {"min_area": 0.4}}, 0.86, first_resolution=0.6)
+CUTMIX = AugmentConfig({"crop": {"min_area": 0.4}, "cutmix": {"alpha": 1.0}}, 0.86)
 MIXUP = AugmentConfig({"crop": {"min_area": 0.4}, "mixup": {"alpha": 0.2}}, 0.86)
 
 
@@ -106,6 +107,7 @@ def test_an_explicit_value_that_says_what_auto_means_is_the_same_run(images: Pat
         ("resnet18_partial", CROP, {"feature_cache": "off"}, 0),
         ("resnet18_partial", CROP, {"feature_cache": "off", "feature_copies": 4}, 4),
         ("resnet18_partial", MIXUP, {}, 0),
+        ("resnet18_partial", CUTMIX, {}, 0),
         ("resnet18_partial", STILL, {}, 1),
         ("resnet18_partial", STILL, {"feature_cache": "off"}, 1),
         ("scratch_cnn", CROP, {}, 0),
@@ -117,6 +119,25 @@ def test_the_copies_follow_from_the_settings(
 ) -> None:
     config = replace(settings(images, model, **train), augment=augment)
     assert resolve(config).schedule.copies == copies
+
+
+@pytest.mark.parametrize("augment", [MIXUP, CUTMIX])
+@pytest.mark.parametrize("copies", [0, 3])
+def test_where_images_are_mixed_the_cache_changes_nothing_and_a_note_says_so(
+    images: Path, augment: AugmentConfig, copies: int
+) -> None:
+    plans = [
+        resolve(replace(settings(images, feature_cache=cache, feature_copies=copies), augment=augment))
+        for cache in ("auto", "off")
+    ]
+    assert plans[0].run_id == plans[1].run_id
+    assert not any(plan.splits_network for plan in plans)
+    assert all("no feature cache" in " ".join(plan.notes) for plan in plans)
+    unmixed = resolve(replace(settings(images), augment=CROP))
+    assert unmixed.splits_network
+    assert "no feature cache" not in " ".join(unmixed.notes)
+    whole = resolve(replace(settings(images, "scratch_cnn"), augment=augment))
+    assert "no feature cache" not in " ".join(whole.notes)
 
 
 def test_without_a_frozen_part_in_front_every_epoch_augments_anew(images: Path) -> None:

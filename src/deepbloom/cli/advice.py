@@ -39,6 +39,8 @@ WRITE = {
     "kfold n_splits": "data.split.folds",
     "random_state manual_seed": "seed",
     "mixup mixup_alpha": "augment.ops.mixup.alpha",
+    "cutmix cutmix_alpha": "augment.ops.cutmix.alpha",
+    "reprob random_erase erasing": "augment.ops.erase.probability",
     "rotation_range": "augment.ops.rotate.degrees",
     "fliplr hflip horizontal_flip": "augment.ops.flip={}",
 }
@@ -50,7 +52,8 @@ ABSENT = {
     "num_classes classes nc": "Each folder of images is a class; data.num_classes is for data=synthetic.",
     "dropout drop drop_rate": "Dropout is part of the network.",
     "momentum": "optimizer=sgd has Nesterov momentum 0.9.",
-    "cutmix mosaic": "augment=mixup is the only augmentation that mixes images.",
+    "mosaic": "augment=mixup and augment=cutmix mix images.",
+    "aa auto_augment autoaugment randaugment rand_augment": "augment=trivial changes each image in a random way.",
     "loss criterion": "Training minimizes cross-entropy; train.label_smoothing changes its targets.",
     "monitor metrics": "The validation accuracy chooses the epoch.",
 }

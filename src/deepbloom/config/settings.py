@@ -189,8 +189,8 @@ class AugmentConfig:
     """Changes of training images. Evaluation never uses them."""
 
     ops: dict[str, dict[str, Any]] = setting(any_key=True)
-    """Operations by name, in order, each with its parameters; they are listed in ``deepbloom.data.augment``. Change one
-    with ``augment.ops.rotate.degrees=10``, add one with ``augment.ops.mixup.alpha=0.2``, remove one with
+    """Operations by name, in order, each with its parameters; they are functions in ``deepbloom.data.augment``. Change
+    one with ``augment.ops.rotate.degrees=10``, add one with ``augment.ops.mixup.alpha=0.2``, remove one with
     ``~augment.ops.flip``; ``augment.ops={flip: {}}`` replaces them all."""
     train_resolution: float = 1.0
     """Side of training images as a share of the side of test images, in [0.5, 1]; to a multiple of 16 pixels."""

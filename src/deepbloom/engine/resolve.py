@@ -207,6 +207,8 @@ def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
     resolutions = train_resolutions(config.augment, preprocessing.size, config.train.epochs)
     check_resolutions(config.model.arch, resolutions)
     copies = _feature_copies(config, trainable, resolutions)
+    if changes_labels(config.augment) and _can_split(config, trainable):
+        notes.append("There is no feature cache: mixing the images of a batch changes the input of the frozen modules.")
     source = _find_source(config.data, {} if sources is None else sources)
     split = make_split(source, config.data.split)
     if (size := config.train.batch_size) > len(split.train):
@@ -252,8 +254,12 @@ def _can_cut(arch: str, trainable: tuple[str, ...]) -> bool:
         return cut(create_model(arch, 2, trainable), trainable, torch.zeros(1, 3, size, size)) is not None
 
 
+def _can_split(config: RunConfig, trainable: tuple[str, ...]) -> bool:
+    return "" not in trainable and _can_cut(config.model.arch, trainable)
+
+
 def _splits_network(config: RunConfig, trainable: tuple[str, ...]) -> bool:
-    return "" not in trainable and not changes_labels(config.augment) and _can_cut(config.model.arch, trainable)
+    return not changes_labels(config.augment) and _can_split(config, trainable)
 
 
 def _feature_copies(config: RunConfig, trainable: tuple[str, ...], resolutions: tuple[int, ...]) -> int:
