@@ -202,7 +202,7 @@ class AugmentConfig:
             if not isinstance(parameters, dict):
                 raise ConfigError(f"augment.ops.{name}={parameters!r} must be its parameters, such as {{degrees: 20}}.")
             parameters.update({key: float(value) for key, value in parameters.items() if type(value) is int})
-        check_range("augment.train_resolution", self.train_resolution, 0.5, 1)  # sampling is not antialiased
+        check_range("augment.train_resolution", self.train_resolution, 0.5, 1)
         if self.first_resolution:
             check_range("augment.first_resolution", self.first_resolution, 0.5, self.train_resolution)
 

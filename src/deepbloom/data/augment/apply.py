@@ -18,7 +18,7 @@ BELOW_ONE = 1 - 2**-24
 def augment(pixels: Tensor, image_indices: Tensor, copy: AugmentedCopy, seed: int, config: AugmentConfig) -> Tensor:
     """Send each image through the geometric and pixel operations.
 
-    Geometric operations and the change of resolution are one affine map per image, sampled once (bilinear). Outside of
+    Geometric operations and the change of resolution are one affine map per image, sampled once (`warp`). Outside of
     the image is black, and its outermost half pixel fades into it. The random numbers are a pure function of ``seed``,
     the copy's number and the image's index: neither the order nor the size of batches changes the result.
 
@@ -32,8 +32,8 @@ def augment(pixels: Tensor, image_indices: Tensor, copy: AugmentedCopy, seed: in
 
     Returns
     -------
-    float32 Tensor of shape (B, 3, T, T) in [0, 1], on the device of ``pixels``; exactly ``pixels / 255`` without
-    operations and for T = S.
+    float32 Tensor of shape (B, 3, T, T) in [0, 1], on the device of ``pixels``; without operations ``pixels / 255``,
+    exactly, for T = S, and otherwise the resized image.
     """
     return _BatchChanges(image_indices, copy, seed, config, pixels.device).apply(pixels, slice(None))
 
@@ -105,11 +105,11 @@ class _BatchChanges:
 
     def apply(self, pixels: Tensor, part: slice) -> Tensor:
         """Return the changed images of ``part``, float32 of shape (B, 3, T, T) in [0, 1]."""
-        images = pixels[part].permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)  # sampling likes planes
-        maps = self.maps[part]
+        images, maps = pixels[part].permute(0, 3, 1, 2), self.maps[part]
         if not self.mirrors_only or self.resolution < images.shape[-1]:
             images = warp(images, maps, self.resolution)
         else:
+            images = _to_float(images)
             for axis, dimension in ((0, -1), (1, -2)):
                 mirrored = (maps[:, axis, axis] < 0).view(-1, 1, 1, 1)
                 images = torch.where(mirrored, images.flip(dimension), images)
@@ -132,9 +132,22 @@ def uniform_numbers(image_indices: np.ndarray, copy: int, seed: int) -> np.ndarr
 
 
 def warp(images: Tensor, maps: Tensor, resolution: int) -> Tensor:
-    """Sample images of shape (B, 3, S, S) at mapped coordinates (bilinear; black outside): (B, 3, T, T).
+    """Sample images at mapped coordinates (bilinear, antialiased; black outside).
 
-    The maps of shape (B, 2, 3) lead from output to input coordinates in [-1, 1]; T is ``resolution``.
+    Where samples would lie more than a pixel apart, the image is resized first, antialiased, to where they do not. An
+    image that is only made smaller is therefore what `deepbloom.data.preprocessing.resize` would make of it.
+
+    Parameters
+    ----------
+    images : uint8 Tensor of shape (B, 3, S, S)
+    maps : float32 Tensor of shape (B, 2, 3)
+        From output to input coordinates in [-1, 1].
+    resolution : int
+        T, at most S.
+
+    Returns
+    -------
+    float32 Tensor of shape (B, 3, T, T) in [0, 1]
     """
     # The grid is that of F.affine_grid(..., align_corners=False) at less cost: x and y lie in planes of their own, so
     # sums along rows are fast, and so is sampling from them.
@@ -142,6 +155,25 @@ def warp(images: Tensor, maps: Tensor, resolution: int) -> Tensor:
     y = x.view(-1, 1)
     by_x, by_y, offset = maps[..., None, None].unbind(2)  # (B, 2, 1, 1) each
     grid = (by_x * x + (by_y * y + offset)).permute(0, 2, 3, 1)  # (B, T, T, 2)
+    side = images.shape[-1]
+    if resolution == side:
+        return _sample(_to_float(images), grid)
+    widest = (resolution / maps[:, :, :2].norm(dim=2)).round().clamp(max=side).int().tolist()  # (B, 2), x and y
+    sampled = images.new_empty(len(images), images.shape[1], resolution, resolution, dtype=torch.float32)
+    for place, (width, height) in enumerate(widest):
+        image = images[place : place + 1]
+        if (height, width) != (side, side):
+            image = image if image.device.type == "cpu" else image.float()  # only CPUs resize uint8
+            image = F.interpolate(image, (height, width), mode="bilinear", antialias=True)
+        sampled[place] = _sample(_to_float(image), grid[place : place + 1])[0]
+    return sampled
+
+
+def _to_float(images: Tensor) -> Tensor:
+    return images.contiguous().to(torch.float32).div_(255)  # in planes, which sampling likes
+
+
+def _sample(images: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
