@@ -8,7 +8,9 @@ from sklearn import metrics as oracle
 
 from deepbloom.metrics import (
     best_epoch,
+    best_guesses,
     bin_by_confidence,
+    brier_scores,
     confusion_matrix,
     expected_calibration_error,
     macro_f1,
@@ -90,28 +92,44 @@ def test_macro_f1_counts_a_rare_class_as_much_as_a_common_one():
 
 
 def test_calibration_error_by_hand():
-    # Four of five right at 0.8, one of two at 0.6 (the same bin as nothing else): only the second is off, by 0.1.
-    confidences, correct = [0.8] * 5 + [0.6] * 2, [1, 1, 1, 1, 0, 1, 0]
-    assert expected_calibration_error(confidences, correct, 10) == pytest.approx(2 / 7 * 0.1)
+    # Sorted: 0.6 0.6 0.6 | 0.8 0.9 1.0, of which 1/3 and 3/3 are right: (0.6 - 1/3 + 1 - 0.9) / 2.
+    confidences, correct = [0.8, 0.6, 1.0, 0.6, 0.9, 0.6], [1, 0, 1, 1, 1, 0]
+    assert expected_calibration_error(confidences, correct, 2) == pytest.approx((0.6 - 1 / 3 + 0.1) / 2)
 
 
 def test_calibration_error_equals_a_plain_loop():
     rng = np.random.default_rng(3)
     confidences = rng.uniform(0, 1, 300)
     correct = rng.uniform(0, 1, 300) < confidences**2
-    expected = 0.0
-    for low in range(15):
-        inside = (confidences > low / 15) & (confidences <= (low + 1) / 15)
-        if inside.any():
-            expected += inside.mean() * abs(correct[inside].mean() - confidences[inside].mean())
-    assert expected_calibration_error(confidences, correct) == pytest.approx(expected)
+    rows = sorted(zip(confidences, correct, strict=True))
+    gaps = [abs(np.mean([r - c for c, r in rows[start : start + 20]])) for start in range(0, 300, 20)]
+    assert expected_calibration_error(confidences, correct) == pytest.approx(np.mean(gaps))
 
 
-def test_confidences_zero_and_one_fall_into_the_outer_bins():
-    bins = bin_by_confidence([0.0, 1.0, 1.0], [False, True, False], 4)
-    assert bins.counts.tolist() == [1, 0, 0, 2]
-    assert bins.accuracy[3] == 0.5
-    assert np.isnan(bins.accuracy[1])
+def test_calibration_error_does_not_depend_on_the_order_of_equal_confidences():
+    confidences = np.repeat([0.5, 0.9], 20)
+    correct = np.arange(40) % 3 > 0
+    order = np.random.default_rng(0).permutation(40)
+    error = expected_calibration_error(confidences, correct)
+    assert expected_calibration_error(confidences[order], correct[order]) == pytest.approx(error, abs=1e-15)
+    assert expected_calibration_error(confidences, np.sort(correct)) != pytest.approx(error)
+
+
+def test_bins_hold_equal_numbers_from_the_least_confident():
+    bins = bin_by_confidence([1.0, 0.0, 1.0, 0.2, 0.9], [True, False, False, True, True], 2)
+    assert bins.counts.tolist() == [3, 2]
+    assert bins.bin_of.tolist() == [1, 0, 1, 0, 0]
+    assert bins.accuracy.tolist() == [pytest.approx(2 / 3), 0.5]
+    assert len(bin_by_confidence([0.3, 0.4], [True, False]).counts) == 2
+
+
+def test_brier_scores_by_hand():
+    assert brier_scores(np.array([[0.7, 0.2, 0.1], [0, 1, 0]]), np.array([0, 2])) == pytest.approx([0.14, 2])
+
+
+def test_the_five_best_are_those_of_the_logits_where_probabilities_vanish():
+    logits = np.array([0.0, 300.0, 100.0, 90.0, 80.0, 70.0, 60.0])
+    assert [guess["index"] for guess in best_guesses(logits, 0.05, "abcdefg")] == [1, 2, 3, 4, 5]
 
 
 def test_score_logits_is_the_test_block_of_a_run(random_batch):

@@ -7,7 +7,7 @@ depends on how the images were batched. scikit-learn and scipy are imported wher
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -36,18 +36,23 @@ class ClassReport(NamedTuple):
 
 @dataclass(frozen=True)
 class Reliability:
-    """Predictions sorted by confidence into equal bins of [0, 1]; bin b is (b / B, (b + 1) / B].
+    """Predictions sorted by confidence into B bins of equal numbers (equal mass), the least confident first.
 
     Attributes
     ----------
     counts : ndarray of int64, shape (B,)
     mean_confidence, accuracy : ndarray of float64, shape (B,)
-        NaN in empty bins.
+    bin_of : ndarray of int64, shape (N,)
+        The bin of each prediction.
+    rates : ndarray of float64, shape (N,)
+        The accuracy of the predictions with the same confidence.
     """
 
     counts: np.ndarray
     mean_confidence: np.ndarray
     accuracy: np.ndarray
+    bin_of: np.ndarray
+    rates: np.ndarray
 
 
 def top_k_accuracy(logits: ArrayLike, targets: ArrayLike, k: int = 1) -> float:
@@ -80,10 +85,15 @@ def mean_cross_entropy(logits: ArrayLike, targets: ArrayLike) -> float:
 
     Parameters and errors are those of `top_k_accuracy`.
     """
+    return float(cross_entropies(*_check_logits(logits, targets)).mean())
+
+
+def cross_entropies(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return -log softmax(logits)[target] of each image, in nats: float64, shape (N,)."""
     from scipy.special import log_softmax
 
-    logits, targets = _check_logits(logits, targets)
-    return float(-np.take_along_axis(log_softmax(logits, axis=1), targets[:, None], axis=1).mean())
+    logits = logits.astype(np.float64)
+    return np.asarray(-np.take_along_axis(log_softmax(logits, axis=1), targets[:, None], axis=1)[:, 0])
 
 
 def confusion_matrix(predictions: ArrayLike, targets: ArrayLike, num_classes: int) -> np.ndarray:
@@ -132,48 +142,60 @@ def macro_f1(predictions: ArrayLike, targets: ArrayLike, num_classes: int) -> fl
 
 
 def bin_by_confidence(confidences: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> Reliability:
-    """Sort predictions into ``num_bins`` equal bins of confidence, for a reliability diagram.
+    """Sort predictions by confidence into bins of equal numbers, for a reliability diagram.
 
-    scikit-learn's ``calibration_curve`` gives neither the counts nor the empty bins.
+    Equal confidences count as equally often correct, so the order of the images does not matter.
 
     Parameters
     ----------
     confidences : array of float in [0, 1], shape (N,)
         Probability of the predicted class.
     correct : array of bool, shape (N,)
+    num_bins : int
+        Where there are fewer predictions, each is a bin.
 
     Raises
     ------
     ValueError
-        Shapes differ, or a confidence is outside [0, 1].
+        Shapes differ, N is 0, or a confidence is outside [0, 1].
     """
     confidences = np.asarray(confidences, dtype=np.float64)
     correct = np.asarray(correct, dtype=np.float64)
-    if confidences.shape != correct.shape or confidences.ndim != 1:
-        raise ValueError(f"confidences {confidences.shape} and correct {correct.shape} must both have shape (N,).")
+    if confidences.shape != correct.shape or confidences.ndim != 1 or not len(correct):
+        raise ValueError(
+            f"confidences {confidences.shape} and correct {correct.shape} must both have shape (N,), with N at least 1."
+        )
     if not ((confidences >= 0) & (confidences <= 1)).all():
         raise ValueError("Confidences must be numbers in [0, 1].")
-    bins = np.clip(np.ceil(confidences * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
-    counts = np.bincount(bins, minlength=num_bins)
-    filled = np.where(counts > 0, counts, np.nan)
+    _, group, sizes = np.unique(confidences, return_inverse=True, return_counts=True)
+    rates = (np.bincount(group, correct) / sizes)[group]
+    order = np.argsort(confidences, kind="stable")
+    number = min(num_bins, len(order))
+    bin_of = np.empty(len(order), dtype=np.int64)
+    bin_of[order] = np.arange(len(order)) * number // len(order)
+    counts = np.bincount(bin_of)
     return Reliability(
-        counts=counts,
-        mean_confidence=np.bincount(bins, confidences, num_bins) / filled,
-        accuracy=np.bincount(bins, correct, num_bins) / filled,
+        counts, np.bincount(bin_of, confidences) / counts, np.bincount(bin_of, rates) / counts, bin_of, rates
     )
 
 
 def expected_calibration_error(confidences: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> float:
     """Return the mean distance between confidence and accuracy, in [0, 1]; 0 is perfectly calibrated.
 
-    ECE = sum_b n_b / N * |accuracy_b - confidence_b| over equal bins (Naeini et al. 2015; Guo et al. 2017,
-    https://arxiv.org/abs/1706.04599, eq. 3). Parameters and errors are those of `bin_by_confidence`.
+    ECE = sum_b n_b / N * |accuracy_b - confidence_b| (Naeini et al. 2015) over bins of equal numbers (Nixon et al.
+    2019, https://arxiv.org/abs/1904.01685). Parameters and errors are those of `bin_by_confidence`.
     """
     bins = bin_by_confidence(confidences, correct, num_bins)
-    total = bins.counts.sum()
-    if total == 0:
-        raise ValueError("There are no predictions to score.")
-    return float(np.nansum(bins.counts * np.abs(bins.accuracy - bins.mean_confidence)) / total)
+    return float((bins.counts * np.abs(bins.accuracy - bins.mean_confidence)).sum() / bins.counts.sum())
+
+
+def brier_scores(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the squared distance between the probabilities, shape (N, C), and the true class, of each image.
+
+    In [0, 2]; 0 is perfect (Brier 1950). float64, shape (N,).
+    """
+    own = np.take_along_axis(probabilities, targets[:, None], axis=1)[:, 0]
+    return np.asarray((probabilities**2).sum(1) - 2 * own + 1)
 
 
 def score_logits(logits: ArrayLike, targets: ArrayLike) -> dict[str, float | int]:
@@ -217,9 +239,9 @@ def _check_indices(name: str, indices: np.ndarray, num_classes: int) -> None:
         raise ValueError(f"{name} must be class indices, integers in [0, {num_classes}).")
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities, float64 of shape (N, C), from logits of that shape."""
-    logits = logits.astype(np.float64)
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Return probabilities, float64 of shape (N, C), from logits of that shape divided by a temperature."""
+    logits = logits.astype(np.float64) / temperature
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
@@ -227,6 +249,15 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def top_classes(logits: np.ndarray, k: int = 5) -> np.ndarray:
     """Return the ``k`` best classes of each image, best first, int64 of shape (N, min(k, C))."""
     return np.argsort(-logits, axis=1, kind="stable")[:, :k]
+
+
+def best_guesses(logits: np.ndarray, temperature: float, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return ``index``, ``class_name`` and ``confidence`` of the five best classes of one image: predictions.json."""
+    probabilities = softmax(logits[None], temperature)[0]
+    return [
+        {"index": int(i), "class_name": class_names[i], "confidence": round(float(probabilities[i]), 6)}
+        for i in top_classes(logits[None])[0]  # not of the probabilities, of which small ones may be equal
+    ]
 
 
 def best_epoch(history: Sequence[Mapping[str, float]]) -> int | None:

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from deepbloom import metrics
+from deepbloom.calibration.temperature import assess
 from deepbloom.config.commands import EvalConfig
 from deepbloom.engine.checkpoint import find_model_file
 from deepbloom.engine.evaluate import check_finite
@@ -32,14 +33,15 @@ def run(config: EvalConfig) -> None:
     targets = data.source.targets[data.split.test]
     check_finite(logits, path)
     scores = metrics.score_logits(logits, targets)
+    calibration = assess(logits, targets, predictor.temperature)
     image_ids = [data.source.image_ids[i] for i in data.split.test]
-    write_predictions(folder, image_ids, predictor.classes, logits, targets)
+    write_predictions(folder, image_ids, predictor.classes, logits, targets, predictor.temperature)
     files.write_json(
         folder / run_dir.METRICS,
         {
             "model": predictor.label,
             "checkpoint": str(path),
-            "test": scores,
+            "test": scores | {"calibration": calibration},
             "dataset_fingerprint": data.source.fingerprint,
             "split_fingerprint": data.split_fingerprint,
         },

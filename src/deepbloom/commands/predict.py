@@ -10,9 +10,10 @@ import numpy as np
 from deepbloom.config.commands import PredictConfig
 from deepbloom.data.folders import find_images
 from deepbloom.data.inputs import Readable, Unreadable, read_batches, stack_pixels
+from deepbloom.engine.predictor import Predictor
 from deepbloom.errors import DataError
 from deepbloom.export.opening import open_predictor
-from deepbloom.metrics import top_classes
+from deepbloom.metrics import best_guesses
 from deepbloom.progress import ProgressBar
 from deepbloom.report.formatting import count_of
 from deepbloom.runs import files as atomic_files
@@ -39,10 +40,10 @@ def run(config: PredictConfig) -> None:
     with ProgressBar(total=len(paths), desc="Classifying", unit="image") as bar:
         for images in read_batches(paths, [predictor.preprocessing], config.batch_size):
             readable = [image for image in images if isinstance(image, Readable)]
-            rows = list(predictor.probabilities(stack_pixels(readable))) if readable else []
+            rows = list(predictor.logits(stack_pixels(readable))) if readable else []
             for image in images:
-                probabilities = rows.pop(0) if isinstance(image, Readable) else None
-                entries.append(_entry(image, probabilities, predictor.classes))
+                logits = rows.pop(0) if isinstance(image, Readable) else None
+                entries.append(_entry(image, logits, predictor))
                 _print(entries[-1])
             bar.update(len(images))
     if folder:
@@ -57,16 +58,15 @@ def run(config: PredictConfig) -> None:
         log.warning("%d of %s cannot be classified; see above.", failed, count_of(len(entries), "image"))
 
 
-def _entry(image: Readable | Unreadable, probabilities: np.ndarray | None, classes: tuple[str, ...]) -> dict[str, Any]:
+def _entry(image: Readable | Unreadable, logits: np.ndarray | None, predictor: Predictor) -> dict[str, Any]:
     """Return the prediction for one image as it stands in predictions.json."""
-    if probabilities is None:
+    if logits is None:
         return {"path": str(image.path), "error": getattr(image, "error", ""), "top5": []}
-    if not np.isfinite(probabilities).all():
+    if not np.isfinite(logits).all():
         error = f"The network gives logits that are not finite for {image.path}."
         log.warning("%s", error)
         return {"path": str(image.path), "error": error, "top5": []}
-    best = top_classes(probabilities[None])[0]
-    top5 = [{"index": int(i), "class_name": classes[i], "confidence": round(float(probabilities[i]), 6)} for i in best]
+    top5 = best_guesses(logits, predictor.temperature, predictor.classes)
     return {"path": str(image.path), "error": "", "top5": top5}
 
 

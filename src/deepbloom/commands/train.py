@@ -9,18 +9,19 @@ from pathlib import Path
 import torch
 
 from deepbloom import metrics
+from deepbloom.calibration.temperature import assess
 from deepbloom.config.settings import LoggerConfig, RunConfig
 from deepbloom.cost import count_macs, measure_latency_ms
 from deepbloom.data.leakage import audit_split, describe_findings
 from deepbloom.data.split import split_kind
 from deepbloom.device import choose_device, device_name, left_as_found, peak_memory_bytes, reset_peak_memory
 from deepbloom.engine.distributed import join
+from deepbloom.engine.outcome import Outcome
 from deepbloom.engine.resolve import Plan, check_batch_size, resolve
-from deepbloom.engine.train import Outcome
 from deepbloom.engine.train import train as train_plan
 from deepbloom.models.freezing import count_parameters
 from deepbloom.models.registry import get_architecture, training_type
-from deepbloom.report.run_plots import plot_confusion, plot_history
+from deepbloom.report.run_plots import plot_calibration, plot_confusion, plot_history
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.provenance import collect_versions, git_commit
@@ -111,11 +112,11 @@ def _open_folder(plan: Plan, held: ExitStack) -> tuple[Path, str]:
 def _write_results(plan: Plan, folder: Path, outcome: Outcome, watch: Stopwatch) -> None:
     """Write what a complete run holds; ``metrics.json`` last."""
     source, progress = plan.source, outcome.state.progress
-    logits, targets = outcome.logits, outcome.targets
+    logits, targets, temperature = outcome.tested.logits, outcome.tested.targets, outcome.temperature
     image_ids = [source.image_ids[i] for i in plan.split.test]
     confusion = metrics.confusion_matrix(logits.argmax(1), targets, len(source.class_names))
-    write_predictions(folder, image_ids, source.class_names, logits, targets)
-    write_probabilities(folder, logits, outcome.embeddings)
+    write_predictions(folder, image_ids, source.class_names, logits, targets, temperature)
+    write_probabilities(folder, logits, outcome.tested.embeddings, temperature)
     write_class_report(folder, confusion, source.class_names)
     plots = files.make_folder(folder / run_dir.PLOTS)
     plot_history(progress.history, plots / "curves.png")
@@ -124,7 +125,8 @@ def _write_results(plan: Plan, folder: Path, outcome: Outcome, watch: Stopwatch)
     log.info("%s", describe_findings(found, plan.split))
     split = found | {"test_without": score_without(near_duplicates, logits, targets)}
     audit = {"freeze": outcome.freeze, "split": split, "test": outcome.test}
-    scores = metrics.score_logits(logits, targets)
+    scores = metrics.score_logits(logits, targets) | {"calibration": assess(logits, targets, temperature)}
+    plot_calibration(logits, targets, temperature, plots / "calibration.png")
     measured = _measurements(plan, outcome, folder) | {"total_seconds": watch.seconds}
     files.write_json(folder / run_dir.METRICS, {**_settings(plan), **measured, "test": scores, "audit": audit})
     (folder / run_dir.PREVIOUS).unlink(missing_ok=True)

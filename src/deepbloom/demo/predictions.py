@@ -17,7 +17,7 @@ from deepbloom.errors import ConfigError, unknown
 from deepbloom.explain.cam import class_activation_maps
 from deepbloom.explain.figures import COLORMAP
 from deepbloom.explain.methods import METHODS
-from deepbloom.metrics import softmax, top_classes
+from deepbloom.metrics import best_guesses, softmax
 from deepbloom.models.registry import get_architecture
 
 PREDICTED = "predicted"
@@ -102,22 +102,18 @@ def _predict(network: Network, image: Image.Image, method: str, target: str) -> 
     inputs = preprocess(image, trained.preprocessing)[None].to(network.device)
     inputs = inputs.contiguous(memory_format=torch.channels_last)  # (1, 3, S, S)
     with torch.inference_mode():  # the same computation as in `deepbloom predict`, so that confidences agree
-        probabilities = softmax(trained.network(inputs).cpu().numpy())[0]
-    best = top_classes(probabilities[None])[0]
-    top5 = [
-        {"index": int(i), "class_name": trained.classes[i], "confidence": round(float(probabilities[i]), 6)}
-        for i in best
-    ]
+        logits = trained.network(inputs).cpu().numpy()[0]
+    top5 = best_guesses(logits, trained.temperature, trained.classes)
     prediction = {"name": network.name, "top5": top5, "target": target, "target_confidence": None, "heatmap": None}
     if target != PREDICTED and target not in trained.classes:
         return prediction
-    explained = int(best[0]) if target == PREDICTED else trained.classes.index(target)
+    explained = top5[0]["index"] if target == PREDICTED else trained.classes.index(target)
     layer = get_architecture(trained.header["arch"]).target_layer
     maps = class_activation_maps(trained.network, inputs, [layer], explained, method).maps
     colors = matplotlib.colormaps[COLORMAP](maps[0].cpu().numpy(), bytes=True)[..., :3]
     return prediction | {
         "target": trained.classes[explained],
-        "target_confidence": round(float(probabilities[explained]), 6),
+        "target_confidence": round(float(softmax(logits[None], trained.temperature)[0, explained]), 6),
         "heatmap": _data_url(Image.fromarray(colors.copy()), "png"),
     }
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from deepbloom.calibration.temperature import read_temperature
 from deepbloom.data.images import read_image, upright_rgb
 from deepbloom.data.preprocessing import Preprocessing, preprocess, to_inputs
 from deepbloom.engine.predictor import Predictor
@@ -167,6 +168,7 @@ def read_model(run_or_file: str | Path) -> Trained:
         preprocessing = Preprocessing(int(fields["size"]), fields["mean"], fields["std"], str(fields["interpolation"]))
         if not isinstance(header["model"], str):
             raise ValueError("the name of its model is not text")
+        read_temperature(header)
         _check_tensors(str(header["arch"]), len(classes), tensors)
         with torch.random.fork_rng(devices=[]):
             network = create_model(str(header["arch"]), len(classes), header.get("trainable", ["all"]))
@@ -222,8 +224,9 @@ def load_model(run_or_file: str | Path) -> nn.Module:
     Returns
     -------
     nn.Module
-        In eval mode, on the CPU. ``classes`` holds the class names; ``preprocess`` turns a path or a PIL image of any
-        mode into a float32 tensor of shape (3, S, S), as ``deepbloom predict`` does.
+        In eval mode, on the CPU. ``classes`` holds the class names; ``temperature`` divides logits before a softmax, so
+        that probabilities are calibrated; ``preprocess`` turns a path or a PIL image of any mode into a float32 tensor
+        of shape (3, S, S), as ``deepbloom predict`` does.
 
     Raises
     ------
@@ -232,6 +235,7 @@ def load_model(run_or_file: str | Path) -> nn.Module:
     """
     trained = read_model(run_or_file)
     setattr(trained.network, "classes", trained.classes)  # noqa: B010 (nn.Module declares tensors and modules only)
+    setattr(trained.network, "temperature", trained.temperature)  # noqa: B010
     setattr(trained.network, "preprocess", partial(_prepare, trained.preprocessing))  # noqa: B010
     return trained.network
 

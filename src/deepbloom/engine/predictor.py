@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from deepbloom.calibration.temperature import read_temperature
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing
-from deepbloom.metrics import softmax
 
 EVALUATION_BATCH = 64
 """Images per forward pass; results do not depend on it beyond rounding."""
@@ -28,13 +28,14 @@ class Predictor(ABC):
         """The name of the model that was trained."""
         return str(self.header["model"])
 
+    @property
+    def temperature(self) -> float:
+        """What divides logits before the softmax, so that confidences are calibrated."""
+        return read_temperature(self.header)
+
     @abstractmethod
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """Return logits, float32 of shape (B, C), for resized images, uint8 of shape (B, S, S, 3)."""
-
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """Return probabilities, float64 of shape (B, C), for resized images, uint8 of shape (B, S, S, 3)."""
-        return softmax(self.logits(pixels))
 
     def all_logits(self, pixels: Pixels, indices: np.ndarray, batch_size: int = EVALUATION_BATCH) -> np.ndarray:
         """Return the logits of images in order, float32 of shape (N, C); a batch is read while the one before is used.

@@ -170,10 +170,14 @@ class TrainState:
         }
         write_tensors(self.folder / run_dir.LAST, tensors, header, self.folder / run_dir.PREVIOUS)
         if self.best and self._published_epoch != progress.best_epoch:
-            model_header = self.header | {"epoch": progress.best_epoch}
-            write_tensors(self.folder / run_dir.MODEL, self.model.state_dict() | self.best, model_header)
-            self._published_epoch = progress.best_epoch
+            self.publish()
         self._saved_at = time.monotonic()
+
+    def publish(self, **facts: object) -> None:
+        """Write the best weights to the model file, and further facts to its header."""
+        header = self.header | {"epoch": self.progress.best_epoch} | facts
+        write_tensors(self.folder / run_dir.MODEL, self.model.state_dict() | self.best, header)
+        self._published_epoch = self.progress.best_epoch
 
     def resume(self) -> bool:
         """Restore the saved state where there is one; return whether there was.

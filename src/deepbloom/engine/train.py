@@ -5,11 +5,8 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,22 +16,22 @@ from torch.nn import functional as F
 from deepbloom.config.settings import RunConfig
 from deepbloom.data.augment import mix_batch
 from deepbloom.data.batches import ImageBatches, epoch_order, prefetch_on_gpu
-from deepbloom.data.dataset import PreparedData
 from deepbloom.data.leakage import WatchedPixels
 from deepbloom.data.pixel_cache import open_pixels
 from deepbloom.device import available_cores, use_cores
 from deepbloom.engine.distributed import Group
-from deepbloom.engine.evaluate import last_layer, predict_logits, record_inputs
+from deepbloom.engine.evaluate import predict_logits
 from deepbloom.engine.feature_cache import FeatureBatches, make_features
-from deepbloom.engine.freeze_check import check_freeze, hash_frozen
+from deepbloom.engine.freeze_check import hash_frozen
 from deepbloom.engine.optim import lr_factor, set_lr
+from deepbloom.engine.outcome import Outcome, finish
 from deepbloom.engine.precision import forward
 from deepbloom.engine.resolve import Plan
 from deepbloom.engine.state import TrainState
 from deepbloom.metrics import mean_cross_entropy, top_k_accuracy
 from deepbloom.models.cutting import Cut, cut
 from deepbloom.models.freezing import train_mode
-from deepbloom.models.registry import create_model, get_architecture
+from deepbloom.models.registry import create_model
 from deepbloom.progress import ProgressBar
 from deepbloom.rng import generator, seed_everything
 from deepbloom.runs import files
@@ -49,35 +46,6 @@ GPU_STEPS_PER_CHECK = 20
 
 Batch = tuple[Tensor, Tensor]
 Batches = ImageBatches | FeatureBatches
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run gave.
-
-    Attributes
-    ----------
-    state : TrainState
-        Its model has the weights of the best epoch.
-    data : PreparedData
-    logits : ndarray of float32, shape (N, C)
-        Of the test images.
-    targets : ndarray of int64, shape (N,)
-    embeddings : ndarray of float32, shape (N, F)
-        The inputs of the last layer.
-    freeze : dict
-        See `check_freeze`.
-    test : dict
-        How often the run was tested and each test image was read.
-    """
-
-    state: TrainState
-    data: PreparedData
-    logits: np.ndarray
-    targets: np.ndarray
-    embeddings: np.ndarray
-    freeze: dict[str, Any]
-    test: dict[str, Any]
 
 
 def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: Callable[[], None]) -> Outcome | None:
@@ -169,31 +137,8 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
     if group.sum(stop.requested)[0]:
         _stop(state, stop)
 
-    # Test: once, with the weights of the best epoch, in fp32 and without augmentation.
-    if not group.is_main:
-        return None
-    model.load_state_dict(model.state_dict() | state.best)
-    times_tested = run_dir.count(folder, "times_tested")
-    pixels.testing = True
-    head = model.get_submodule(get_architecture(config.model.arch).head[0])
-    eager = torch.compiler.set_stance("force_eager") if config.train.compile else nullcontext()  # for the hook
-    with eager, record_inputs(last_layer(head)) as embeddings:
-        logits, targets = predict_logits(model, plan.evaluation_batches(pixels, plan.split.test), device)
-    if not np.isfinite(logits).all():
-        raise state.diverged("logits are not finite in the test")
-    return Outcome(
-        state=state,
-        data=PreparedData(plan.source, plan.split, decoded, plan.preprocessing),
-        logits=logits,
-        targets=targets,
-        embeddings=torch.cat(embeddings).numpy(),
-        freeze=check_freeze(frozen, model, state.optimizer, plan.trainable),
-        test={
-            "times_tested": times_tested,
-            "reads_per_image": list(pixels.test_reads),
-            "read_before_testing": bool(run_dir.read_provenance(folder).get("test_read_before_testing", False)),
-        },
-    )
+    # The best epoch's weights: calibrated on validation, and tested once, in fp32 and without augmentation.
+    return finish(state, decoded, pixels, frozen) if group.is_main else None
 
 
 def _train_epoch(

@@ -120,7 +120,7 @@ def draw_sample(
         RANDOM_MAPS: random_maps(len(inputs), size, noise_seed, first.grid).to(inputs.device),
         CENTER: center_maps(len(inputs), size).to(inputs.device),
     }
-    probabilities = first.logits.cpu().double().softmax(1)
+    probabilities = (first.logits.cpu().double() / network.temperature).softmax(1)
     confidences = probabilities.gather(1, first.targets.cpu()[:, None])[:, 0].numpy()
     return Sample(indices, inputs, first.targets, confidences, maps)
 

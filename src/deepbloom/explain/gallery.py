@@ -56,7 +56,7 @@ def write_heatmaps(
     chosen = choose_images(data, data.split.test, SAMPLE, data.split_fingerprint)
     maps = _explain(network, data, chosen, method)
     places = np.searchsorted(data.split.test, chosen)
-    probabilities = softmax(logits)[places]
+    probabilities = softmax(logits, network.temperature)[places]
     entries: list[dict[str, object]] = []
     for index, heatmap, scores in zip(chosen, maps, probabilities, strict=True):
         name = f"{data.source.image_ids[index]}.png"
@@ -78,7 +78,7 @@ def write_galleries(
     folder: Path, network: Network, data: PreparedData, logits: np.ndarray, method: str
 ) -> list[Illustration]:
     """Write ``gallery_N.png``: the most confident correct and wrong predictions of each class."""
-    probabilities = softmax(logits)
+    probabilities = softmax(logits, network.temperature)
     targets = data.source.targets[data.split.test]
     present = np.unique(targets).tolist()
     figures = []

@@ -34,6 +34,7 @@ class Network:
     preprocessing: Preprocessing
     layers: tuple[str, ...]
     """Module paths of the layers that its maps explain."""
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def place_network(trained: Trained, label: str, layer: Any, device: torch.device
     default = get_architecture(trained.header["arch"]).target_layer
     layers = tuple(default if name == DEFAULT_LAYER else str(name) for name in as_list(layer))
     model = trained.network.to(device).to(memory_format=torch.channels_last)
-    return Network(label, model, trained.classes, trained.preprocessing, layers)
+    return Network(label, model, trained.classes, trained.preprocessing, layers, trained.temperature)
 
 
 def read_targets(target: str, contrast: str | None, classes: tuple[str, ...]) -> list[Target]:
@@ -132,7 +133,7 @@ def explain_images(
     for method in methods:
         for network, batch, wanted in zip(networks, inputs, targets, strict=True):
             for target, maps in zip(wanted, explain(network, batch, method, wanted), strict=True):
-                probabilities = maps.logits.cpu().double().softmax(1)
+                probabilities = (maps.logits.cpu().double() / network.temperature).softmax(1)
                 for number, (index, heatmap) in enumerate(zip(maps.targets.tolist(), maps.maps.cpu(), strict=True)):
                     if index == target.against:
                         continue

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from deepbloom.metrics import best_epoch
+from deepbloom.metrics import best_epoch, bin_by_confidence, expected_calibration_error, softmax
 from deepbloom.report.formatting import shorten
 from deepbloom.runs import files as atomic_files
 
@@ -112,6 +112,33 @@ def plot_history(history: History, path: Path, title: str = "") -> None:
             label_epochs(axis, kind, epochs)
         axes[0].legend()
         figure.suptitle(shorten(title, 100) if title else "Training history")
+
+
+def plot_calibration(logits: NDArray[Any], targets: NDArray[Any], temperature: float, path: Path) -> None:
+    """Draw reliability diagrams of one run before and after temperature scaling.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (N, C)
+    targets : ndarray of int, shape (N,)
+    temperature : float
+    path : Path
+    """
+    correct = logits.argmax(1) == targets
+    with open_figure(path, 7.2, 3.9) as figure:
+        axes = figure.subplots(1, 2, sharex=True, sharey=True)
+        for axis, divisor, name in zip(axes, (1.0, temperature), ("before", "after"), strict=True):
+            confidences = softmax(logits, divisor).max(1)
+            bins = bin_by_confidence(confidences, correct)
+            axis.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1.2)
+            axis.plot(bins.mean_confidence, bins.accuracy, color=COLORS[0], marker="o")
+            error = expected_calibration_error(confidences, correct)
+            axis.set_title(f"{name}: temperature {divisor:.2f}, ECE {100 * error:.1f} %")
+            axis.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal", xlabel="confidence")
+            for side in (axis.xaxis, axis.yaxis):
+                side.set_major_formatter(PERCENT)
+        axes[0].set_ylabel("accuracy")
+        figure.suptitle("Calibration on the test split", fontsize=11)
 
 
 def plot_confusion(matrix: ArrayLike, class_names: Sequence[str], path: Path, title: str = "") -> None:

@@ -156,7 +156,7 @@ def _predict(predictor: Predictor, images: Images, condition: Condition, seed: i
     check_finite(logits, "The network")
     return {
         "predictions": logits.argmax(1).astype(np.int32),
-        "confidences": softmax(logits).max(1).astype(np.float32),
+        "confidences": softmax(logits, predictor.temperature).max(1).astype(np.float32),
     }
 
 

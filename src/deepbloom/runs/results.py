@@ -15,7 +15,12 @@ CLASS_REPORT = "class_report.csv"
 
 
 def write_predictions(
-    folder: Path, image_ids: Sequence[str], class_names: Sequence[str], logits: np.ndarray, targets: np.ndarray
+    folder: Path,
+    image_ids: Sequence[str],
+    class_names: Sequence[str],
+    logits: np.ndarray,
+    targets: np.ndarray,
+    temperature: float,
 ) -> None:
     """Write ``predictions.csv``: a row per image with its class, the prediction, its probability and the top five.
 
@@ -26,8 +31,9 @@ def write_predictions(
     class_names : sequence of str, length C
     logits : ndarray of float32, shape (N, C)
     targets : ndarray of int64, shape (N,)
+    temperature : float
     """
-    probabilities, best = softmax(logits), top_classes(logits)
+    probabilities, best = softmax(logits, temperature), top_classes(logits)
     rows = [
         {
             "image_id": image_id,
@@ -43,7 +49,7 @@ def write_predictions(
     files.write_csv(folder / run_dir.PREDICTIONS, PREDICTION_COLUMNS, rows)
 
 
-def write_probabilities(folder: Path, logits: np.ndarray, embeddings: np.ndarray) -> None:
+def write_probabilities(folder: Path, logits: np.ndarray, embeddings: np.ndarray, temperature: float) -> None:
     """Write ``probabilities.npz``: ``probabilities`` (N, C) and ``embeddings`` (N, F) of the test images, float16.
 
     Parameters
@@ -52,10 +58,11 @@ def write_probabilities(folder: Path, logits: np.ndarray, embeddings: np.ndarray
     logits : ndarray of float32, shape (N, C)
     embeddings : ndarray of float32, shape (N, F)
         The inputs of the last layer.
+    temperature : float
     """
     largest = np.finfo(np.float16).max
     arrays = {
-        "probabilities": softmax(logits).astype(np.float16),
+        "probabilities": softmax(logits, temperature).astype(np.float16),
         "embeddings": embeddings.clip(-largest, largest).astype(np.float16),
     }
     files.write_arrays(folder / run_dir.PROBABILITIES, arrays, compressed=True)

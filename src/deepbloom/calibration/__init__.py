@@ -1,0 +1,1 @@
+"""How far to trust a prediction: temperature, rejection, and images unlike those of training."""
