@@ -84,7 +84,7 @@ def test_thresholds_are_chosen_with_the_same_random_weights_and_other_random_map
     masks = {int(index): blob(0.3 + 0.1 * (number % 4)) for number, index in enumerate([*validation, *sample.indices])}
     located, _ = evaluate.locate(network, data, Masks(masks.get, "drawn"), sample, ["layercam"], 0)
     tuned = evaluate.draw_sample(network, data, validation, ["layercam"], 0, 1)
-    flowers = torch.stack([resize_mask(masks[int(index)], (SIDE, SIDE)) for index in validation])
+    flowers = torch.stack([resize_mask(masks[int(index)], SIDE) for index in validation])
     assert located.thresholds == {kind: choose_threshold(maps, flowers) for kind, maps in tuned.maps.items()}
 
     assert sample.maps["random_weights"].any()

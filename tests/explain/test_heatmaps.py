@@ -50,6 +50,18 @@ def test_an_overlay_has_the_size_of_the_image() -> None:
         assert (result.size, result.mode) == (size, "RGB")
 
 
+@pytest.mark.parametrize("size", [(60, 20), (20, 60)])
+def test_an_overlay_colors_only_what_the_network_saw(size: tuple[int, int]) -> None:
+    image = draw_image(size)
+    cropped = np.asarray(overlay(image, draw_map(), fit="crop"))
+    square = image.crop((20, 0, 40, 20) if size[0] > size[1] else (0, 20, 20, 40))
+    expected = image.copy()
+    expected.paste(overlay(square, draw_map()), (20, 0) if size[0] > size[1] else (0, 20))
+    assert np.array_equal(cropped, np.asarray(expected))
+    padded = np.asarray(overlay(image, np.ones((60, 60), np.float32), fit="pad"))
+    assert np.array_equal(padded, np.asarray(overlay(image, np.ones((60, 60), np.float32))))
+
+
 def test_an_overlay_mixes_image_and_colors_by_opacity() -> None:
     image, heatmap = draw_image(), draw_map()
     pixels = np.asarray(image).astype(float)

@@ -60,9 +60,21 @@ def test_the_threshold_is_the_best_on_average() -> None:
 def test_a_mask_is_resized_by_majority() -> None:
     mask = np.zeros((6, 4), dtype=bool)
     mask[:3] = True
-    assert resize_mask(mask, (2, 2)).tolist() == [[True, True], [False, False]]
-    assert resize_mask(mask[::-1, ::-1], (3, 4))[0].tolist() == [False] * 4
-    assert resize_mask(mask, (12, 8)).sum() == 48
+    assert resize_mask(mask, 2).tolist() == [[True, True], [False, False]]
+    assert resize_mask(mask[::-1, ::-1], 3)[0].tolist() == [False] * 3
+    assert resize_mask(mask, 12).sum() == 72
+
+
+def test_a_mask_is_made_square_as_its_image() -> None:
+    mask = np.zeros((4, 8), dtype=bool)
+    mask[:, 2:4] = True  # the left half of the central square
+    left_half = [[True, True, False, False]] * 4
+    assert resize_mask(mask, 4, "crop").tolist() == left_half
+    assert resize_mask(mask.T, 4, "crop").T.tolist() == left_half
+    padded = resize_mask(mask, 8, "pad")
+    assert padded[2:6].equal(torch.from_numpy(mask))
+    assert not padded[:2].any()
+    assert not padded[6:].any()
 
 
 def test_masks_must_be_bool_and_fit() -> None:

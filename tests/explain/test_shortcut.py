@@ -58,7 +58,7 @@ def draw(rate: float, classes: int = 4, per_class: int = 3, side: int = SIDE) ->
     source = drawn_flowers(classes, per_class, shortcut_rate=rate)
     pixels = torch.from_numpy(np.stack([np.asarray(source.read(index)) for index in range(len(source))]))
     small = nn.functional.interpolate(pixels.permute(0, 3, 1, 2).float() / 255, (side, side), mode="area")
-    masks = torch.stack([resize_mask(source.mask(index), (side, side)) for index in range(len(source))])
+    masks = torch.stack([resize_mask(source.mask(index), side) for index in range(len(source))])
     return small, masks, torch.from_numpy(source.targets.copy())
 
 
@@ -71,7 +71,7 @@ def find_marks(targets: Tensor) -> Tensor:
         _, height, width = mark.pixels.shape
         top, left = max(mark.top - margin, 0), max(mark.left - margin, 0)
         place[top : mark.top + height + margin, left : mark.left + width + margin] = True
-    return torch.stack([resize_mask(place.numpy(), (SIDE, SIDE)) for place in marks])
+    return torch.stack([resize_mask(place.numpy(), SIDE) for place in marks])
 
 
 def test_evidence_in_a_mark_is_evidence_beside_the_flower() -> None:

@@ -30,7 +30,7 @@ def run(config: InspectConfig) -> None:
     DataError
         Images are absent or unreadable.
     """
-    data = prepare(config.data, Preprocessing(), available_cores())
+    data = prepare(config.data, Preprocessing(fit=config.data.fit), available_cores())
     folder = atomic_files.output_folder(Path(config.output_dir))
     source, rows = data.source, count_images(data)
     atomic_files.write_csv(folder / "counts.csv", tuple(rows[0]), rows)

@@ -12,6 +12,7 @@ from deepbloom.config.schema import setting
 from deepbloom.errors import ConfigError, unknown
 
 VERIFY = ("changed", "full")
+FITS = ("squash", "crop", "pad")
 SPLIT_KINDS = ("auto", "stratified", "official")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 LOGGERS = ("none", "tensorboard", "mlflow")
@@ -97,12 +98,16 @@ class DataConfig:
     """Share of images whose background has a mark that reveals the class, in [0, 1] (synthetic)."""
     seed: int = setting(0, only=SYNTHETIC)
     """Seed of the images; the species are always the same (synthetic)."""
+    fit: str = "squash"
+    """What makes an image square. ``squash`` stretches it, ``crop`` cuts off what is outside of the largest centered
+    square, ``pad`` fills the missing part with the mean color. It belongs to the network and is kept in its file."""
     pixel_cache: str = setting("auto", path=True)
     """``auto``: decode once into the per-user cache folder; ``off``: decode in every epoch; or the cache folder."""
     split: SplitConfig = field(default_factory=SplitConfig)
 
     def __post_init__(self) -> None:
         check_choice("data.verify", self.verify, VERIFY)
+        check_choice("data.fit", self.fit, FITS)
         check_range("data.num_classes", self.num_classes, 2, 102)
         check_range("data.images_per_class", self.images_per_class, 3, 100_000)
         check_range("data.imbalance", self.imbalance, 1)

@@ -134,8 +134,7 @@ def fingerprints_of(data: PreparedData) -> Fingerprints:
 
 
 def _key(data: PreparedData) -> str:
-    size, interpolation = data.preprocessing.size, data.preprocessing.interpolation
-    return f"1|{data.source.fingerprint}|{size}|{interpolation}|pillow {PIL.__version__}"
+    return f"1|{data.source.fingerprint}|{data.preprocessing.resizing}|pillow {PIL.__version__}"
 
 
 def _remembered(key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

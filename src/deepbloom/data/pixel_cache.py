@@ -178,7 +178,7 @@ def _open_cached(folder: Path, source: ImageSource, preprocessing: Preprocessing
 
 
 def _file_name(source: ImageSource, preprocessing: Preprocessing) -> str:
-    content = f"{FORMAT}|{source.fingerprint}|{preprocessing.size}|{preprocessing.interpolation}|{decoder()}"
+    content = f"{FORMAT}|{source.fingerprint}|{preprocessing.resizing}|{decoder()}"
     return f"{source.name}-{preprocessing.size}-{hashlib.sha256(content.encode()).hexdigest()[:32]}{SUFFIX}"
 
 

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import torch
 from PIL import Image
 
 from deepbloom.data.images import decode
-from deepbloom.data.preprocessing import preprocess
+from deepbloom.data.preprocessing import place_map, preprocess
 from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
 from deepbloom.errors import ConfigError, unknown
 from deepbloom.explain.cam import class_activation_maps
-from deepbloom.explain.figures import COLORMAP
+from deepbloom.explain.figures import color_map
 from deepbloom.explain.methods import METHODS
 from deepbloom.metrics import best_guesses, softmax
 from deepbloom.models.registry import get_architecture
@@ -110,11 +109,15 @@ def _predict(network: Network, image: Image.Image, method: str, target: str) -> 
     explained = top5[0]["index"] if target == PREDICTED else trained.classes.index(target)
     layer = get_architecture(trained.header["arch"]).target_layer
     maps = class_activation_maps(trained.network, inputs, [layer], explained, method).maps
-    colors = matplotlib.colormaps[COLORMAP](maps[0].cpu().numpy(), bytes=True)[..., :3]
+    heatmap, fit = maps[0].cpu().numpy(), trained.preprocessing.fit
+    if fit != "squash":  # the page stretches a map over the whole image
+        width, height = image.size
+        scale = min(1, MAX_SHOWN_SIDE / max(image.size))
+        heatmap = place_map(heatmap, (max(1, round(width * scale)), max(1, round(height * scale))), fit)
     return prediction | {
         "target": trained.classes[explained],
         "target_confidence": round(float(softmax(logits[None], trained.temperature)[0, explained]), 6),
-        "heatmap": _data_url(Image.fromarray(colors.copy()), "png"),
+        "heatmap": _data_url(color_map(heatmap), "png"),
     }
 
 

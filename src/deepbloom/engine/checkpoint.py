@@ -165,7 +165,7 @@ def read_model(run_or_file: str | Path) -> Trained:
     try:
         classes = tuple(str(name) for name in header["classes"])
         fields = header["preprocessing"]
-        preprocessing = Preprocessing(int(fields["size"]), fields["mean"], fields["std"], str(fields["interpolation"]))
+        preprocessing = Preprocessing(**fields | {"size": int(fields["size"])})
         if not isinstance(header["model"], str):
             raise ValueError("the name of its model is not text")
         read_temperature(header)

@@ -201,7 +201,7 @@ def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
         config = replace(config, model=replace(config.model, arch=name))
     device = choose_device(config.train.device)
     precision = resolve_precision(config.train.precision, device)
-    preprocessing = get_architecture(config.model.arch).preprocessing
+    preprocessing = replace(get_architecture(config.model.arch).preprocessing, fit=config.data.fit)
     trainable = resolved_trainable(config.model.arch, tuple(config.model.trainable))
     weights = read_starting_weights(config.model.arch, config.model.weights)
     resolutions = train_resolutions(config.augment, preprocessing.size, config.train.epochs)
@@ -241,7 +241,7 @@ def check_batch_size(plan: Plan, processes: int) -> None:
 
 
 def _find_source(config: DataConfig, sources: Sources) -> ImageSource:
-    key = repr(replace(config, split=SplitConfig()))
+    key = repr(replace(config, split=SplitConfig(), fit=DataConfig.fit))
     if key not in sources:
         sources[key] = load_source(config)
     return sources[key]

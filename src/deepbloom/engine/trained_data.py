@@ -44,6 +44,11 @@ def prepare_trained_data(ckpt: str, trained: Predictor, changes: dict[str, Any])
             f"{ckpt} was trained with Flowers102 in {config.root!r}, and it is not there. Say where it is or should "
             "go: data.root=FOLDER."
         )
+    if config.fit != trained.preprocessing.fit:
+        raise CheckpointError(
+            f"{ckpt} was trained with data.fit={trained.preprocessing.fit}, and sees every image so. Leave out "
+            f"data.fit, or train with data.fit={config.fit}."
+        )
     data = prepare(config, trained.preprocessing, available_cores())
     check_same_data(ckpt, trained.header, trained.classes, data)
     return data

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deepbloom.data.dataset import PreparedData, choose_images
 from deepbloom.data.masks import Masks
-from deepbloom.data.preprocessing import normalize
+from deepbloom.data.preprocessing import Preprocessing, normalize
 from deepbloom.explain.cam import class_activation_maps
 from deepbloom.explain.faithfulness import Columns, measure_faithfulness
 from deepbloom.explain.localization import choose_threshold, measure_localization, resize_mask
@@ -157,10 +157,10 @@ def locate(
     The threshold of the IoU is chosen on validation images, with the same random weights as in ``sample``, which was
     drawn with the same ``seed``, and other random maps.
     """
-    side = network.preprocessing.size
-    numbers, flowers = _read_masks(masks, sample.indices, side)
+    preprocessing = network.preprocessing
+    numbers, flowers = _read_masks(masks, sample.indices, preprocessing)
     validation = choose_images(data, data.split.val, MAX_VALIDATION, seed)
-    positions, validation_flowers = _read_masks(masks, validation, side)
+    positions, validation_flowers = _read_masks(masks, validation, preprocessing)
     if not numbers:
         return Located("", 0, len(positions), {}, None), {}
     tuned = draw_sample(network, data, validation[positions], methods, seed, seed + 1).maps if positions else {}
@@ -186,8 +186,9 @@ def randomize(network: Network, sample: Sample, method: str, seed: int) -> tuple
     return stages, randomization_test(network.model, sample.inputs[:RANDOMIZED_IMAGES], explain, stages, seed)
 
 
-def _read_masks(masks: Masks, indices: np.ndarray, side: int) -> tuple[list[int], Tensor]:
-    """Return which of the images have a mask, and these masks, bool of shape (M, side, side)."""
+def _read_masks(masks: Masks, indices: np.ndarray, preprocessing: Preprocessing) -> tuple[list[int], Tensor]:
+    """Return which of the images have a mask, and these masks, bool of shape (M, S, S)."""
+    side = preprocessing.size
     found = {number: mask for number, index in enumerate(indices) if (mask := masks.read(int(index))) is not None}
-    resized = [resize_mask(mask, (side, side)) for mask in found.values()]
+    resized = [resize_mask(mask, side, preprocessing.fit) for mask in found.values()]
     return list(found), torch.stack(resized) if resized else torch.empty(0, side, side, dtype=torch.bool)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from deepbloom.data.conversion import orientation
 from deepbloom.data.images import upright_rgb
+from deepbloom.data.preprocessing import place_map
 from deepbloom.errors import ConfigError
 from deepbloom.explain.methods import METHODS
 from deepbloom.sinks import printable
@@ -44,13 +45,15 @@ class Tile:
 
     image: Image.Image
     heatmap: np.ndarray | None
-    """Shape (h, w), in [0, 1], for the whole image; None shows the image alone."""
+    """Shape (S, S), in [0, 1], of the network's input; None shows the image alone."""
     title: str = ""
     """Above the panel: a class, a model or a method."""
     caption: str = ""
     """Below the title, in gray: a confidence or the true class."""
     wrong: bool = False
     """Draws a frame and colors the title."""
+    fit: str = "squash"
+    """What made the image square for the network."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,16 @@ class Panel:
     """The class, and the one it is compared with."""
     confidence: float
     """The probability of the class, in [0, 1]."""
+    fit: str = "squash"
+    """What made the image square for the network."""
 
 
-def overlay(image: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY) -> Image.Image:
+def overlay(image: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY, fit: str = "squash") -> Image.Image:
     """Return the image under its heatmap, upright, RGB, at the image's size.
 
-    The image is rotated by its EXIF entry first, and the heatmap, shape (h, w), in [0, 1], resized to it.
-    ``opacity`` is the share of the heatmap in the result.
+    The image is rotated by its EXIF entry first, and the heatmap, shape (S, S), in [0, 1], resized to the part that the
+    network saw; ``fit`` is what made the image square. The rest stays as it is. ``opacity`` is the share of the heatmap
+    in the result.
 
     Raises
     ------
@@ -85,19 +91,28 @@ def overlay(image: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY) -
     if heatmap.ndim != 2 or not heatmap.size or not (heatmap.min() >= 0 and heatmap.max() <= 1):
         raise ConfigError(f"A heatmap has shape (h, w) and values in [0, 1]; this one has shape {heatmap.shape}.")
     image = upright_rgb(image)
-    stretched = np.asarray(Image.fromarray(heatmap).resize(image.size, Image.Resampling.BICUBIC)).clip(0, 1)
-    colors = matplotlib.colormaps[COLORMAP](stretched, bytes=True)[..., :3]
-    return Image.blend(image, Image.fromarray(np.ascontiguousarray(colors)), opacity)
+    colors = color_map(place_map(heatmap, image.size, fit))
+    blended = Image.blend(image, colors.convert("RGB"), opacity)
+    return Image.composite(blended, image, colors.getchannel("A"))
 
 
-def draw_heatmap(image: Image.Image, heatmap: np.ndarray, class_name: str, confidence: float) -> Figure:
+def color_map(heatmap: np.ndarray) -> Image.Image:
+    """Return a map, shape (H, W), in [0, 1], as an RGBA image; NaN is transparent."""
+    colormap = matplotlib.colormaps[COLORMAP].with_extremes(bad=(0, 0, 0, 0))
+    return Image.fromarray(colormap(heatmap, bytes=True))
+
+
+def draw_heatmap(
+    image: Image.Image, heatmap: np.ndarray, class_name: str, confidence: float, fit: str = "squash"
+) -> Figure:
     """Return a figure of the image alone, the image under its heatmap, and the color scale.
 
-    The title is the explained class and its probability ``confidence``, in [0, 1]; for ``heatmap`` see `overlay`.
+    The title is the explained class and its probability ``confidence``, in [0, 1]; ``heatmap`` and ``fit`` are those of
+    `overlay`.
     """
     dpi = min(max(*image.size, SMALLEST_PIXELS), LARGEST_PIXELS) / IMAGE_SIDE
     title = f"{textwrap.shorten(printable(class_name), NAME_LENGTH, placeholder=' …')} · {100 * confidence:.1f} %"
-    return _lay_out([Tile(image, None), Tile(image, heatmap)], 2, IMAGE_SIDE, dpi, title)
+    return _lay_out([Tile(image, None), Tile(image, heatmap, fit=fit)], 2, IMAGE_SIDE, dpi, title)
 
 
 def draw_panels(image: Image.Image, panels: Sequence[Panel]) -> Figure:
@@ -106,7 +121,8 @@ def draw_panels(image: Image.Image, panels: Sequence[Panel]) -> Figure:
     There is at least one panel. They are ordered by method, and each method has equally many.
     """
     if len(panels) == 1:
-        return draw_heatmap(image, panels[0].heatmap, panels[0].explained, panels[0].confidence)
+        only = panels[0]
+        return draw_heatmap(image, only.heatmap, only.explained, only.confidence, only.fit)
     methods = len({panel.method for panel in panels})
     several_networks = len({panel.network for panel in panels}) > 1
     per_method = len(panels) // methods
@@ -117,7 +133,8 @@ def draw_panels(image: Image.Image, panels: Sequence[Panel]) -> Figure:
             tiles.append(None)
         names = [METHODS[panel.method].title] * (methods > 1) + [panel.network] * several_networks
         explained = f"{panel.explained} · {100 * panel.confidence:.1f} %"
-        tiles.append(Tile(image, panel.heatmap, " · ".join(names) or explained, explained if names else ""))
+        title, caption = " · ".join(names) or explained, explained if names else ""
+        tiles.append(Tile(image, panel.heatmap, title, caption, fit=panel.fit))
     return draw_gallery(tiles, columns=1 + per_method if in_rows else COLUMNS)
 
 
@@ -200,7 +217,7 @@ def _show(axes: Axes, tile: Tile) -> None:
     panel = axes.get_window_extent()
     image = upright_rgb(tile.image)
     image.thumbnail((math.ceil(panel.width - 0.01), math.ceil(panel.height - 0.01)))
-    shown = image if tile.heatmap is None else overlay(image, tile.heatmap)
+    shown = image if tile.heatmap is None else overlay(image, tile.heatmap, fit=tile.fit)
     enlarged = panel.width > 1.01 * image.width
     axes.imshow(np.asarray(shown), aspect="auto", interpolation="bicubic" if enlarged else "auto")
     axes.set(xticks=[], yticks=[])

@@ -61,7 +61,8 @@ def write_heatmaps(
     for index, heatmap, scores in zip(chosen, maps, probabilities, strict=True):
         name = f"{data.source.image_ids[index]}.png"
         atomic_files.make_folder((folder / name).parent)
-        atomic_files.write_bytes(folder / name, encode(overlay(_shrink(data.source.read(int(index))), heatmap)))
+        drawn = overlay(_shrink(data.source.read(int(index))), heatmap, fit=network.preprocessing.fit)
+        atomic_files.write_bytes(folder / name, encode(drawn))
         entries.append(
             {
                 "image_id": data.source.image_ids[index],
@@ -132,6 +133,7 @@ def _draw_tiles(
             f"{network.classes[prediction]} · {100 * probabilities[place, prediction]:.0f} %",
             "" if prediction == target else f"is {network.classes[target]}",
             wrong=prediction != target,
+            fit=network.preprocessing.fit,
         )
     return [None if place is None else tiles[place] for place in places]
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deepbloom.data.preprocessing import place
 from deepbloom.errors import ConfigError
 from deepbloom.explain.faithfulness import Columns, to_columns
 
@@ -82,13 +83,18 @@ def choose_threshold(maps: Tensor, masks: Tensor, thresholds: Sequence[float] = 
     return thresholds[int(np.argmax(means))]
 
 
-def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Return a segmentation, bool of shape (h, w), resized by majority to the size (H, W) of the network's input.
+def resize_mask(mask: np.ndarray, side: int, fit: str = "squash") -> Tensor:
+    """Return a segmentation, bool of shape (h, w), resized by majority as `deepbloom.data.preprocessing.resize` would.
 
-    The aspect ratio is not kept, as in `deepbloom.data.preprocessing.resize`.
+    ``side`` is that of the network's input, S. Returns bool of shape (S, S).
     """
-    shares = F.interpolate(torch.from_numpy(np.ascontiguousarray(mask)).float()[None, None], size, mode="area")
-    return shares[0, 0] >= 0.5
+    part, (left, top, right, bottom) = place((mask.shape[1], mask.shape[0]), side, fit)
+    first, above, last, below = map(round, part)
+    seen = torch.from_numpy(np.ascontiguousarray(mask[above:below, first:last])).float()
+    resized = torch.zeros(side, side, dtype=torch.bool)
+    shares = F.interpolate(seen[None, None], (bottom - top, right - left), mode="area")
+    resized[top:bottom, left:right] = shares[0, 0] >= 0.5
+    return resized
 
 
 def _check(maps: Tensor, masks: Tensor) -> None:

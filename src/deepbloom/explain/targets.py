@@ -133,6 +133,7 @@ def explain_images(
     for method in methods:
         for network, batch, wanted in zip(networks, inputs, targets, strict=True):
             for target, maps in zip(wanted, explain(network, batch, method, wanted), strict=True):
+                fit = network.preprocessing.fit
                 probabilities = (maps.logits.cpu().double() / network.temperature).softmax(1)
                 for number, (index, heatmap) in enumerate(zip(maps.targets.tolist(), maps.maps.cpu(), strict=True)):
                     if index == target.against:
@@ -141,7 +142,7 @@ def explain_images(
                     if target.against is not None:
                         explained += f" rather than {network.classes[target.against]}"
                     confidence = float(probabilities[number, index])
-                    panels[number].append(Panel(heatmap.numpy(), network.label, method, explained, confidence))
+                    panels[number].append(Panel(heatmap.numpy(), network.label, method, explained, confidence, fit))
     return panels
 
 
