@@ -70,6 +70,10 @@ def test_one_cycle_has_one_peak_and_ends_at_zero_for_any_number_of_steps(total: 
     assert min(factors[:-1]) > 0
 
 
+HEAD = ("3",)
+"""The classifier of `_network`."""
+
+
 def _network() -> nn.Sequential:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 36, 4))
@@ -87,7 +91,7 @@ def _train(network: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> 
 def test_the_optimizer_holds_exactly_what_trains() -> None:
     network = _network()
     network[0].requires_grad_(False)
-    optimizer = make_optimizer(network, OptimizerConfig("adamw", 1e-3, 0.05))
+    optimizer = make_optimizer(network, OptimizerConfig("adamw", 1e-3, 0.05), HEAD)
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert held == {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
 
@@ -95,7 +99,7 @@ def test_the_optimizer_holds_exactly_what_trains() -> None:
 def test_only_matrices_decay() -> None:
     config = OptimizerConfig("adamw", lr=1e-2, weight_decay=0.5)
     network = _network()
-    optimizer = make_optimizer(network, config)
+    optimizer = make_optimizer(network, config, HEAD)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     settings = {
         names[id(parameter)]: group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]
@@ -109,8 +113,32 @@ def test_only_matrices_decay() -> None:
     }
 
 
+def test_the_rate_falls_from_block_to_block_away_from_the_classifier() -> None:
+    """Blocks that are frozen do not count."""
+    network = nn.Sequential(
+        nn.Linear(4, 4),
+        nn.Linear(4, 4),
+        nn.BatchNorm1d(4),
+        nn.Linear(4, 4),
+        nn.Sequential(nn.Linear(4, 4)),
+        nn.Linear(4, 2),
+    )
+    network[0].requires_grad_(False)
+    network[3].requires_grad_(False)
+    optimizer = make_optimizer(network, OptimizerConfig("adamw", 0.1, 0.05, layer_decay=0.5), ("5",))
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    rates = {names[parameter]: group["peak_lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert rates == {
+        **dict.fromkeys(("5.weight", "5.bias"), 0.1),
+        **dict.fromkeys(("4.0.weight", "4.0.bias"), 0.05),
+        **dict.fromkeys(("1.weight", "1.bias", "2.weight", "2.bias"), 0.025),
+    }
+    set_lr(optimizer, 0.5)
+    assert {group["lr"] / group["peak_lr"] for group in optimizer.param_groups} == {0.5}
+
+
 def test_the_rate_is_set_as_a_share_of_its_peak() -> None:
-    optimizer = make_optimizer(_network(), OptimizerConfig("adamw", 1e-2, 0.05))
+    optimizer = make_optimizer(_network(), OptimizerConfig("adamw", 1e-2, 0.05), HEAD)
     for factor in (0.5, 0.1):
         set_lr(optimizer, factor)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-2 * factor] * 2)
@@ -118,7 +146,7 @@ def test_the_rate_is_set_as_a_share_of_its_peak() -> None:
 
 def test_updates_equal_plain_adamw() -> None:
     ours, plain = _network(), _network()
-    _train(ours, make_optimizer(ours, OptimizerConfig("adamw", lr=1e-2, weight_decay=0.0)), 5)
+    _train(ours, make_optimizer(ours, OptimizerConfig("adamw", lr=1e-2, weight_decay=0.0), HEAD), 5)
     reference = torch.optim.AdamW(plain.parameters(), lr=1e-2, weight_decay=0.0, fused=False, foreach=False)
     _train(plain, reference, 5)
     for left, right in zip(ours.parameters(), plain.parameters(), strict=True):
@@ -129,18 +157,18 @@ def test_updates_equal_plain_adamw() -> None:
 def test_a_restored_optimizer_goes_on_bit_for_bit(name: str) -> None:
     config = OptimizerConfig(name, lr=1e-2, weight_decay=0.1)
     network = _network()
-    optimizer = make_optimizer(network, config)
+    optimizer = make_optimizer(network, config, HEAD)
     _train(network, optimizer, 3)
     copied = copy.deepcopy(network)
     names = {parameter: key for key, parameter in network.named_parameters()}
     saved = {key: value.clone().contiguous() for key, value in optimizer_tensors(optimizer, names).items()}
     assert saved
 
-    restored = make_optimizer(copied, config)
+    restored = make_optimizer(copied, config, HEAD)
     restore_optimizer(restored, saved, {parameter: key for key, parameter in copied.named_parameters()})
     forgetful = copy.deepcopy(copied)
     _train(network, optimizer, 2)
     _train(copied, restored, 2)
-    _train(forgetful, make_optimizer(forgetful, config), 2)
+    _train(forgetful, make_optimizer(forgetful, config, HEAD), 2)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), copied.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(network.parameters(), forgetful.parameters(), strict=True))

@@ -177,6 +177,7 @@ def _measurements(plan: Plan, outcome: Outcome, folder: Path) -> dict[str, objec
     return {
         "best_epoch": progress.best_epoch,
         "val": {"top1_accuracy": progress.best_val_accuracy, "loss": progress.best_val_loss},
+        "probe": progress.probe or None,
         "params": count_parameters(model),
         "macs": count_macs(model, size),
         "train_seconds": progress.train_seconds,

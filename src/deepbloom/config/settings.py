@@ -157,11 +157,15 @@ class OptimizerConfig:
     """Peak learning rate."""
     weight_decay: float
     """Weight decay of matrices and kernels; biases and normalization are never decayed."""
+    layer_decay: float = 1.0
+    """Learning rate of each trained block as a share of that of the block behind it, in (0, 1]; the classifier has the
+    full rate."""
 
     def __post_init__(self) -> None:
         check_choice("optimizer", self.name, OPTIMIZERS)
         check_range("optimizer.lr", self.lr, 0, open_low=True)
         check_range("optimizer.weight_decay", self.weight_decay, 0)
+        check_range("optimizer.layer_decay", self.layer_decay, 0, 1, open_low=True)
 
 
 STEP = ("scheduler=step", lambda scheduler: scheduler.name == "step")
@@ -222,6 +226,8 @@ class TrainConfig:
     """Images per optimizer step; at most as many as there are training images."""
     label_smoothing: float = 0.1
     """Share of the target spread over all classes, in [0, 1)."""
+    probe: bool = False
+    """Fit the classifier to the features of the starting weights first, by logistic regression; then train."""
     ema_decay: float = 0.0
     """Decay per step of the averaged weights that are validated and kept; 0 is off."""
     device: str = "auto"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TypeVar, cast
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from deepbloom.errors import DeepBloomError, DistributedError
@@ -86,6 +86,14 @@ class Group:
         total = torch.tensor(values, dtype=torch.float64, device=_reduce_device())
         distributed.all_reduce(total)
         return total.tolist()
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Return the rows (on the CPU) of all processes, in the same order in each of them."""
+        if self.size == 1:
+            return rows
+        parts = [rows] * self.size
+        distributed.all_gather_object(parts, rows)
+        return torch.cat(parts)
 
     def barrier(self) -> None:
         """Wait until every process has reached this point."""

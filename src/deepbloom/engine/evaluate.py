@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from deepbloom.engine.precision import forward
 from deepbloom.errors import CheckpointError
 
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Inputs, float of shape (B, ...), with their targets, int64 of shape (B,)."""
+
 
 @torch.inference_mode()
 def predict_logits(
-    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str = "fp32"
+    network: nn.Module, batches: Batches, device: torch.device, precision: str = "fp32"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the logits and targets of every image, in order; nothing is random, and nothing changes.
 
@@ -22,8 +25,7 @@ def predict_logits(
     ----------
     network : nn.Module
         Run in eval mode; the mode of every module is left as found.
-    batches : iterable of (inputs, targets)
-        Inputs float, shape (B, ...); targets int64, shape (B,).
+    batches : Batches
     device : torch.device
     precision : str
         ``fp32``; validation between epochs takes that of training.

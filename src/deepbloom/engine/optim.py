@@ -1,29 +1,32 @@
 """Optimizer and schedule. The learning rate is a pure function of the step: nothing to save, nothing to go wrong."""
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from deepbloom.config.settings import OptimizerConfig, SchedulerConfig
+from deepbloom.models.freezing import trained_depths
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: OptimizerConfig, head: Sequence[str]) -> torch.optim.Optimizer:
     """Return an optimizer that holds exactly the parameters with ``requires_grad``.
 
-    Biases and normalization (parameters of one dimension) are not decayed. Each group carries its peak rate as
-    ``peak_lr``; the loop sets ``lr`` from it at every step.
+    Biases and normalization (parameters of one dimension) are not decayed. The peak rate is ``lr`` in the classifier,
+    at the paths ``head``, and ``layer_decay`` times that of the block behind it in each block that trains. Each group
+    carries its peak rate as ``peak_lr``; the loop sets ``lr`` from it at every step.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    depths = trained_depths(model, head)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rate = config.lr * config.layer_decay ** depths[name]
+            groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
     settings = [
-        {
-            "params": [parameter for parameter in trained if (parameter.ndim > 1) == decayed],
-            "lr": config.lr,
-            "peak_lr": config.lr,
-            "weight_decay": config.weight_decay if decayed else 0.0,
-        }
-        for decayed in (True, False)
+        {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": config.weight_decay if decayed else 0.0}
+        for (rate, decayed), parameters in groups.items()
     ]
     if config.name == "adam":
         return torch.optim.Adam(settings, fused=True)

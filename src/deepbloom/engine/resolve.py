@@ -25,7 +25,7 @@ from deepbloom.engine.precision import resolve_precision
 from deepbloom.engine.predictor import EVALUATION_BATCH
 from deepbloom.errors import ConfigError
 from deepbloom.models.cutting import cut
-from deepbloom.models.freezing import count_parameters
+from deepbloom.models.freezing import count_parameters, covers
 from deepbloom.models.registry import (
     check_resolutions,
     create_model,
@@ -203,6 +203,7 @@ def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
     precision = resolve_precision(config.train.precision, device)
     preprocessing = replace(get_architecture(config.model.arch).preprocessing, fit=config.data.fit)
     trainable = resolved_trainable(config.model.arch, tuple(config.model.trainable))
+    _check_probe(config, trainable)
     weights = read_starting_weights(config.model.arch, config.model.weights)
     resolutions = train_resolutions(config.augment, preprocessing.size, config.train.epochs)
     check_resolutions(config.model.arch, resolutions)
@@ -237,6 +238,14 @@ def check_batch_size(plan: Plan, processes: int) -> None:
         raise ConfigError(
             f"train.batch_size={size} makes steps of {smallest} of the {count} training images, and BatchNorm needs at "
             f"least two{each}. Choose a larger one."
+        )
+
+
+def _check_probe(config: RunConfig, trainable: tuple[str, ...]) -> None:
+    frozen = [path for path in get_architecture(config.model.arch).head if not covers(trainable, path)]
+    if config.train.probe and frozen:
+        raise ConfigError(
+            f"train.probe=true fits the classifier, but model.trainable leaves it frozen: add {', '.join(frozen)}."
         )
 
 

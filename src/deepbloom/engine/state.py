@@ -19,6 +19,7 @@ from deepbloom.engine.resolve import Plan
 from deepbloom.errors import CheckpointError, ConfigError, DivergedError
 from deepbloom.metrics import best_epoch
 from deepbloom.models.freezing import covers
+from deepbloom.models.registry import get_architecture
 from deepbloom.rng import environment
 from deepbloom.runs import folder as run_dir
 
@@ -44,6 +45,8 @@ class Progress:
     best_val_loss: float = math.inf
     feature_seconds: float = 0.0
     """Time to fill the feature cache once: a resumed run fills it again."""
+    probe: dict[str, float] = field(default_factory=dict)
+    """Scores of the linear probe and its time; see `deepbloom.engine.probe`."""
     history: list[dict[str, float]] = field(default_factory=list)
     """A row per finished epoch, with the columns of history.csv."""
 
@@ -71,8 +74,8 @@ class Progress:
 
     @property
     def train_seconds(self) -> float:
-        """Time of the steps that the result is made of, and of the feature cache."""
-        return self.feature_seconds + sum(row["seconds"] for row in self.history)
+        """Time of the steps that the result is made of, of the feature cache and of the linear probe."""
+        return self.feature_seconds + self.probe.get("seconds", 0.0) + sum(row["seconds"] for row in self.history)
 
 
 class TrainState:
@@ -92,7 +95,7 @@ class TrainState:
     def __init__(self, plan: Plan, model: nn.Module, folder: Path, header: dict[str, Any]) -> None:
         self.plan, self.model, self.folder, self.header = plan, model, folder, header
         self.progress = Progress()
-        self.optimizer = make_optimizer(model, plan.config.optimizer)
+        self.optimizer = make_optimizer(model, plan.config.optimizer, get_architecture(plan.config.model.arch).head)
         self.scaler = torch.amp.GradScaler(plan.device.type, enabled=plan.precision == "fp16")
         self.averaged = copy.deepcopy(model) if plan.config.train.ema_decay else None
         self.best: dict[str, Tensor] = {}
@@ -110,6 +113,11 @@ class TrainState:
     def evaluated(self) -> nn.Module:
         """The model that is validated and kept: the averaged one where there is one."""
         return self.model if self.averaged is None else self.averaged
+
+    def restart_average(self) -> None:
+        """Let the averaged weights be the model's."""
+        if self.averaged is not None:
+            self.averaged.load_state_dict(self.model.state_dict())
 
     @torch.no_grad()
     def average(self, step: int) -> None:

@@ -26,6 +26,7 @@ from deepbloom.engine.freeze_check import hash_frozen
 from deepbloom.engine.optim import lr_factor, set_lr
 from deepbloom.engine.outcome import Outcome, finish
 from deepbloom.engine.precision import forward
+from deepbloom.engine.probe import fit_classifier
 from deepbloom.engine.resolve import Plan
 from deepbloom.engine.state import TrainState
 from deepbloom.metrics import mean_cross_entropy, top_k_accuracy
@@ -108,6 +109,11 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
         batches, validation = features.train, features.validation
         network, evaluated = parts.tail, parts.tail_of(state.evaluated)
         progress.feature_seconds = features.seconds
+
+    # Linear probe: the classifier is fitted to the features of the starting weights.
+    if config.train.probe and not resumed:
+        progress.probe = fit_classifier(plan, model, network, batches.epoch(1), validation(), group)
+        state.restart_average()
 
     # Epochs: train, validate, keep the best weights.
     network = _compiled(group.wrap(network), config, device)

@@ -109,6 +109,22 @@ def blocks(model: nn.Module, head: Sequence[str]) -> list[list[str]]:
     return found
 
 
+def trained_depths(model: nn.Module, head: Sequence[str]) -> dict[str, int]:
+    """Return how many of a network's trained `blocks` lie from the classifier to each parameter that trains.
+
+    0 for the classifier and what stands beside it, 1 for the last block, 2 for the one before it, and so on; blocks
+    that are frozen as a whole do not count.
+    """
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    depths = dict.fromkeys(trained, 0)
+    depth = 0
+    for block in reversed(blocks(model, head)):
+        inside = [name for name in trained if covers(block, name)]
+        depth += bool(inside)
+        depths |= dict.fromkeys(inside, depth)
+    return depths
+
+
 def covers(paths: Iterable[str], name: str) -> bool:
     """Return whether a module or parameter is, or lies inside, a module at one of ``paths``."""
     return any(path in ("", name) or name.startswith(f"{path}.") for path in paths)
