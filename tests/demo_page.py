@@ -90,7 +90,7 @@ def page(checkpoints: list[Path]) -> Iterator[Page]:
 
     listening = listen(0)
     port = listening.getsockname()[1]
-    networks = load_networks(list(map(str, checkpoints)), torch.device("cpu"))
+    networks = load_networks(list(map(str, checkpoints)), "cpu")
     server = Server(build_app(networks, port, UploadQueue(SLOW_SECONDS)))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
     thread.start()

@@ -91,6 +91,14 @@ def available_cores() -> int:
     return max(1, int(min(affinity, _container_cores())))
 
 
+def has_vnni() -> bool:
+    """Return whether the processor multiplies 8-bit integers without overflow; False where the system does not tell."""
+    try:
+        return "vnni" in Path("/proc/cpuinfo").read_text("utf-8", "replace")
+    except OSError:
+        return False
+
+
 def device_name(device: "torch.device") -> str:
     """Return a readable name of the processor or GPU."""
     import torch
@@ -114,14 +122,15 @@ def reset_peak_memory(device: "torch.device") -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def peak_memory_bytes(device: "torch.device") -> int | None:
+def peak_memory_bytes(device: "torch.device | None" = None) -> int | None:
     """Return the most memory that this process has used, in bytes; None where the system does not tell.
 
     On a CPU this is resident memory, including mapped files in use; on a CUDA device, what torch allocated there.
+    Without a device it is that of the CPU.
     """
-    import torch
+    if device is not None and device.type == "cuda":
+        import torch
 
-    if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     with suppress(OSError):  # Linux, where the figure that resource gives may be that of the parent process
         for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():

@@ -49,6 +49,12 @@ class DivergedError(DeepBloomError):
     exit_code = 3
 
 
+class DisagreementError(DeepBloomError):
+    """An exported file does not give the predictions of its checkpoint."""
+
+    exit_code = 4
+
+
 class DistributedError(DeepBloomError):
     """This process stopped because another one of its group could not continue."""
 
@@ -118,9 +124,9 @@ def name_some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def require_package(name: str, setting: str) -> None:
-    """Raise `ConfigError` unless the package that ``setting`` needs is installed; its extra bears its name."""
+def require_package(name: str, setting: str, extra: str = "") -> None:
+    """Raise `ConfigError` unless the package that ``setting`` needs is installed; its extra has its name by default."""
     if find_spec(name) is None:
         raise ConfigError(
-            f"{setting} needs the package {name}, which is not installed: pip install 'deepbloom[{name}]'."
+            f"{setting} needs the package {name}, which is not installed: pip install 'deepbloom[{extra or name}]'."
         )

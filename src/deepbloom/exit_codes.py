@@ -39,7 +39,10 @@ def _follows() -> bool:
 
 
 def guarded(work: Callable[[], object]) -> int:
-    """Run ``work`` and return the exit code: 0 done, 2 the user can fix it, 3 diverged, 130/143 stopped, 1 a bug."""
+    """Run ``work`` and return the exit code.
+
+    0 done, 2 the user can fix it, 3 diverged, 4 a file disagrees, 130/143 stopped, 1 a bug.
+    """
     shown, errors = Screen(sys.stdout, clean=True), Screen(sys.stderr, clean=False)
     with redirect_stdout(cast(TextIO, shown)), redirect_stderr(cast(TextIO, errors)):
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True)

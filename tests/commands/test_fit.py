@@ -59,12 +59,12 @@ def test_predict_and_demo_see_what_python_sees(deepbloom: Run, cropped_run: Path
     assert deepbloom("predict", f"ckpt={cropped_run}", f"image={wide}", f"output_dir={tmp_path}")[0] == 0
     top5 = json.loads((tmp_path / "predictions.json").read_text())[0]["top5"]
     assert top5[0]["confidence"] == pytest.approx(expected, abs=2e-6)
-    shown = predict_image(wide.read_bytes(), load_networks([str(cropped_run)], torch.device("cpu")), "gradcam")
+    shown = predict_image(wide.read_bytes(), load_networks([str(cropped_run)], "cpu"), "gradcam")
     assert shown["networks"][0]["top5"] == top5
 
 
 def test_a_heatmap_lies_on_the_central_square(deepbloom: Run, cropped_run: Path, wide: Path, tmp_path: Path) -> None:
-    shown = predict_image(wide.read_bytes(), load_networks([str(cropped_run)], torch.device("cpu")), "gradcam")
+    shown = predict_image(wide.read_bytes(), load_networks([str(cropped_run)], "cpu"), "gradcam")
     url = shown["networks"][0]["heatmap"]
     alpha = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))[..., 3]
     assert alpha.shape == (20, 60)

@@ -1,7 +1,6 @@
 """``deepbloom demo``: a local web page that classifies images and shows heatmaps."""
 
 from deepbloom.config.commands import DemoConfig
-from deepbloom.device import choose_device, use_cores
 from deepbloom.errors import ConfigError
 
 
@@ -22,6 +21,5 @@ def run(config: DemoConfig) -> None:
         raise ConfigError(
             f"deepbloom demo needs the extra 'demo' ({error.name} is missing): pip install 'deepbloom[demo]'."
         ) from error
-    use_cores()
-    networks = load_networks(config.checkpoints, choose_device(config.device))
+    networks = load_networks(config.checkpoints, config.device)
     serve(networks, config.port, lambda url: print(f"open {url}   (Ctrl-C stops it)", flush=True))

@@ -6,10 +6,9 @@ from pathlib import Path
 from deepbloom import metrics
 from deepbloom.calibration.temperature import assess
 from deepbloom.config.commands import EvalConfig
-from deepbloom.engine.checkpoint import find_model_file
 from deepbloom.engine.evaluate import check_finite
 from deepbloom.engine.trained_data import prepare_trained_data
-from deepbloom.export.opening import open_predictor
+from deepbloom.export.opening import find_file, open_predictor
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.results import write_predictions
@@ -27,7 +26,7 @@ def run(config: EvalConfig) -> None:
     """
     predictor = open_predictor(config.ckpt, config.device, threads_of_run=True)
     data = prepare_trained_data(config.ckpt, predictor, config.data)
-    path = find_model_file(config.ckpt).resolve()
+    path = find_file(config.ckpt).resolve()
     folder = files.output_folder(Path(config.output_dir or f"outputs/eval-{path.parent.name}"))
     logits = predictor.all_logits(data.pixels, data.split.test, config.batch_size)
     targets = data.source.targets[data.split.test]

@@ -13,11 +13,10 @@ from deepbloom.data.dataset import PreparedData, choose_images
 from deepbloom.data.pixel_cache import open_pixels
 from deepbloom.data.sources.imagefolder import ImageFolder
 from deepbloom.device import available_cores
-from deepbloom.engine.checkpoint import find_model_file
 from deepbloom.engine.predictor import Predictor
 from deepbloom.engine.trained_data import prepare_trained_data
 from deepbloom.errors import CheckpointError, DataError
-from deepbloom.export.opening import open_predictor
+from deepbloom.export.opening import find_file, open_predictor
 from deepbloom.report.formatting import align, format_percent, shorten_apart
 from deepbloom.robustness import evaluate, figures
 from deepbloom.robustness.corruptions import CORRUPTIONS, SEVERITIES, check_corruption
@@ -97,7 +96,7 @@ def _test(
     wanted: Sequence[Condition],
     folder: Path,
 ) -> Measured:
-    path = find_model_file(ckpt)
+    path = find_file(ckpt)
     correct, confidence = evaluate.run_network(
         trained,
         images,

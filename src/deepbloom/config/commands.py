@@ -24,7 +24,8 @@ class EvalConfig:
     """Settings of ``deepbloom eval``."""
 
     ckpt: str = setting("", path=True)
-    """A run directory or its ``model.safetensors``; ``last``: the newest complete run in ``outputs``."""
+    """A run directory, its ``model.safetensors``, or an exported file; ``last``: the newest complete run in
+    ``outputs``."""
     output_dir: str | None = setting(None, path=True)
     """Where metrics.json and predictions.csv go. None: ``outputs/eval-NAME``."""
     data: dict[str, Any] = setting(changes=DataConfig)
@@ -159,6 +160,30 @@ class RobustnessConfig:
     def checkpoints(self) -> list[str]:
         """``ckpt`` as a list."""
         return [str(name) for name in as_list(self.ckpt)]
+
+
+@dataclass
+class ExportConfig:
+    """Settings of ``deepbloom export``."""
+
+    ckpt: str = setting("", path=True)
+    """A run directory or its ``model.safetensors``; ``last``: the newest complete run in ``outputs``."""
+    format: str = "onnx"
+    """One of the formats listed above."""
+    precision: str = "fp32"
+    """``fp32``; ``fp16``: weights in half precision; ``int8``: weights and activations as 8-bit integers."""
+    output_dir: str | None = setting(None, path=True)
+    """Where the file, export.json and README.md go. None: ``export-FORMAT-PRECISION/`` in the run directory; for a
+    model file ``outputs/export-NAME-FORMAT-PRECISION``."""
+    data: dict[str, Any] = setting(changes=DataConfig)
+    """Data settings that differ from the run's, e.g. ``data.root=PATH``."""
+    image: Any = setting("", path=True)
+    """Images of your own to compare file and checkpoint on, where the run's test split is not at hand."""
+
+    def __post_init__(self) -> None:
+        if not self.ckpt:
+            raise ConfigError("deepbloom export needs ckpt=RUN_OR_FILE.")
+        check_choice("precision", self.precision, ("fp32", "fp16", "int8"))
 
 
 @dataclass
@@ -301,6 +326,17 @@ COMMANDS: dict[str, Command] = {
         ),
         "deepbloom.commands.robustness:run",
         names={"corruptions": "deepbloom.robustness.corruptions:CORRUPTIONS"},
+    ),
+    "export": Command(
+        "Write a file for other runtimes, and check that it gives the same predictions.",
+        ExportConfig,
+        (
+            "deepbloom export ckpt=outputs/RUN",
+            "deepbloom export ckpt=outputs/RUN format=openvino precision=int8",
+            "deepbloom export ckpt=outputs/RUN format=web",
+        ),
+        "deepbloom.commands.export:run",
+        names={"format": "deepbloom.export.formats:FORMATS"},
     ),
     "runs": Command(
         "List runs and their state: complete, running, partial, failed or damaged.",

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from PIL import Image
 
 from deepbloom.data.images import decode
-from deepbloom.data.preprocessing import place_map, preprocess
-from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
+from deepbloom.data.preprocessing import place_map, resize, to_inputs
+from deepbloom.engine.checkpoint import Trained
+from deepbloom.engine.predictor import Predictor
 from deepbloom.errors import ConfigError, unknown
 from deepbloom.explain.cam import class_activation_maps
 from deepbloom.explain.figures import color_map
 from deepbloom.explain.methods import METHODS
+from deepbloom.export.opening import find_file, open_predictor
 from deepbloom.metrics import best_guesses, softmax
 from deepbloom.models.registry import get_architecture
 
@@ -30,12 +31,11 @@ class Network:
     """A trained network and its name on the page."""
 
     name: str
-    trained: Trained
-    device: torch.device
+    trained: Predictor
 
 
-def load_networks(checkpoints: Sequence[str], device: torch.device) -> list[Network]:
-    """Load the networks of run directories or model files and name them after model and run.
+def load_networks(checkpoints: Sequence[str], device: str) -> list[Network]:
+    """Load the networks of run directories, model files or exported files and name them after model and run.
 
     Raises
     ------
@@ -44,11 +44,10 @@ def load_networks(checkpoints: Sequence[str], device: torch.device) -> list[Netw
     """
     networks = []
     for checkpoint in checkpoints:
-        trained = read_model(checkpoint)
-        trained.network.to(device).to(memory_format=torch.channels_last)
-        run = find_model_file(checkpoint).resolve().parent.name
+        trained = open_predictor(checkpoint, device)
+        run = find_file(checkpoint).resolve().parent.name
         model = trained.label
-        networks.append(Network(run if run.startswith(model) else f"{model} · {run}", trained, device))
+        networks.append(Network(run if run.startswith(model) else f"{model} · {run}", trained))
     return networks
 
 
@@ -75,7 +74,8 @@ def predict_image(content: bytes, networks: Sequence[Network], method: str, targ
     dict
         ``image`` (a ``data:`` URL), ``width``, ``height``, and ``networks``, one dict each: ``name``; ``top5`` as in
         predictions.json; ``target`` and ``target_confidence``, the explained class and its probability; ``heatmap``
-        (a ``data:`` URL). Confidence and heatmap are None where the network does not know the class.
+        (a ``data:`` URL). Confidence and heatmap are None where the network does not know the class; an exported
+        file has no heatmap.
 
     Raises
     ------
@@ -98,27 +98,26 @@ def predict_image(content: bytes, networks: Sequence[Network], method: str, targ
 
 def _predict(network: Network, image: Image.Image, method: str, target: str) -> dict[str, Any]:
     trained = network.trained
-    inputs = preprocess(image, trained.preprocessing)[None].to(network.device)
-    inputs = inputs.contiguous(memory_format=torch.channels_last)  # (1, 3, S, S)
-    with torch.inference_mode():  # the same computation as in `deepbloom predict`, so that confidences agree
-        logits = trained.network(inputs).cpu().numpy()[0]
+    pixels = resize(image, trained.preprocessing)[None]  # (1, S, S, 3)
+    logits = trained.logits(pixels)[0]  # the same computation as in `deepbloom predict`, so that confidences agree
     top5 = best_guesses(logits, trained.temperature, trained.classes)
     prediction = {"name": network.name, "top5": top5, "target": target, "target_confidence": None, "heatmap": None}
     if target != PREDICTED and target not in trained.classes:
         return prediction
     explained = top5[0]["index"] if target == PREDICTED else trained.classes.index(target)
+    confidence = round(float(softmax(logits[None], trained.temperature)[0, explained]), 6)
+    found = {"target": trained.classes[explained], "target_confidence": confidence}
+    if not isinstance(trained, Trained):
+        return prediction | found
     layer = get_architecture(trained.header["arch"]).target_layer
+    inputs = to_inputs(pixels, trained.preprocessing, next(trained.network.parameters()).device)
     maps = class_activation_maps(trained.network, inputs, [layer], explained, method).maps
     heatmap, fit = maps[0].cpu().numpy(), trained.preprocessing.fit
     if fit != "squash":  # the page stretches a map over the whole image
         width, height = image.size
         scale = min(1, MAX_SHOWN_SIDE / max(image.size))
         heatmap = place_map(heatmap, (max(1, round(width * scale)), max(1, round(height * scale))), fit)
-    return prediction | {
-        "target": trained.classes[explained],
-        "target_confidence": round(float(softmax(logits[None], trained.temperature)[0, explained]), 6),
-        "heatmap": _data_url(color_map(heatmap), "png"),
-    }
+    return prediction | found | {"heatmap": _data_url(color_map(heatmap), "png")}
 
 
 def _data_url(image: Image.Image, kind: str) -> str:

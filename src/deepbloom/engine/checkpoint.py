@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from deepbloom.calibration.temperature import read_temperature
 from deepbloom.data.images import read_image, upright_rgb
 from deepbloom.data.preprocessing import Preprocessing, preprocess, to_inputs
-from deepbloom.engine.predictor import Predictor
+from deepbloom.engine.predictor import EXPORTED, Predictor
 from deepbloom.errors import CheckpointError, ConfigError
 from deepbloom.models.registry import create_model
 from deepbloom.runs import files as atomic_files
@@ -124,6 +124,10 @@ def find_model_file(run_or_file: str | Path) -> Path:
     """
     path = Path(run_or_file)
     if not path.is_dir():
+        if path.suffix.lower() in EXPORTED:
+            raise CheckpointError(
+                f"{path} is an exported file, which predict, eval, robustness and demo read. Give the run here."
+            )
         return path
     if not (path / run_dir.MODEL).is_file():
         raise CheckpointError(f"{path} holds no {run_dir.MODEL}: no epoch of a run has been finished there.")

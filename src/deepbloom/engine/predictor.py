@@ -9,7 +9,10 @@ import numpy as np
 from deepbloom.calibration.temperature import read_temperature
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing
+from deepbloom.metrics import softmax
 
+EXPORTED = (".onnx", ".xml")
+"""Suffixes of exported files."""
 EVALUATION_BATCH = 64
 """Images per forward pass; results do not depend on it beyond rounding."""
 
@@ -36,6 +39,10 @@ class Predictor(ABC):
     @abstractmethod
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """Return logits, float32 of shape (B, C), for resized images, uint8 of shape (B, S, S, 3)."""
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """Return probabilities, float64 of shape (B, C), for resized images, uint8 of shape (B, S, S, 3)."""
+        return softmax(self.logits(pixels), self.temperature)
 
     def all_logits(self, pixels: Pixels, indices: np.ndarray, batch_size: int = EVALUATION_BATCH) -> np.ndarray:
         """Return the logits of images in order, float32 of shape (N, C); a batch is read while the one before is used.

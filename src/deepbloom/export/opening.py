@@ -1,16 +1,41 @@
 """From ``ckpt=`` to what gives predictions."""
 
-from deepbloom.engine.predictor import Predictor
+from pathlib import Path
+
+from deepbloom.engine.predictor import EXPORTED, Predictor
+from deepbloom.errors import CheckpointError, ConfigError
+
+
+def is_exported(ckpt: str | Path) -> bool:
+    """Return whether ``ckpt`` names an exported file by its suffix."""
+    return Path(ckpt).suffix.lower() in EXPORTED and not Path(ckpt).is_dir()
+
+
+def find_file(ckpt: str | Path) -> Path:
+    """Return the exported file, or the model file of a run directory, that ``ckpt`` names.
+
+    Raises
+    ------
+    CheckpointError
+        There is none.
+    """
+    if not is_exported(ckpt):
+        from deepbloom.engine.checkpoint import find_model_file
+
+        return find_model_file(ckpt)
+    if not Path(ckpt).is_file():
+        raise CheckpointError(f"No exported file at {ckpt}. deepbloom export writes one.")
+    return Path(ckpt)
 
 
 def open_predictor(ckpt: str, device: str = "auto", threads_of_run: bool = False) -> Predictor:
-    """Return the predictor of a run directory or model file, on its device.
+    """Return the predictor of a run directory, a model file or an exported file; for the last torch is not imported.
 
     Parameters
     ----------
     ckpt : str
     device : str
-        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        ``auto``, ``cpu``, ``cuda`` or ``mps``. Exported files run on the CPU.
     threads_of_run : bool
         Take as many threads as the run took, where they are there: the last bits of scores depend on their number.
 
@@ -19,8 +44,15 @@ def open_predictor(ckpt: str, device: str = "auto", threads_of_run: bool = False
     CheckpointError
         The file cannot be used.
     ConfigError
-        The device is not available.
+        The device is not available, or the runtime of an exported file is not installed.
     """
+    if is_exported(ckpt):
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"device={device}: {ckpt} runs on the CPU. Give device=cpu, or the run as ckpt.")
+        from deepbloom.export.runtimes import OPENERS
+
+        path = find_file(ckpt)
+        return OPENERS[path.suffix.lower()](path, 0)
     from deepbloom.device import available_cores, choose_device, use_cores
     from deepbloom.engine.checkpoint import read_model
 

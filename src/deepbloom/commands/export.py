@@ -1,0 +1,123 @@
+"""``deepbloom export``: write a file for other runtimes, and check that it gives the same predictions."""
+
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from deepbloom.config.commands import ExportConfig
+from deepbloom.config.settings import check_choice
+from deepbloom.device import available_cores, choose_device, device_name, use_cores
+from deepbloom.engine.checkpoint import find_model_file, read_model
+from deepbloom.errors import DisagreementError
+from deepbloom.export import card, reference
+from deepbloom.export.formats import FORMATS, Job, check_packages
+from deepbloom.export.opening import open_predictor
+from deepbloom.export.sample import find_samples
+from deepbloom.export.verify import compare, measure
+from deepbloom.report.formatting import align, format_bytes, format_milliseconds, format_percent, format_points
+from deepbloom.runs import files
+from deepbloom.runs.provenance import collect_versions
+
+log = logging.getLogger("deepbloom")
+
+SUMMARY = "export.json"
+DISAGREES = "disagrees-"
+"""Begins the names of files that do not agree with their checkpoint."""
+
+
+def run(config: ExportConfig) -> None:
+    """Write the file, export.json and README.md, and print what was measured.
+
+    Raises
+    ------
+    DeepBloomError
+        The checkpoint, the format, the images or the folder cannot be used.
+    DisagreementError
+        The file does not give the checkpoint's predictions; its name says so.
+    """
+    check_choice("format", config.format, tuple(FORMATS))
+    check_packages(config.format, config.precision)
+    use_cores()
+    trained = read_model(config.ckpt)
+    trained.place(choose_device("cpu"))
+    samples = find_samples(config, trained)
+    folder = files.output_folder(_find_folder(config))
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as temporary:
+        job = Job(trained, config.precision, Path(temporary), samples.calibration, samples.control, samples.notes)
+        written = FORMATS[config.format].write(job)
+        exported = open_predictor(str(written[0]))
+        found = compare(trained, exported, samples.sample, config.precision)
+        verified = found.pop("verified")
+        log.info("measuring latency and throughput")
+        found |= measure(trained, exported, written[0])
+        prefix = "" if verified else DISAGREES
+        names = [f"{prefix}{path.name}" for path in written]
+        for path, name in zip(written, names, strict=True):
+            os.replace(path, folder / name)
+        for page in job.folder.iterdir():
+            shutil.move(page, folder / page.name)
+    size = sum((folder / name).stat().st_size for name in names)
+    content = _content(config, trained.label, names, size, verified) | found | {"notes": job.notes}
+    files.write_json(folder / SUMMARY, content)
+    files.write_bytes(folder / reference.NAME, reference.reference_source(trained.preprocessing).encode())
+    files.write_bytes(folder / card.NAME, card.model_card(trained, content).encode("utf-8", "backslashreplace"))
+    print(_table(content))
+    print(folder / names[0])
+    if not verified:
+        raise DisagreementError(
+            f"{folder / names[0]} does not give the predictions of {config.ckpt}: {found['changed']} of "
+            f"{found['count']} differ, a probability by up to {found['max_probability_difference']:.2g}. "
+            "Use precision=fp32, or report it as a bug if that was fp32."
+        )
+
+
+def _find_folder(config: ExportConfig) -> Path:
+    if config.output_dir:
+        return Path(config.output_dir)
+    given, name = Path(config.ckpt), f"export-{config.format}-{config.precision}"
+    if given.is_dir():
+        return given / name
+    return Path("outputs") / f"export-{find_model_file(given).resolve().parent.name}-{config.format}-{config.precision}"
+
+
+def _content(config: ExportConfig, label: str, names: list[str], size: int, verified: bool) -> dict[str, Any]:
+    return {
+        "format": config.format,
+        "precision": config.precision,
+        "files": names,
+        "size_bytes": size,
+        "verified": verified,
+        "model": label,
+        "checkpoint": str(find_model_file(config.ckpt).resolve()),
+        "checkpoint_bytes": find_model_file(config.ckpt).stat().st_size,
+        "num_threads": available_cores(),
+        "processor": device_name(choose_device("cpu")),
+        "machine": platform.machine(),
+        "versions": collect_versions(),
+    }
+
+
+def _table(found: dict[str, Any]) -> str:
+    rows = [["", "checkpoint, torch fp32", f"{found['format']} {found['precision']}"]]
+    rows.append(["size", format_bytes(found["checkpoint_bytes"]), format_bytes(found["size_bytes"])])
+    if "accuracy" in found:
+        interval = f"{format_percent(found['low'])} to {format_percent(found['high'])}"
+        accuracy = f"{format_percent(found['accuracy'])} ({interval})"
+        rows.append(["accuracy", format_percent(found["checkpoint_accuracy"]), accuracy])
+        span = f"{format_points(found['difference_low'])} to {format_points(found['difference_high'])}"
+        rows.append(["difference, points", "", f"{format_points(found['difference'])} ({span})"])
+    rows.append(["predictions changed", "", f"{found['changed']} of {found['count']}"])
+    rows.append(["largest difference of a probability", "", f"{found['max_probability_difference']:.2g}"])
+    for title, key, show in (
+        ("latency, one image", "latency_ms", format_milliseconds),
+        ("latency, 95th percentile", "latency_p95_ms", format_milliseconds),
+        ("images per second, batches of 32", "images_per_second", "{:.1f}".format),
+    ):
+        rows.append([title, show(found[f"torch_{key}"]), show(found[key])])
+    if found["peak_memory_bytes"]:
+        rows.append(["peak memory, one image", "", format_bytes(found["peak_memory_bytes"])])
+    return align(rows)

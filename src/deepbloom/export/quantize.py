@@ -1,0 +1,157 @@
+"""Smaller numbers: weights in half precision, and weights and activations as 8-bit integers."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deepbloom.device import has_vnni
+from deepbloom.errors import RunError
+
+if TYPE_CHECKING:
+    from deepbloom.export.formats import Job
+
+log = logging.getLogger("deepbloom")
+
+LEAST_AGREEMENT = 0.95
+"""Share of control images with the checkpoint's prediction, below which int8 activations have collapsed."""
+SMALL = 256
+"""Tensors with fewer elements keep their precision."""
+FALLBACK = (
+    "int8 activations change {changed:.1%} of the predictions on control images: only the weights are 8-bit integers, "
+    "so the file is small but no faster"
+)
+
+
+def halve_weights(model: Any) -> Any:
+    """Return an ONNX model whose weights are stored in half precision and widened when it is loaded."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = []
+    for tensor in list(model.graph.initializer):
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALL:
+            continue
+        largest = np.finfo(np.float16).max
+        half = numpy_helper.to_array(tensor).clip(-largest, largest).astype(np.float16)
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+        nodes.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
+    return _with_first(model, nodes)
+
+
+def weights_to_int8(model: Any) -> Any:
+    """Return an ONNX model whose weights of convolutions and matrix products are int8 with a scale per channel."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    axes = {}
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "Gemm", "MatMul") and len(node.input) > 1:
+            transposed = node.op_type == "Conv" or any(a.name == "transB" and a.i for a in node.attribute)
+            axes[node.input[1]] = 0 if transposed else -1
+    nodes, scales = [], []
+    for tensor in list(model.graph.initializer):
+        if tensor.name not in axes or tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALL:
+            continue
+        values, name = numpy_helper.to_array(tensor), tensor.name
+        axis = axes[name] % values.ndim
+        others = tuple(number for number in range(values.ndim) if number != axis)
+        scale = np.maximum(np.abs(values).max(axis=others), 1e-12).astype(np.float32) / 127
+        shape = [-1 if number == axis else 1 for number in range(values.ndim)]
+        integers = np.rint(values / scale.reshape(shape)).astype(np.int8)
+        tensor.CopyFrom(numpy_helper.from_array(integers, f"{name}_int8"))
+        scales.append(numpy_helper.from_array(scale, f"{name}_scale"))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], axis=axis))
+    model.graph.initializer.extend(scales)
+    return _with_first(model, nodes)
+
+
+def _with_first(model: Any, nodes: list[Any]) -> Any:
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *rest])
+    return model
+
+
+def quantize_onnx(model: Any, job: "Job", path: Path) -> Any:
+    """Return an ONNX model in int8: static and per channel (QDQ), or weights alone where that changes too much.
+
+    On processors without VNNI, products of 8-bit numbers overflow 16 bits: weights get 7 bits there.
+    """
+    import onnxruntime
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.images = iter(job.calibration())
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self.images, None)
+            return None if image is None else {"images": image[None]}
+
+    import onnx
+
+    written = path.with_name("quantized.onnx")
+    before = model.SerializeToString()
+    try:
+        quantize_static(
+            model,
+            written,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=not has_vnni(),
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add", "Mul", "GlobalAveragePool", "ReduceMean", "MaxPool"],
+            nodes_to_exclude=_around_network(model),
+        )
+        quantized = onnx.load(written)
+    except Exception as error:  # the quantizer raises anything
+        raise RunError(f"ONNX Runtime cannot quantize this network: {str(error).splitlines()[0][:300]}") from error
+    finally:
+        written.unlink(missing_ok=True)
+    session = onnxruntime.InferenceSession(quantized.SerializeToString(), providers=["CPUExecutionProvider"])
+    if _agrees(job, lambda pixels: session.run(["probabilities"], {"images": pixels})[0]):
+        return quantized
+    return weights_to_int8(onnx.load_from_string(before))
+
+
+def _around_network(model: Any) -> list[str]:
+    """Return the names of the nodes that normalize the image and give probabilities: these stay in fp32."""
+    nodes = list(model.graph.node)
+    first = next(number for number, node in enumerate(nodes) if node.op_type in ("Conv", "MatMul", "Gemm"))
+    last = max(number for number, node in enumerate(nodes) if node.op_type in ("Gemm", "MatMul", "Conv"))
+    for number, node in enumerate(nodes):
+        node.name = node.name or f"node_{number}"
+    return [node.name for node in [*nodes[:first], *nodes[last + 1 :]]]
+
+
+def quantize_openvino(model: Any, job: "Job") -> Any:
+    """Return an OpenVINO model in int8 by NNCF, as `quantize_onnx` does."""
+    import nncf
+    import openvino
+
+    nncf.set_log_level(logging.ERROR)
+    images = job.calibration()
+    dataset = nncf.Dataset([image[None] for image in images])
+    quantized = nncf.quantize(
+        model, dataset, preset=nncf.QuantizationPreset.MIXED, subset_size=len(images), fast_bias_correction=True
+    )
+    compiled = openvino.Core().compile_model(quantized, "CPU")
+    if _agrees(job, lambda pixels: compiled(pixels)[0]):
+        return quantized
+    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+
+
+def _agrees(job: "Job", infer: Any) -> bool:
+    """Return whether int8 keeps the checkpoint's predictions on the control images; note it where it does not."""
+    equal = []
+    for pixels in np.array_split(job.control(), max(1, len(job.control()) // 32)):
+        equal.append(infer(pixels).argmax(1) == job.trained.logits(pixels).argmax(1))
+    agreement = float(np.concatenate(equal).mean())
+    if agreement >= LEAST_AGREEMENT:
+        return True
+    job.notes.append(FALLBACK.format(changed=1 - agreement))
+    log.warning("%s.", job.notes[-1])
+    return False

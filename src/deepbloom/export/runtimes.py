@@ -1,0 +1,115 @@
+"""Exported files as predictors, under the runtime that each is for. Imports no torch."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepbloom.calibration.temperature import read_temperature
+from deepbloom.data.preprocessing import Preprocessing
+from deepbloom.device import available_cores
+from deepbloom.engine.predictor import Predictor
+from deepbloom.errors import CheckpointError, ConfigError, DeepBloomError, require_package
+from deepbloom.export.onnx_file import read_onnx
+
+METADATA = "deepbloom"
+"""The key of a file's metadata under which its header lies, as JSON."""
+SMALLEST = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class ExportedFile(Predictor):
+    """A file for a runtime, which gives calibrated probabilities."""
+
+    infer: Callable[[np.ndarray], np.ndarray]
+    """From uint8 (B, S, S, 3) to probabilities (B, C), float32."""
+
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        """Return logits, float32 of shape (B, C), as of the network: up to a constant of each image."""
+        return np.asarray(self.temperature * np.log(np.maximum(self.infer(pixels), SMALLEST)))
+
+
+def open_onnx(path: Path, threads: int = 0) -> ExportedFile:
+    """Open an ONNX file with ONNX Runtime on the CPU; ``threads`` 0: one per available core.
+
+    Raises
+    ------
+    CheckpointError
+        The file is refused, damaged, or not written by DeepBloom.
+    ConfigError
+        The runtime is not installed.
+    """
+    content, metadata = read_onnx(path)
+    require_package("onnxruntime", f"ckpt={path}", extra="onnx")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or available_cores()
+    options.log_severity_level = 3
+
+    def start() -> Callable[[np.ndarray], np.ndarray]:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        (name,) = (entry.name for entry in session.get_inputs())
+        output = session.get_outputs()[0].name
+        return lambda pixels: np.asarray(session.run([output], {name: pixels})[0])
+
+    return _open(path, metadata.get(METADATA), start)
+
+
+def open_openvino(path: Path, threads: int = 0) -> ExportedFile:
+    """Open an OpenVINO model, an .xml file with its .bin beside it, as `open_onnx` does."""
+    require_package("openvino", f"ckpt={path}", extra="openvino")
+    import openvino
+
+    try:
+        core = openvino.Core()
+        model = core.read_model(path)
+        header = model.get_rt_info([METADATA]).astype(str) if model.has_rt_info([METADATA]) else None
+    except (RuntimeError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or no OpenVINO model: {_first_line(error)}") from error
+
+    def start() -> Callable[[np.ndarray], np.ndarray]:
+        settings = {
+            "INFERENCE_NUM_THREADS": threads or available_cores(),
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        compiled = core.compile_model(model, "CPU", settings)
+        return lambda pixels: np.array(compiled(pixels)[0])
+
+    return _open(path, header, start)
+
+
+OPENERS: dict[str, Callable[[Path, int], ExportedFile]] = {".onnx": open_onnx, ".xml": open_openvino}
+"""How files are opened, by suffix."""
+
+
+def _open(path: Path, text: str | None, start: Callable[[], Callable[[np.ndarray], np.ndarray]]) -> ExportedFile:
+    try:
+        header: dict[str, Any] = json.loads(text or "")
+        classes = tuple(str(name) for name in header["classes"])
+        preprocessing = Preprocessing(**header["preprocessing"])
+        read_temperature(header)
+        if not isinstance(header["model"], str):
+            raise ValueError("the name of its model is not text")
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} was not written by deepbloom export: it does not say its classes and preprocessing."
+        ) from error
+    try:
+        infer = start()
+        shape = infer(np.zeros((1, preprocessing.size, preprocessing.size, 3), np.uint8)).shape
+    except DeepBloomError:
+        raise
+    except Exception as error:  # runtimes have errors of their own
+        raise CheckpointError(f"{path} cannot be run: {_first_line(error)}") from error
+    if shape != (1, len(classes)):
+        raise CheckpointError(f"{path} is damaged: it has {len(classes)} classes and gives an output of shape {shape}.")
+    return ExportedFile(classes, preprocessing, header, infer)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,227 @@
+"""``deepbloom export``: the file gives the predictions of the checkpoint, here and without torch."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from deepbloom.data.images import read_image
+from deepbloom.data.preprocessing import Preprocessing, resize
+from deepbloom.engine.checkpoint import model_header, read_model, write_tensors
+from deepbloom.errors import ConfigError
+from deepbloom.export import formats, quantize, verify
+from deepbloom.export.formats import FORMATS, check_packages
+from deepbloom.export.opening import open_predictor
+from deepbloom.export.reference import reference_source
+
+onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick() -> Any:
+    """Measure little, and let torch write the same network once."""
+    honest, graphs = formats.graph_of, {}
+
+    def graph_of(job: Any, with_maps: bool = False) -> Any:
+        if with_maps not in graphs:
+            graphs[with_maps] = honest(job, with_maps).SerializeToString()
+        return onnx.load_from_string(graphs[with_maps])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify, "PASSES", 2)
+        patch.setattr(formats, "graph_of", graph_of)
+        yield
+
+
+@pytest.fixture(scope="module")
+def exported(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an export of the run as ONNX, in fp32."""
+    from deepbloom.cli import main as cli
+
+    folder = tmp_path_factory.mktemp("export") / "onnx"
+    assert cli.guarded(lambda: cli.dispatch(["export", f"ckpt={trained_run}", f"output_dir={folder}"])) == 0
+    return folder
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "export.json").read_text("utf-8"))
+
+
+def pixels_of(count: int, size: int = 224) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def test_the_file_agrees_with_the_checkpoint_in_batches_of_any_size(exported: Path, trained_run: Path) -> None:
+    before, after = read_model(trained_run), open_predictor(str(exported / "model.onnx"))
+    assert (after.classes, after.preprocessing, after.label) == (before.classes, before.preprocessing, before.label)
+    for count in (1, 3):
+        pixels = pixels_of(count)
+        np.testing.assert_allclose(after.probabilities(pixels), before.probabilities(pixels), atol=1e-5)
+
+
+def test_the_summary_says_what_was_measured(exported: Path, trained_run: Path) -> None:
+    found = summary(exported)
+    tested = json.loads((trained_run / "metrics.json").read_text())["test"]
+    assert (found["agreement"], found["changed"], found["verified"]) == (1.0, 0, True)
+    assert (found["accuracy"], found["count"]) == (tested["top1_accuracy"], tested["count"])
+    assert found["low"] <= found["accuracy"] <= found["high"]
+    assert found["size_bytes"] == (exported / "model.onnx").stat().st_size
+    assert min(found[key] for key in ("latency_ms", "torch_latency_ms", "images_per_second")) > 0
+    assert sorted(path.name for path in exported.iterdir()) == sorted(
+        [".deepbloom", "README.md", "export.json", "model.onnx", "preprocess.py"]
+    )
+
+
+def test_the_card_has_what_hugging_face_reads(exported: Path) -> None:
+    _, metadata, text = (exported / "README.md").read_text("utf-8").split("---\n", 2)
+    content = yaml.safe_load(metadata)
+    assert content["pipeline_tag"] == "image-classification"
+    assert content["model-index"][0]["results"][0]["metrics"][0]["value"] == round(summary(exported)["accuracy"], 4)
+    assert all(word in text for word in ("azure", "crimson", "lime", "Limits", "Split"))
+
+
+def test_eval_and_predict_take_the_file(
+    exported: Path, trained_run: Path, images: Path, deepbloom: Run, tmp_path: Path
+) -> None:
+    model, image = exported / "model.onnx", min(images.rglob("*.png"))
+    tables = []
+    for name, ckpt in (("run", trained_run), ("file", model)):
+        for command in (["eval"], ["predict", f"image={image}"]):
+            out = tmp_path / name / command[0]
+            code, _, err = deepbloom(*command, f"ckpt={ckpt}", f"output_dir={out}")
+            assert code == 0, err
+            with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
+                tables.append([[*row.values()][:3] for row in csv.DictReader(file)])
+    assert tables[:2] == tables[2:]
+    scores = [json.loads((tmp_path / name / "eval" / "metrics.json").read_text())["test"] for name in ("run", "file")]
+    for name in ("top1_accuracy", "macro_f1", "loss", "count"):
+        assert scores[0][name] == pytest.approx(scores[1][name], abs=1e-4)
+    calibration = [score["calibration"]["after"]["nll"]["value"] for score in scores]
+    assert calibration[0] == pytest.approx(calibration[1], abs=1e-4)
+
+
+def test_robustness_takes_the_file(exported: Path, deepbloom: Run, tmp_path: Path) -> None:
+    arguments = ["suite=quick", "corruptions=darkness", f"output_dir={tmp_path / 'out'}"]
+    assert deepbloom("robustness", f"ckpt={exported / 'model.onnx'}", *arguments)[0] == 0
+    assert (tmp_path / "out" / "robustness.csv").is_file()
+
+
+def test_predicting_with_the_file_imports_no_torch(exported: Path, images: Path) -> None:
+    code = (
+        "import sys; from deepbloom.cli.main import dispatch; dispatch(sys.argv[1:]); "
+        "print(sorted({'torch', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules)))"
+    )
+    command = ["predict", f"ckpt={exported / 'model.onnx'}", f"image={min(images.rglob('*.png'))}"]
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_other_commands_and_devices_say_what_to_give(exported: Path, images: Path, deepbloom: Run) -> None:
+    model = exported / "model.onnx"
+    code, _, err = deepbloom("gradcam", f"ckpt={model}", f"image={images}")
+    assert (code, "is an exported file" in err) == (2, True)
+    code, _, err = deepbloom("predict", f"ckpt={model}", f"image={images}", "device=cuda")
+    assert (code, "runs on the CPU" in err) == (2, True)
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("kind", ["plain.png", "rotated.jpg", "transparent.png", "large.jpg", "gray.webp"])
+def test_the_reference_preprocessing_is_that_of_predict(kind: str, fit: str, tmp_path: Path) -> None:
+    preprocessing = Preprocessing(size=96, interpolation="bicubic", fit=fit)
+    source = reference_source(preprocessing)
+    assert len(source.splitlines()) <= 30
+    size = (300, 4200, 3) if kind == "large.jpg" else (70, 90, 4 if kind == "transparent.png" else 3)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, size, np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / kind
+    (image.convert("L") if kind == "gray.webp" else image).save(path, exif=exif if "jpg" in kind else Image.Exif())
+    space: dict[str, Any] = {}
+    exec(source, space)
+    np.testing.assert_array_equal(space["preprocess"](path)[0], resize(read_image(path), preprocessing))
+
+
+def test_a_file_that_disagrees_ends_with_4_and_a_name_that_says_so(
+    trained_run: Path, deepbloom: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = FORMATS["onnx"].write
+
+    def poisoned(job: Any) -> Any:
+        written = honest(job)
+        job.trained.network.fc.bias.data.copy_(job.trained.network.fc.bias.data.roll(1) + 1)
+        return written
+
+    monkeypatch.setitem(FORMATS, "onnx", type(FORMATS["onnx"])("onnx", (), "onnx", poisoned))
+    code, _, err = deepbloom("export", f"ckpt={trained_run}", f"output_dir={tmp_path}")
+    assert code == 4
+    assert "does not give the predictions" in err
+    assert (tmp_path / "disagrees-model.onnx").is_file()
+    assert not (tmp_path / "model.onnx").exists()
+    assert summary(tmp_path)["verified"] is False
+
+
+def test_half_precision_takes_half_of_the_bytes(exported: Path, trained_run: Path, deepbloom: Run, tmp_path: Path):
+    assert deepbloom("export", f"ckpt={trained_run}", "precision=fp16", f"output_dir={tmp_path}")[0] == 0
+    assert summary(tmp_path)["size_bytes"] < 0.52 * summary(exported)["size_bytes"]
+
+
+def test_int8_takes_a_quarter_of_the_bytes_and_falls_back_where_activations_collapse(
+    exported: Path, trained_run: Path, deepbloom: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {}
+    for name, least in (("static", 0.0), ("weights", 1.1)):
+        monkeypatch.setattr(quantize, "LEAST_AGREEMENT", least)
+        code, _, err = deepbloom("export", f"ckpt={trained_run}", "precision=int8", f"output_dir={tmp_path / name}")
+        assert code in (0, 4)
+        assert ("only the weights are 8-bit" in err) == (name == "weights")
+        sizes[name] = summary(tmp_path / name)["size_bytes"]
+        assert bool(summary(tmp_path / name)["notes"]) == (name == "weights")
+    assert max(sizes.values()) < 0.27 * summary(exported)["size_bytes"]
+
+
+def test_without_the_test_split_images_are_needed(
+    trained_run: Path, images: Path, deepbloom: Run, tmp_path: Path
+) -> None:
+    trained = read_model(trained_run)
+    write_tensors(
+        tmp_path / "model.safetensors",
+        trained.network.state_dict(),
+        model_header("scratch_cnn", trained.classes, trained.preprocessing),
+    )
+    arguments = ("export", f"ckpt={tmp_path / 'model.safetensors'}", f"output_dir={tmp_path / 'out'}")
+    code, _, err = deepbloom(*arguments)
+    assert (code, "image=FOLDER" in err) == (2, True)
+    assert not (tmp_path / "out").exists()
+    assert deepbloom(*arguments, f"image={images}")[0] == 0
+    found = summary(tmp_path / "out")
+    assert (found["count"], "accuracy" in found) == (36, False)
+
+
+def test_unknown_names_and_missing_packages_are_refused(
+    trained_run: Path, deepbloom: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = deepbloom("export", f"ckpt={trained_run}", "format=onyx")
+    assert (code, "Did you mean 'onnx'" in err) == (2, True)
+    code, _, err = deepbloom("export", f"ckpt={trained_run}", "precision=int4")
+    assert (code, "int8" in err) == (2, True)
+    monkeypatch.setattr("deepbloom.errors.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'deepbloom\[openvino\]'"):
+        check_packages("openvino", "fp32")
+
+
+def test_openvino_gives_the_same_predictions(trained_run: Path, deepbloom: Run, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    code, _, err = deepbloom("export", f"ckpt={trained_run}", "format=openvino", f"output_dir={tmp_path}")
+    assert code == 0, err
+    pixels = pixels_of(3)
+    found = open_predictor(str(tmp_path / "model.xml")).probabilities(pixels)
+    np.testing.assert_allclose(found, read_model(trained_run).probabilities(pixels), atol=1e-4)
