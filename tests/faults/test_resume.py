@@ -29,8 +29,13 @@ from deepbloom.runs import folder as run_dir
 VARIANTS: dict[str, dict[str, Any]] = {
     "averaged and mixed": {},
     "two workers, no pixel cache": {"num_workers": 2, "pixel_cache": "off", "ema_decay": 0.0, "mixup": 0.0},
-    "two workers, averaged": {"num_workers": 2, "mixup": 0.0},
-    "features computed once": {"model": "tiny_partial", "num_workers": 2, "mixup": 0.0},
+    "two workers, averaged, weighted classes": {"num_workers": 2, "mixup": 0.0, "balance": "weights"},
+    "features computed once, balanced classes": {
+        "model": "tiny_partial",
+        "num_workers": 2,
+        "mixup": 0.0,
+        "balance": "sampling",
+    },
     "features computed in every step": {"model": "tiny_partial", "feature_cache": "off", "ema_decay": 0.0},
     "saved now and then": {"checkpoint_seconds": 3.0},
 }

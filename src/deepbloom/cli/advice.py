@@ -39,6 +39,8 @@ WRITE = {
     "kfold n_splits": "data.split.folds",
     "random_state manual_seed": "seed",
     "mixup mixup_alpha": "augment.ops.mixup.alpha",
+    "class_weight class_weights balanced weighted_sampler oversample": "train.balance=weights",
+    "letterbox keep_ratio keep_aspect_ratio": "data.fit=pad",
     "cutmix cutmix_alpha": "augment.ops.cutmix.alpha",
     "reprob random_erase erasing": "augment.ops.erase.probability",
     "rotation_range": "augment.ops.rotate.degrees",

@@ -18,6 +18,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 LOGGERS = ("none", "tensorboard", "mlflow")
 SCHEDULERS = ("step", "one_cycle", "cosine", "constant")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+BALANCES = ("none", "weights", "sampling")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -228,6 +229,10 @@ class TrainConfig:
     """Share of the target spread over all classes, in [0, 1)."""
     probe: bool = False
     """Fit the classifier to the features of the starting weights first, by logistic regression; then train."""
+    balance: str = "none"
+    """For classes of unequal size: ``weights`` multiplies the loss of an image by the mean size of a class over that of
+    its own; ``sampling`` shows every class equally often, so that images of small classes repeat within an epoch (the
+    same augmented copy) and some of large ones wait for another. ``none`` treats all images alike."""
     ema_decay: float = 0.0
     """Decay per step of the averaged weights that are validated and kept; 0 is off."""
     device: str = "auto"
@@ -255,6 +260,7 @@ class TrainConfig:
         check_range("train.epochs", self.epochs, 1)
         check_range("train.batch_size", self.batch_size, 1)
         check_range("train.label_smoothing", self.label_smoothing, 0, 0.99)
+        check_choice("train.balance", self.balance, BALANCES)
         check_range("train.ema_decay", self.ema_decay, 0, 0.99999)
         check_choice("train.device", self.device, DEVICES)
         check_choice("train.precision", self.precision, PRECISIONS)

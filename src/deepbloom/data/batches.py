@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deepbloom.config.settings import AugmentConfig
 from deepbloom.data.augment import training_inputs
+from deepbloom.data.balance import balanced_order
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing, normalize
 from deepbloom.data.resolution import AugmentedCopy, CopySchedule
@@ -19,12 +20,16 @@ from deepbloom.rng import generator
 Batch = TypeVar("Batch")
 
 
-def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+def epoch_order(
+    count: int, batch_size: int, seed: int, epoch: int, targets: np.ndarray | None = None
+) -> list[np.ndarray]:
     """Return the positions 0 .. count-1 of every step of an epoch, shuffled, each exactly once.
 
+    With ``targets``, the class of each position, every class is there equally often instead (`balanced_order`).
     The ceil(count / batch_size) batches differ in size by at most one, so no step rests on a few leftover images.
     """
-    order = torch.randperm(count, generator=generator(seed, "order", epoch)).numpy()
+    stream = generator(seed, "order", epoch)
+    order = torch.randperm(count, generator=stream).numpy() if targets is None else balanced_order(targets, stream)
     return np.array_split(order, -(-count // batch_size))
 
 
@@ -55,7 +60,7 @@ class ImageBatches:
     """Shuffled, augmented batches of the training images: ``indices`` (int64) into ``pixels`` and ``targets``.
 
     Pixels are copied to ``device`` as uint8 and augmented there, as ``schedule`` says for each epoch. ``share`` is this
-    process's shard of each step's batch.
+    process's shard of each step's batch. ``balanced`` shows every class equally often.
     """
 
     def __init__(
@@ -70,10 +75,12 @@ class ImageBatches:
         device: torch.device,
         schedule: CopySchedule,
         share: slice = slice(None),
+        balanced: bool = False,
     ) -> None:
         self.pixels, self.indices, self.targets = pixels, indices, torch.from_numpy(targets)
         self.preprocessing, self.augment_config = preprocessing, augment_config
         self.seed, self.batch_size, self.device, self.schedule, self.share = seed, batch_size, device, schedule, share
+        self._classes = targets[indices] if balanced else None
         # Augmentation depends on an image's place among the training images: images of other splits cannot change it.
         self._places = np.zeros(len(targets), np.int64)
         self._places[indices] = np.arange(len(indices))
@@ -90,7 +97,8 @@ class ImageBatches:
 
     def positions(self, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
         """Yield this process's shard of the steps ``start``, ``start + 1``, ..., as positions in ``indices``."""
-        for positions in epoch_order(len(self.indices), self.batch_size, self.seed, epoch)[start:]:
+        order = epoch_order(len(self.indices), self.batch_size, self.seed, epoch, self._classes)
+        for positions in order[start:]:
             yield positions[self.share]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from deepbloom.engine.distributed import Group
 from deepbloom.engine.evaluate import Batches, last_layer, predict_logits, record_inputs
+from deepbloom.engine.loss import cross_entropy
 from deepbloom.engine.resolve import Plan
 from deepbloom.errors import ConfigError
 from deepbloom.models.registry import get_architecture
@@ -68,7 +69,7 @@ def fit_classifier(
     layers = [last_layer(model.get_submodule(path)) for path in get_architecture(plan.config.model.arch).head]
     train_features, train_targets = _features(plan, network, layers, train, group)
     val_features, val_targets = _features(plan, network, layers, validation, Group())
-    smoothing = plan.config.train.label_smoothing
+    smoothing, weights = plan.config.train.label_smoothing, plan.class_weights
     for layer, features, held_out in zip(layers, train_features, val_features, strict=True):
         weight, bias = layer.get_parameter("weight"), dict(layer.named_parameters()).get("bias")
         if weight[0].numel() != features.shape[1]:
@@ -76,7 +77,8 @@ def fit_classifier(
                 f"train.probe=true: the classifier of {plan.config.model.arch} does not take one vector of features. "
                 "Leave it out."
             )
-        fitted = choose_fit(features, train_targets, held_out, val_targets, len(plan.source.class_names), smoothing)
+        num_classes = len(plan.source.class_names)
+        fitted = choose_fit(features, train_targets, held_out, val_targets, num_classes, smoothing, weights)
         with torch.no_grad():
             weight.copy_(fitted.weight.view_as(weight))
             if bias is not None:
@@ -93,17 +95,29 @@ def fit_classifier(
 
 
 def choose_fit(
-    features: Tensor, targets: Tensor, val_features: Tensor, val_targets: Tensor, num_classes: int, smoothing: float
+    features: Tensor,
+    targets: Tensor,
+    val_features: Tensor,
+    val_targets: Tensor,
+    num_classes: int,
+    smoothing: float,
+    weights: Tensor | None = None,
 ) -> Linear:
     """Return the fit, of those with each of `PENALTIES`, that has the lowest loss on the validation features."""
     fits: list[Linear] = []
     for penalty in PENALTIES:
-        fits.append(fit(features, targets, num_classes, penalty, smoothing, fits[-1] if fits else None))
+        fits.append(fit(features, targets, num_classes, penalty, smoothing, fits[-1] if fits else None, weights))
     return min(fits, key=lambda fitted: float(F.cross_entropy(fitted(val_features), val_targets)))
 
 
 def fit(
-    features: Tensor, targets: Tensor, num_classes: int, penalty: float, smoothing: float, start: Linear | None = None
+    features: Tensor,
+    targets: Tensor,
+    num_classes: int,
+    penalty: float,
+    smoothing: float,
+    start: Linear | None = None,
+    weights: Tensor | None = None,
 ) -> Linear:
     """Fit a multinomial logistic regression with L-BFGS.
 
@@ -121,6 +135,8 @@ def fit(
         In [0, 1).
     start : Linear, optional
         A fit to start from; otherwise zeros.
+    weights : float32 Tensor of shape (C,), optional
+        Of classes in the loss.
     """
     mean = features.mean(0)
     centered = features - mean
@@ -138,7 +154,7 @@ def fit(
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy(F.linear(centered, weight, bias), targets, label_smoothing=smoothing)
+        value = cross_entropy(F.linear(centered, weight, bias), targets, smoothing, weights)
         value = value + penalty / 2 * weight.square().sum()
         value.backward()
         return value

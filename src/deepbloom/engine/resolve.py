@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from deepbloom.config.schema import flatten
 from deepbloom.config.settings import DataConfig, RunConfig, SplitConfig
 from deepbloom.data.augment import changes_labels, chosen_ops, is_random
+from deepbloom.data.balance import class_weights
 from deepbloom.data.batches import ImageBatches, evaluation_batches
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing
@@ -131,7 +132,16 @@ class Plan:
             self.device,
             self.schedule,
             shard,
+            config.train.balance == "sampling",
         )
+
+    @cached_property
+    def class_weights(self) -> Tensor | None:
+        """What multiplies the loss of each class's images, float32 of shape (C,), on the device; None for 1."""
+        if self.config.train.balance != "weights":
+            return None
+        targets = self.source.targets[self.split.train]
+        return torch.from_numpy(class_weights(targets, len(self.source.class_names))).to(self.device)
 
     def evaluation_batches(self, pixels: Pixels, indices: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
         """Return batches of the images ``indices`` in order, without augmentation."""

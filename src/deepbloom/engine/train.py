@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from deepbloom.config.settings import RunConfig
 from deepbloom.data.augment import mix_batch
@@ -23,6 +22,7 @@ from deepbloom.engine.distributed import Group
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.engine.feature_cache import FeatureBatches, make_features
 from deepbloom.engine.freeze_check import hash_frozen
+from deepbloom.engine.loss import cross_entropy
 from deepbloom.engine.optim import lr_factor, set_lr
 from deepbloom.engine.outcome import Outcome, finish
 from deepbloom.engine.precision import forward
@@ -167,7 +167,9 @@ def _train_epoch(
         set_lr(state.optimizer, lr_factor(step, steps, config.train.epochs, config.scheduler))
         seed_everything(config.seed, "step", epoch, progress.step, group.rank)  # dropout
         stream = generator(config.seed, "mix", epoch, progress.step)
-        loss, logits = training_loss(network, inputs, targets, num_classes, config, stream, plan.precision)
+        loss, logits = training_loss(
+            network, inputs, targets, num_classes, config, stream, plan.precision, plan.class_weights
+        )
         sums += torch.stack([loss.detach() * len(targets), (logits.argmax(1) == targets).sum()]).to(sums)
         count += len(targets)
         check = (progress.step + 1) % check_every == 0 or progress.step + 1 == steps
@@ -204,11 +206,15 @@ def training_loss(
     config: RunConfig,
     stream: torch.Generator,
     precision: str,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of one batch (scalar) and its logits, float32 of shape (B, C)."""
+    """Return the loss of one batch (scalar) and its logits, float32 of shape (B, C).
+
+    For ``weights`` see `cross_entropy`.
+    """
     inputs, targets = mix_batch(inputs, targets, num_classes, config.augment, stream)
     logits = forward(network, inputs, precision)
-    return F.cross_entropy(logits, targets, label_smoothing=config.train.label_smoothing), logits
+    return cross_entropy(logits, targets, config.train.label_smoothing, weights), logits
 
 
 def _validate(
