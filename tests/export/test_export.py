@@ -17,7 +17,7 @@ from deepbloom.data.images import read_image
 from deepbloom.data.preprocessing import Preprocessing, resize
 from deepbloom.engine.checkpoint import model_header, read_model, write_tensors
 from deepbloom.errors import ConfigError
-from deepbloom.export import formats, quantize, verify
+from deepbloom.export import formats, quantize, verify, web
 from deepbloom.export.formats import FORMATS, check_packages
 from deepbloom.export.opening import open_predictor
 from deepbloom.export.reference import reference_source
@@ -38,7 +38,8 @@ def _quick() -> Any:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify, "PASSES", 2)
-        patch.setattr(formats, "graph_of", graph_of)
+        for module in (formats, web):
+            patch.setattr(module, "graph_of", graph_of)
         yield
 
 

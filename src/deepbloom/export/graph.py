@@ -1,5 +1,7 @@
 """The network as it leaves the tool: from uint8 RGB to calibrated probabilities."""
 
+import logging
+import warnings
 from typing import Any
 
 import torch
@@ -7,9 +9,12 @@ from torch import Tensor, nn
 
 from deepbloom.data.preprocessing import Preprocessing, normalize
 from deepbloom.engine.evaluate import last_layer
+from deepbloom.errors import RunError
 from deepbloom.explain.layers import hooked
+from deepbloom.export.registry import Job
 from deepbloom.models.registry import get_architecture
 
+OPSET = 20
 CLOSE = 1e-4
 """Largest difference, relative to the largest value, of what counts as the mean of the last features."""
 
@@ -91,3 +96,39 @@ def pooled_features(network: nn.Module, arch: str, size: int) -> str:
             if torch.allclose(mean, seen[0], rtol=0, atol=CLOSE * float(mean.abs().max())):
                 return path
     return ""
+
+
+def graph_of(job: Job, with_maps: bool = False) -> Any:
+    """Return the network as an ONNX model, from uint8 images of its size to calibrated probabilities.
+
+    Raises
+    ------
+    RunError
+        torch cannot express one of its operations in ONNX.
+    """
+    trained = job.trained
+    arch, size = str(trained.header["arch"]), trained.preprocessing.size
+    network = trained.network.to("cpu").to(memory_format=torch.contiguous_format)
+    features = pooled_features(network, arch, size) if with_maps else ""
+    classifier = ImageClassifier(network, trained.preprocessing, trained.temperature, features).eval()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                classifier,
+                (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
+                input_names=["images"],
+                output_names=["probabilities", "maps"] if features else ["probabilities"],
+                dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=65536)}},
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:  # torch says in many ways that it cannot
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise RunError(f"The network {arch} cannot be written as ONNX: {reason}") from error
+    finally:
+        trained.place(torch.device("cpu"))
+    assert program is not None
+    return program.model_proto

@@ -2,15 +2,14 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from deepbloom.device import has_vnni
 from deepbloom.errors import RunError
-
-if TYPE_CHECKING:
-    from deepbloom.export.formats import Job
+from deepbloom.export.registry import Job
+from deepbloom.export.runtimes import METADATA
 
 log = logging.getLogger("deepbloom")
 
@@ -22,6 +21,18 @@ FALLBACK = (
     "int8 activations change {changed:.1%} of the predictions on control images: only the weights are 8-bit integers, "
     "so the file is small but no faster"
 )
+
+
+def finished_onnx(job: Job, model: Any, path: Path) -> Any:
+    """Return an ONNX model in the precision that is asked for, with its metadata."""
+    if job.precision == "fp16":
+        model = halve_weights(model)
+    elif job.precision == "int8":
+        model = quantize_onnx(model, job, path)
+    for key in list(model.metadata_props):
+        model.metadata_props.remove(key)
+    model.metadata_props.add(key=METADATA, value=job.header)
+    return model
 
 
 def halve_weights(model: Any) -> Any:
@@ -73,7 +84,7 @@ def _with_first(model: Any, nodes: list[Any]) -> Any:
     return model
 
 
-def quantize_onnx(model: Any, job: "Job", path: Path) -> Any:
+def quantize_onnx(model: Any, job: Job, path: Path) -> Any:
     """Return an ONNX model in int8: static and per channel (QDQ), or weights alone where that changes too much.
 
     On processors without VNNI, products of 8-bit numbers overflow 16 bits: weights get 7 bits there.
@@ -127,7 +138,7 @@ def _around_network(model: Any) -> list[str]:
     return [node.name for node in [*nodes[:first], *nodes[last + 1 :]]]
 
 
-def quantize_openvino(model: Any, job: "Job") -> Any:
+def quantize_openvino(model: Any, job: Job) -> Any:
     """Return an OpenVINO model in int8 by NNCF, as `quantize_onnx` does."""
     import nncf
     import openvino
@@ -144,7 +155,7 @@ def quantize_openvino(model: Any, job: "Job") -> Any:
     return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
 
 
-def _agrees(job: "Job", infer: Any) -> bool:
+def _agrees(job: Job, infer: Any) -> bool:
     """Return whether int8 keeps the checkpoint's predictions on the control images; note it where it does not."""
     equal = []
     for pixels in np.array_split(job.control(), max(1, len(job.control()) // 32)):

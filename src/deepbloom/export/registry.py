@@ -1,0 +1,65 @@
+"""The registry of export formats: one function with a decorator per format."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepbloom.engine.checkpoint import Trained
+from deepbloom.errors import require_package
+
+
+@dataclass
+class Job:
+    """What is exported, and into which folder."""
+
+    trained: Trained
+    precision: str
+    folder: Path
+    calibration: Callable[[], np.ndarray]
+    """Gives training images that int8 is calibrated on, uint8 of shape (N, S, S, 3)."""
+    control: Callable[[], np.ndarray]
+    """Gives other images, on which int8 must agree with the checkpoint lest it falls back to weights alone."""
+    notes: list[str]
+    """What a person should know of the file."""
+
+    @cached_property
+    def header(self) -> str:
+        """The checkpoint's header as JSON, which travels in the file."""
+        return json.dumps(self.trained.header, ensure_ascii=True)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A way to write a network."""
+
+    name: str
+    packages: tuple[str, ...]
+    extra: str
+    write: Callable[[Job], Sequence[Path]]
+    """Writes the files; the first is the one that is opened."""
+
+
+FORMATS: dict[str, Format] = {}
+
+
+def export_format(name: str, *packages: str, extra: str) -> Callable[[Callable[[Job], Sequence[Path]]], Any]:
+    """Register a function that writes a format; it needs these packages, which the extra installs."""
+
+    def register(write: Callable[[Job], Sequence[Path]]) -> Callable[[Job], Sequence[Path]]:
+        FORMATS[name] = Format(name, packages, extra, write)
+        return write
+
+    return register
+
+
+def check_packages(format_name: str, precision: str) -> None:
+    """Raise `ConfigError` unless the packages of a format are installed."""
+    found = FORMATS[format_name]
+    extra_packages = ("nncf",) if format_name == "openvino" and precision == "int8" else ()
+    for package in (*found.packages, *extra_packages):
+        require_package(package, f"format={format_name} precision={precision}", extra=found.extra)

@@ -1,0 +1,83 @@
+"""The exported page, in a headless Chromium: the predictions of the checkpoint, and no request."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepbloom.data.images import read_image
+from deepbloom.data.preprocessing import resize
+from deepbloom.engine.checkpoint import read_model, write_tensors
+from deepbloom.errors import DataError
+from deepbloom.export import verify, web
+
+pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
+
+
+@pytest.fixture(scope="module")
+def runtime() -> None:
+    """ONNX Runtime Web, downloaded once; the test is skipped without a network."""
+    try:
+        web.read_runtime()
+    except DataError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("fit", ["crop", *(pytest.param(fit, marks=pytest.mark.long) for fit in ("squash", "pad"))])
+def test_the_page_gives_the_predictions_of_the_checkpoint_without_a_request(
+    fit: str,
+    runtime: None,
+    browser,
+    trained_run: Path,
+    images: Path,
+    deepbloom: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verify, "PASSES", 2)
+    trained = read_model(trained_run)
+    fields = trained.header | {"preprocessing": trained.header["preprocessing"] | {"fit": fit, "size": 96}}
+    write_tensors(tmp_path / "model.safetensors", trained.network.state_dict(), fields)
+    arguments = [f"ckpt={tmp_path / 'model.safetensors'}", f"image={images}", f"output_dir={tmp_path / 'web'}"]
+    code, _, err = deepbloom("export", "format=web", *arguments)
+    assert code == 0, err
+
+    tab, requests = browser.new_page(), []
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto((tmp_path / "web" / "index.html").as_uri())
+    tab.wait_for_selector("body[data-ready]", timeout=120_000)
+    trained = read_model(tmp_path / "model.safetensors")
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 131, 4), np.uint8))
+    wide.putalpha(255)
+    wide.save(tmp_path / "wide.png")
+    for path in [*sorted(images.rglob("*.png"))[::9], tmp_path / "wide.png"]:
+        tab.set_input_files("#file", path)
+        tab.wait_for_function(
+            "name => document.getElementById('notice').textContent.startsWith(name + ',')", arg=path.name
+        )
+        lines = tab.locator("#best li")
+        found = [
+            (int(line["index"]), float(line["probability"]))
+            for line in lines.evaluate_all("l => l.map(e => ({...e.dataset}))")
+        ]
+        expected = trained.probabilities(resize(read_image(path), trained.preprocessing)[None])[0]
+        assert found[0][0] == expected.argmax()
+        for index, probability in found:
+            assert probability == pytest.approx(expected[index], abs=1e-5)
+    assert requests == [(tmp_path / "web" / "index.html").as_uri()]
+
+
+def test_a_runtime_that_npm_did_not_publish_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPBLOOM_CACHE", str(tmp_path))
+    (tmp_path / web.RUNTIME).write_bytes(b"another")
+    with pytest.raises(DataError, match="is not the file that npm published"):
+        web.read_runtime()
+
+
+def test_class_names_cannot_end_the_script(trained_run: Path) -> None:
+    trained = read_model(trained_run)
+    hostile = type(trained)(("</script><script>alert(1)",), trained.preprocessing, trained.header, trained.network)
+    page = web.build_page(hostile, b"model", "const a=1;export{a as default};", b"binary")
+    assert "</script><script>alert(1)" not in page
