@@ -7,6 +7,7 @@ from PIL import Image
 from test_audits import CLEAN
 
 from deepbloom.report.report import write_report
+from deepbloom.report.statistics import mcnemar_exact
 
 ACCURACIES = {"scratch_cnn": 0.55, "mini_resnet": 0.72, "resnet18_frozen": 0.74, "resnet18_partial": 0.9}
 
@@ -66,3 +67,67 @@ def test_a_page_that_is_too_wide_would_be_noticed(browser, page, tmp_path):
     tab.goto(wide.as_uri())
     assert tab.evaluate("document.documentElement.scrollWidth") > 375
     tab.close()
+
+
+@pytest.fixture
+def tab(browser, page):
+    tab = browser.new_page(viewport={"width": 1280, "height": 800})
+    tab.goto(page.as_uri())
+    yield tab
+    tab.close()
+
+
+def read_units(tab):
+    return tab.evaluate("JSON.parse(document.querySelector('script[type=\"application/json\"]').textContent)")
+
+
+def test_a_cell_of_the_confusion_matrix_shows_its_images(tab):
+    """By mouse from the list, and by keys from the matrix; both show as many images as the cell counts."""
+    button = tab.locator(".frequent button").first
+    count = int(button.inner_text().rsplit(" ", 1)[1])
+    button.click()
+    assert tab.locator("dialog h4").inner_text().endswith(f": {count} image{'s' * (count > 1)}")
+    assert tab.locator("dialog article").count() == count
+    tab.keyboard.press("Escape")
+    assert not tab.locator("dialog").is_visible()
+    tab.locator(".matrix canvas").focus()
+    for key in (*["ArrowLeft", "ArrowUp"] * 5, "ArrowRight", "ArrowDown", "Enter"):
+        tab.keyboard.press(key)
+    data = read_units(tab)
+    cell = data["order"][1]
+    first = data["units"][0]["predicted"]
+    right = sum(t == p == cell for t, p in zip(data["targets"], first, strict=True))
+    assert tab.locator("dialog h4").inner_text().endswith(f": {right} images")
+
+
+def test_the_images_of_a_comparison_are_those_of_the_paired_test(tab):
+    data = read_units(tab)
+    rows = [[p == t for p, t in zip(unit["predicted"], data["targets"], strict=True)] for unit in data["units"]]
+    controls = tab.locator(".controls select")
+    controls.nth(1).select_option("0")
+    controls.nth(2).select_option("3")
+    for place, (better, worse) in enumerate(((0, 3), (3, 0))):
+        expected = sum(a and not b for a, b in zip(rows[better], rows[worse], strict=True))
+        button = tab.locator("p:has-text('McNemar') button").nth(place)
+        assert button.inner_text().endswith(f": {expected}")
+    p_value = mcnemar_exact(rows[0], rows[3])
+    shown = "< 0.0001" if p_value < 0.0001 else f"{p_value:.2g}"
+    assert shown in tab.locator("p:has-text('McNemar')").inner_text()
+
+
+def test_columns_can_be_left_out(tab):
+    heading = tab.locator(".benchmark th", has_text="MACs").first
+    assert heading.is_visible()
+    tab.locator(".columns summary").first.click()
+    tab.locator(".columns label", has_text="MACs").first.click()
+    assert not heading.is_visible()
+
+
+def test_the_page_is_whole_without_javascript(browser, page):
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(page.as_uri())
+    assert tab.locator("h3", has_text="Most frequent confusions").first.is_visible()
+    assert tab.locator(".explorer").first.is_hidden()
+    assert "With JavaScript" in tab.locator(".note", has_text="JavaScript").first.inner_text()
+    context.close()

@@ -14,4 +14,5 @@ def run(config: ReportConfig) -> None:
     RunError
         There is no run in the folder.
     """
-    print(write_report(Path(config.runs), Path(config.output_dir)))
+    slices = Path(config.slices) if config.slices else None
+    print(write_report(Path(config.runs), Path(config.output_dir), thumbnails=config.thumbnails, slices=slices))

@@ -226,6 +226,10 @@ class ReportConfig:
     """A folder with run directories, at any depth."""
     output_dir: str = setting("outputs/report", path=True)
     """Where report.md, report.csv, report.html and figures/ go."""
+    thumbnails: bool = True
+    """Whether report.html holds the test images, small, if they are where the runs found them."""
+    slices: str | None = setting(None, path=True)
+    """A CSV file with a column ``image_id`` and others, such as ``camera``: accuracies by their values."""
 
 
 @dataclass
@@ -353,7 +357,10 @@ COMMANDS: dict[str, Command] = {
     "report": Command(
         "Compare runs: a table, curves and figures.",
         ReportConfig,
-        ("deepbloom report runs=outputs output_dir=outputs/report",),
+        (
+            "deepbloom report runs=outputs output_dir=outputs/report",
+            "deepbloom report runs=outputs slices=cameras.csv thumbnails=false",
+        ),
         "deepbloom.commands.report:run",
     ),
     "data": Command(

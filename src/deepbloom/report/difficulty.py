@@ -1,12 +1,13 @@
 """Classes and images that are hard for all models, and what they are confused with."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from deepbloom.report.formatting import format_percent, shorten
 from deepbloom.report.groups import Group
-from deepbloom.report.pages import PageTable, Section
+from deepbloom.report.pages import Cell, PageTable, Photo, Section
 
 
 class HardClass(NamedTuple):
@@ -98,11 +99,11 @@ def describe_hard_classes(group: Group, is_first: bool) -> Section:
     return Section("Hardest classes", tables=[PageTable(headings, rows, caption * is_first, frozenset({4}))])
 
 
-def describe_hard_images(group: Group, is_first: bool) -> list[Section]:
+def describe_hard_images(group: Group, is_first: bool, thumbnails: Mapping[str, bytes]) -> list[Section]:
     """Return the section of `find_hard_images`; none if there are none."""
     rows = [
         (
-            shorten(found.image_id, 60),
+            _picture(found.image_id, thumbnails.get(found.image_id)),
             shorten(found.class_name),
             f"{found.wrong_runs} of {found.runs} runs",
             shorten(found.confused_with),
@@ -114,3 +115,8 @@ def describe_hard_images(group: Group, is_first: bool) -> list[Section]:
     headings = ("Image", "Class", "Wrong in", "Most confused with", "Confidence when wrong")
     table = PageTable(headings, rows, caption * is_first, frozenset({1, 3}))
     return [Section("Hardest images", tables=[table])] if rows else []
+
+
+def _picture(image_id: str, thumbnail: bytes | None) -> Cell:
+    name = shorten(image_id, 60)
+    return Photo(thumbnail, f"Test image {name}", name) if thumbnail else name

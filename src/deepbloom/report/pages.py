@@ -1,13 +1,15 @@
 """Pages of sections with text, tables and figures, and how they become HTML and Markdown.
 
-The HTML is one file that loads and runs nothing. Text from outside is shown literally: the templates escape it for
-HTML, `escape` for Markdown.
+The HTML is one file that loads nothing. It runs ``explorer.js`` alone, by its hash, where a section has data for it.
+Text from outside is shown literally: the templates escape it for HTML, `escape` for Markdown.
 """
 
 import base64
+import hashlib
+import json
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from deepbloom.runs import files as atomic_files
 from deepbloom.sinks import printable
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,16 @@ class Badge(NamedTuple):
 class Photo(NamedTuple):
     """A cell with an image (a dash if there is none) and a line of text below. Markdown shows the text only."""
 
-    path: Path | None
+    image: Path | bytes | None
+    """A PNG file, or the bytes of a WebP."""
     alt: str
     text: str
+
+    @property
+    def url(self) -> str:
+        """The image as a ``data:`` URL."""
+        kind, content = ("webp", self.image) if isinstance(self.image, bytes) else ("png", self.image.read_bytes())  # type: ignore[union-attr]
+        return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 Cell = str | Badge | Photo
@@ -102,12 +113,14 @@ class Section:
     look: str = ""
     """``finding`` for paragraphs that state one, ``pair`` for small figures side by side."""
     is_help: bool = False
+    data: Mapping[str, Any] | None = None
+    """What ``explorer.js`` shows. Markdown, and a browser without JavaScript, leave it out."""
 
 
 def render_html(title: str, lead: str, sections: Sequence[Section], footer: str = "") -> str:
     """Return a page as HTML, with its figures inside."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_clean,
@@ -116,12 +129,30 @@ def render_html(title: str, lead: str, sections: Sequence[Section], footer: str 
     )
     environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
     environment.filters["breakable"] = _allow_breaks
-    return environment.get_template("page.html").render(title=title, lead=lead, sections=sections, footer=footer)
+    environment.filters["json"] = _embed
+    script = (TEMPLATES / "explorer.js").read_text(encoding="utf-8") if any(map(_is_explored, sections)) else ""
+    return environment.get_template("page.html").render(
+        title=title,
+        lead=lead,
+        sections=sections,
+        footer=footer,
+        script=markupsafe.Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
 
 
 def write_page(path: Path, title: str, lead: str, sections: Sequence[Section]) -> None:
     """Write a page as HTML. Raises `RunError` if it cannot be written."""
     atomic_files.write_bytes(path, render_html(title, lead, sections).encode("utf-8", "replace"))
+
+
+def _is_explored(section: Section) -> bool:
+    return section.data is not None or any(map(_is_explored, section.sections))
+
+
+def _embed(data: Mapping[str, Any]) -> markupsafe.Markup:
+    """Return JSON that cannot end the element that it stands in."""
+    return markupsafe.Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def _allow_breaks(text: str) -> markupsafe.Markup:

@@ -1,7 +1,7 @@
 """``report.html``, ``report.md`` and the CSV files from run directories: no network, data or checkpoint needed."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepbloom.errors import RunError
@@ -14,6 +14,8 @@ from deepbloom.report.groups import Group, make_groups
 from deepbloom.report.models import Comparison
 from deepbloom.report.pages import Section, render_html, render_markdown
 from deepbloom.report.sections import FILES, describe_group, describe_runs, describe_unused
+from deepbloom.report.slices import read_slices
+from deepbloom.report.thumbnails import MAX_BYTES, Facts, TestImages, load_test_images
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs.reading import CompleteRun, Run, find_runs
 
@@ -60,7 +62,13 @@ class ReportPaths:
         return "\n".join([f"{self.summary}\n", *map(str, written)])
 
 
-def write_report(runs_folder: Path, output_dir: Path, columns: Sequence[Column] = COLUMNS) -> ReportPaths:
+def write_report(
+    runs_folder: Path,
+    output_dir: Path,
+    columns: Sequence[Column] = COLUMNS,
+    thumbnails: bool = True,
+    slices: Path | None = None,
+) -> ReportPaths:
     """Compare the runs in a folder.
 
     Parameters
@@ -71,11 +79,16 @@ def write_report(runs_folder: Path, output_dir: Path, columns: Sequence[Column] 
         Created if need be; files of an earlier report in it are replaced.
     columns : sequence of Column
         The columns of the page and of the CSV files. Those of ``deepbloom robustness`` and ``explain`` are added.
+    thumbnails : bool
+        Whether the page holds the test images, if they are where the runs found them.
+    slices : Path, optional
+        A CSV file with a column ``image_id`` and others, by whose values accuracies are given as well.
 
     Raises
     ------
     RunError
-        There is no run, or none that is complete and can be read; or ``output_dir`` cannot be written.
+        There is no run, or none that is complete and can be read; ``output_dir`` cannot be written, or ``slices`` not
+        be read.
     """
     runs_folder, output_dir = Path(runs_folder), Path(output_dir)
     runs = find_runs(runs_folder, fields(columns))
@@ -85,6 +98,7 @@ def write_report(runs_folder: Path, output_dir: Path, columns: Sequence[Column] 
         raise RunError(f"None of the {len(runs)} runs in {runs_folder} is complete and readable. The first: {example}")
     columns = [*columns[:-1], *robustness_columns(complete), *explanation_columns(complete), columns[-1]]
     groups = make_groups(complete)
+    given = read_slices(slices) if slices else {}
     atomic_files.output_folder(output_dir)
     paths = ReportPaths(
         markdown=output_dir / "report.md",
@@ -97,7 +111,15 @@ def write_report(runs_folder: Path, output_dir: Path, columns: Sequence[Column] 
     )
     sections = [
         *(
-            describe_group(number, group, columns, paths.figures if number <= MAX_ILLUSTRATED else None)
+            describe_group(
+                number,
+                group,
+                columns,
+                paths.figures if number <= MAX_ILLUSTRATED else None,
+                _look_at_images(group, thumbnails, given, min(len(groups), MAX_ILLUSTRATED))
+                if number <= MAX_ILLUSTRATED
+                else TestImages(facts=given),
+            )
             for number, group in enumerate(groups, 1)
         ),
         *describe_unused(runs),
@@ -116,6 +138,13 @@ def write_report(runs_folder: Path, output_dir: Path, columns: Sequence[Column] 
     _write_rows(paths.models, _model_rows(columns, groups))
     _write_rows(paths.pairs, _pair_rows(groups))
     return paths
+
+
+def _look_at_images(group: Group, thumbnails: bool, given: Mapping[str, Facts], pages: int) -> TestImages:
+    """Return a group's test images, with the columns that the user gave; thumbnails share their room with ``pages``."""
+    found = load_test_images(group, MAX_BYTES // pages) if thumbnails else TestImages(problem="thumbnails=false.")
+    image_ids = found.facts.keys() | given.keys()
+    return replace(found, facts={name: {**found.facts.get(name, {}), **given.get(name, {})} for name in image_ids})
 
 
 def _write_plain(group: Group) -> str:

@@ -11,6 +11,7 @@ from deepbloom.report import group_plots
 from deepbloom.report.columns import Column, benchmark_table
 from deepbloom.report.difficulty import describe_hard_classes, describe_hard_images
 from deepbloom.report.explanations import heatmap_table
+from deepbloom.report.explorer import class_order, describe_confusions, explorer_data
 from deepbloom.report.findings import (
     describe_audits,
     describe_methods,
@@ -24,6 +25,8 @@ from deepbloom.report.groups import Group
 from deepbloom.report.models import Comparison, Model
 from deepbloom.report.pages import Badge, Cell, Illustration, PageTable, Section
 from deepbloom.report.run_plots import plot_confusion
+from deepbloom.report.slices import describe_slices
+from deepbloom.report.thumbnails import TestImages
 from deepbloom.runs.reading import CompleteRun, Run
 
 MAX_ROWS = 60
@@ -48,7 +51,9 @@ FILES = (
 )
 
 
-def describe_group(number: int, group: Group, columns: Sequence[Column], folder: Path | None) -> Section:
+def describe_group(
+    number: int, group: Group, columns: Sequence[Column], folder: Path | None, images: TestImages
+) -> Section:
     """Return the section of a group. Figures are drawn into ``folder``, unless it is None.
 
     What does not depend on the group is explained in the first one only.
@@ -64,9 +69,12 @@ def describe_group(number: int, group: Group, columns: Sequence[Column], folder:
             *([_pairs(group)] if group.comparisons else []),
             *_figures(group, drawn, is_first),
             *_audits(group),
+            *([_explorer(group, images)] if drawn else []),
+            *describe_confusions(group, is_first),
+            *describe_slices(group, images.facts),
             *([_heatmaps(group)] if drawn else []),
             describe_hard_classes(group, is_first),
-            *describe_hard_images(group, is_first),
+            *describe_hard_images(group, is_first, images.thumbnails),
         ],
     )
 
@@ -154,7 +162,8 @@ def _figures(group: Group, drawn: Path | None, is_first: bool) -> list[Section]:
     some = "The most accurate model is" if len(matrices) == 1 else f"The {len(matrices)} most accurate models are"
     general = (
         "Rows are true classes, columns predicted classes. Blue squares on the diagonal are correct predictions, "
-        "orange ones confusions; the stronger the color, the larger the share of the true class."
+        "orange ones confusions; the stronger the color, the larger the share of the true class. "
+        "Classes that are confused with each other are neighbors."
     )
     has_history = any(run.history for run in group.runs)
     curves = [group_plots.draw_curves(group, _name(drawn, "curves"), is_first)] if has_history else []
@@ -183,7 +192,8 @@ def _draw_confusions(group: Group, prefix: Path) -> list[Illustration]:
 
 def _draw_confusion(group: Group, model: Model, path: Path, rank: int) -> Illustration:
     matrix, label = model.confusion(len(group.class_names)), shorten(model.label, 80)
-    plot_confusion(matrix, group.class_names, path, model.label)
+    order = class_order(group)
+    plot_confusion(matrix[np.ix_(order, order)], [group.class_names[c] for c in order], path, model.label)
     mistakes = matrix * ~np.eye(len(matrix), dtype=bool)
     row, column = np.unravel_index(mistakes.argmax(), mistakes.shape)
     names = [shorten(group.class_names[place]) for place in (row, column)]
@@ -215,6 +225,10 @@ def _audits(group: Group) -> list[Section]:
         headings = ("Model", "Test accuracy", "Without near-duplicates", "Images left out")
         tables.append(PageTable(headings, without, shown=MAX_ROWS))
     return [Section("Audits", tables=tables)]
+
+
+def _explorer(group: Group, images: TestImages) -> Section:
+    return Section("The test images", data=explorer_data(group, images.thumbnails, images.problem))
 
 
 def _heatmaps(group: Group) -> Section:

@@ -1,0 +1,330 @@
+"use strict";
+// Test images by cell of the confusion matrix, by disagreement of two models, and by error. Text is set as text only.
+
+const SHOWN = 60;
+
+const make = (tag, properties = {}, ...children) => {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+};
+
+const option = (name, value) => make("option", { textContent: name, value });
+
+const labeled = (text, control) => make("label", {}, `${text} `, control);
+
+const choose = (names, first, changed) => {
+  const select = make("select", {}, ...names.map((name, place) => option(name, place)));
+  select.value = first;
+  select.addEventListener("change", changed);
+  return select;
+};
+
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+// McNemar's exact test: twice the smaller tail of the binomial distribution with probability 1/2.
+const mcnemar = (gains, losses) => {
+  const count = gains + losses;
+  let term = -count * Math.LN2;
+  let tail = 0;
+  for (let k = 0; k <= Math.min(gains, losses); k++) {
+    tail += Math.exp(term);
+    term += Math.log((count - k) / (k + 1));
+  }
+  return count ? Math.min(1, 2 * tail) : 1;
+};
+
+// Difference of two paired shares with its 95 % interval (Bonett and Price 2012).
+const difference = (gains, losses, count) => {
+  const center = (gains - losses) / (count + 2);
+  const spread = Math.sqrt(((gains + losses + 2) / (count + 2) - center * center) / (count + 2));
+  return [(gains - losses) / count, Math.max(-1, center - 1.96 * spread), Math.min(1, center + 1.96 * spread)];
+};
+
+const points = (share) => `${share > 0 ? "+" : ""}${(100 * share).toFixed(1)}`;
+
+const explore = (place, data) => {
+  const { classes, images, targets, units } = data;
+  const names = units.map((unit) => unit.name);
+  const everything = images.map((_, image) => image);
+  const right = (unit, image) => units[unit].predicted[image] === targets[image];
+  const title = make("h4");
+  const cards = make("div", { className: "cards" });
+  const more = make("button", { type: "button", textContent: "Show more" });
+  const close = make("button", { type: "button", textContent: "Close", className: "close" });
+  const result = make("dialog", { className: "result", ariaLabel: "Images" }, close, title, cards, more);
+  let listed = [];
+
+  const card = (image, seen) => {
+    const lines = [...new Set(seen)].map((unit) => {
+      const { name, predicted, confidence } = units[unit];
+      const verdict = right(unit, image) ? "right" : "wrong";
+      const text = `${name}: ${classes[predicted[image]]}, ${confidence[image]} % (${verdict})`;
+      return make("p", { className: verdict, textContent: text });
+    });
+    const encoded = data.thumbnails[image];
+    const picture = encoded
+      ? [make("img", { className: "photo", src: `data:image/webp;base64,${encoded}`, alt: `Test image ${images[image]}` })]
+      : [];
+    const head = make("p", {}, make("b", { textContent: classes[targets[image]] }));
+    return make("article", {}, ...picture, head, ...lines, make("p", { className: "id", textContent: images[image] }));
+  };
+
+  const showMore = () => {
+    const start = cards.children.length;
+    cards.append(...listed.slice(start, start + SHOWN).map(([image, seen]) => card(image, seen)));
+    more.hidden = cards.children.length >= listed.length;
+  };
+  const show = (heading, found, seen) => {
+    listed = found.map((image) => [image, seen]);
+    title.textContent = `${heading}: ${found.length} image${found.length === 1 ? "" : "s"}`;
+    cards.replaceChildren();
+    showMore();
+    result.showModal();
+    result.scrollTop = 0;
+  };
+  close.addEventListener("click", () => result.close());
+  result.addEventListener("click", (event) => event.target === result && result.close());
+  more.addEventListener("click", showMore);
+
+  place.append(
+    confusions(data, names, show),
+    compare(data, names, right, everything, show),
+    errors(data, names, right, everything, show),
+    ...(data.problem ? [make("p", { className: "note", textContent: `Images are not shown: ${data.problem}` })] : []),
+    result,
+  );
+  place.hidden = false;
+};
+
+const confusions = (data, names, show) => {
+  const { classes, order, images, targets, units } = data;
+  const count = classes.length;
+  const canvas = make("canvas", { tabIndex: 0 });
+  canvas.setAttribute("role", "application");
+  canvas.setAttribute("aria-label", "Confusion matrix. Arrow keys move, Enter shows the images of a cell.");
+  const status = make("p", { className: "status", textContent: "Point at a cell, or move with the arrow keys. Click or Enter shows its images." });
+  status.setAttribute("aria-live", "polite");
+  const model = choose(names, 0, () => update());
+  const search = make("input", { type: "search", placeholder: "class", autocomplete: "off" });
+  const zoom = make("input", { type: "range", min: 4, max: 32, value: Math.max(11, Math.min(26, Math.floor(560 / count))) });
+  const frequent = make("ol", { className: "frequent" });
+  let counts = [];
+  let cursor = [0, 0];
+  let label = 0;
+
+  const list = (row, column) => {
+    const { predicted, confidence } = units[model.value];
+    const found = images.map((_, image) => image).filter((image) => targets[image] === row && predicted[image] === column);
+    found.sort((a, b) => confidence[b] - confidence[a]);
+    const what = row === column ? `${classes[row]}, predicted correctly` : `${classes[row]}, predicted as ${classes[column]}`;
+    show(`${what} by ${names[model.value]}`, found, [Number(model.value), 0, Math.min(1, units.length - 1)]);
+  };
+  const size = () => Number(zoom.value);
+  const draw = () => {
+    const cell = size();
+    const context = canvas.getContext("2d");
+    const letters = Math.min(12, cell - 1);
+    context.font = `${letters}px system-ui, sans-serif`;
+    const short = order.map((c) => (classes[c].length > 22 ? `${classes[c].slice(0, 21)}…` : classes[c]));
+    label = letters < 6 ? 8 : Math.ceil(Math.max(...short.map((name) => context.measureText(name).width))) + 8;
+    const scale = Math.min(window.devicePixelRatio || 1, 8000 / (label + count * cell));
+    const side = label + count * cell;
+    Object.assign(canvas, { width: side * scale, height: side * scale });
+    Object.assign(canvas.style, { width: `${side}px`, height: `${side}px` });
+    context.scale(scale, scale);
+    context.font = `${letters}px system-ui, sans-serif`;
+    context.textBaseline = "middle";
+    const wanted = search.value.trim().toLowerCase();
+    const [ink, line, accent, wrong] = ["--ink", "--line", "--accent", "--confused"].map(color);
+    order.forEach((row, y) => {
+      const total = counts[row].reduce((sum, value) => sum + value, 0) || 1;
+      order.forEach((column, x) => {
+        context.fillStyle = row === column ? accent : wrong;
+        context.globalAlpha = Math.sqrt(counts[row][column] / total);
+        if (counts[row][column]) context.fillRect(label + x * cell, label + y * cell, cell, cell);
+      });
+      const found = wanted && classes[row].toLowerCase().includes(wanted);
+      context.globalAlpha = !wanted || found ? 1 : 0.35;
+      context.fillStyle = ink;
+      if (letters >= 6) {
+        context.textAlign = "right";
+        context.fillText(short[y], label - 4, label + (y + 0.5) * cell);
+        context.save();
+        context.translate(label + (y + 0.5) * cell, label - 4);
+        context.rotate(-Math.PI / 2);
+        context.textAlign = "left";
+        context.fillText(short[y], 0, 0);
+        context.restore();
+      }
+      context.globalAlpha = found ? 0.3 : 0;
+      context.fillStyle = color("--look");
+      context.fillRect(0, label + y * cell, side, cell);
+      context.fillRect(label + y * cell, 0, cell, side);
+    });
+    context.globalAlpha = 1;
+    context.strokeStyle = line;
+    context.lineWidth = 0.5;
+    context.beginPath();
+    for (let step = 0; step <= count; step++) {
+      context.moveTo(label, label + step * cell);
+      context.lineTo(side, label + step * cell);
+      context.moveTo(label + step * cell, label);
+      context.lineTo(label + step * cell, side);
+    }
+    context.stroke();
+    context.strokeStyle = ink;
+    context.lineWidth = 1.5;
+    context.strokeRect(label + cursor[1] * cell, label + cursor[0] * cell, cell, cell);
+  };
+  const say = ([y, x]) => {
+    const [row, column] = [order[y], order[x]];
+    const total = counts[row].reduce((sum, value) => sum + value, 0);
+    status.textContent = `${classes[row]} predicted as ${classes[column]}: ${counts[row][column]} of ${total} images`;
+  };
+  const update = () => {
+    counts = classes.map(() => new Array(count).fill(0));
+    targets.forEach((target, image) => counts[target][units[model.value].predicted[image]]++);
+    const pairs = counts.flatMap((row, r) => row.map((value, c) => [value, r, c])).filter(([value, r, c]) => value && r !== c);
+    pairs.sort((a, b) => b[0] - a[0]);
+    frequent.replaceChildren(
+      ...pairs.slice(0, 12).map(([value, row, column]) => {
+        const button = make("button", { type: "button", textContent: `${classes[row]} → ${classes[column]}: ${value}` });
+        button.addEventListener("click", () => {
+          cursor = [order.indexOf(row), order.indexOf(column)];
+          draw();
+          list(row, column);
+        });
+        return make("li", {}, button);
+      }),
+    );
+    draw();
+  };
+  const at = (event) => {
+    const box = canvas.getBoundingClientRect();
+    const found = [event.clientY - box.top, event.clientX - box.left].map((way) => Math.floor((way - label) / size()));
+    return found.every((step) => step >= 0 && step < count) ? found : null;
+  };
+  canvas.addEventListener("pointermove", (event) => at(event) && say(at(event)));
+  canvas.addEventListener("click", (event) => {
+    const found = at(event);
+    if (!found) return;
+    cursor = found;
+    say(cursor);
+    draw();
+    list(order[cursor[0]], order[cursor[1]]);
+  });
+  canvas.addEventListener("keydown", (event) => {
+    const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+    if (event.key === "Enter") list(order[cursor[0]], order[cursor[1]]);
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    cursor = cursor.map((step, axis) => Math.max(0, Math.min(count - 1, step + steps[event.key][axis])));
+    say(cursor);
+    draw();
+  });
+  search.addEventListener("input", draw);
+  zoom.addEventListener("input", draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  update();
+  const controls = make("p", { className: "controls" }, labeled("Model", model), labeled("Find", search), labeled("Zoom", zoom));
+  const matrix = make("div", { className: "matrix" }, canvas);
+  const side = make("div", {}, make("h4", { textContent: "Most frequent confusions" }), frequent);
+  return make("div", {}, controls, status, make("div", { className: "beside" }, matrix, side));
+};
+
+const compare = (data, names, right, everything, show) => {
+  if (names.length < 2) return make("div");
+  const { classes, targets, units } = data;
+  const verdict = make("p");
+  const table = make("tbody");
+  const first = choose(names, 0, () => update());
+  const second = choose(names, 1, () => update());
+
+  const update = () => {
+    const [a, b] = [Number(first.value), Number(second.value)];
+    const split = (better, worse) => everything.filter((image) => right(better, image) && !right(worse, image));
+    const disagreement = (image) => units[a].confidence[image] + units[b].confidence[image];
+    const sides = [split(a, b), split(b, a)].map((found) => found.sort((x, y) => disagreement(y) - disagreement(x)));
+    const [gains, losses] = sides.map((found) => found.length);
+    const buttons = sides.map((found, side) => {
+      const text = `${names[side ? b : a]} right, ${names[side ? a : b]} wrong: ${found.length}`;
+      const button = make("button", { type: "button", textContent: text });
+      button.addEventListener("click", () => show(text.replace(/: \d+$/, ""), found, [a, b]));
+      return button;
+    });
+    const [estimate, low, high] = difference(gains, losses, everything.length);
+    const p = mcnemar(gains, losses);
+    const found = `Difference ${points(estimate)} points [${points(low)}, ${points(high)}], McNemar's exact p ${p < 0.0001 ? "< 0.0001" : `= ${p.toPrecision(2)}`}, from these images. `;
+    verdict.replaceChildren(found, ...buttons);
+    const rows = classes.map((name, c) => {
+      const count = targets.filter((target) => target === c).length;
+      const [up, down] = sides.map((images) => images.filter((image) => targets[image] === c).length);
+      return { name, c, count, up, down, at: count ? difference(up, down, count) : [0, 0, 0] };
+    });
+    rows.sort((x, y) => Math.abs(y.at[0]) - Math.abs(x.at[0]) || y.up + y.down - x.up - x.down);
+    table.replaceChildren(
+      ...rows.slice(0, 15).filter((row) => row.up + row.down).map((row) => {
+        const button = make("button", { type: "button", textContent: row.name });
+        const both = sides.flat().filter((image) => targets[image] === row.c);
+        button.addEventListener("click", () => show(`${row.name}, one model right and the other wrong`, both, [a, b]));
+        const head = make("th", { scope: "row" }, button);
+        const cells = [row.count, row.up, row.down, points(row.at[0]), `[${points(row.at[1])}, ${points(row.at[2])}]`];
+        return make("tr", {}, head, ...cells.map((text) => make("td", { className: "number", textContent: text })));
+      }),
+    );
+  };
+  update();
+  const heads = ["Class", "Images", "Only A right", "Only B right", "A − B, points", "95 % interval"];
+  const head = make("tr", {}, ...heads.map((text) => make("th", { scope: "col", textContent: text })));
+  const rows = make("div", { className: "scroll", tabIndex: 0 }, make("table", {}, make("thead", {}, head), table));
+  const controls = make("p", { className: "controls" }, labeled("A", first), labeled("B", second));
+  return make("div", {}, make("h4", { textContent: "Compare two models" }), controls, verdict, rows);
+};
+
+const errors = (data, names, right, everything, show) => {
+  const { classes, targets, units } = data;
+  const model = choose(names, 0, () => {});
+  const byName = classes.map((_, c) => c).sort((a, b) => classes[a].localeCompare(classes[b]));
+  const chosen = make("select", {}, ...byName.map((c) => option(classes[c], c)));
+  const seen = () => [Number(model.value)];
+  const button = (text, action) => {
+    const made = make("button", { type: "button", textContent: text });
+    made.addEventListener("click", action);
+    return made;
+  };
+  const mistakes = (image) => units.filter((_, unit) => !right(unit, image)).length;
+  const wrong = button("Most confident errors", () => {
+    const found = everything.filter((image) => !right(model.value, image));
+    const { confidence } = units[model.value];
+    show(`Errors of ${names[model.value]}, the most confident first`, found.sort((a, b) => confidence[b] - confidence[a]), seen());
+  });
+  const hardest = button("Hardest images", () => {
+    const found = everything.filter(mistakes).sort((a, b) => mistakes(b) - mistakes(a));
+    show(`Wrong in most of ${units.length} models and seeds`, found, units.map((_, unit) => unit).slice(0, 4));
+  });
+  const ofClass = button("Show class", () => {
+    const found = everything.filter((image) => targets[image] === Number(chosen.value));
+    show(classes[chosen.value], found.sort((a, b) => mistakes(b) - mistakes(a)), seen());
+  });
+  const controls = make("p", { className: "controls" }, labeled("Model", model), wrong, hardest, labeled("Class", chosen), ofClass);
+  return make("div", {}, make("h4", { textContent: "Errors, hardest images, classes" }), controls);
+};
+
+// Columns of a wide table can be left out.
+const chooseColumns = (table) => {
+  const boxes = [...table.tHead.rows[0].cells].slice(1).map((cell, place) => {
+    const box = make("input", { type: "checkbox", checked: true });
+    box.addEventListener("change", () => {
+      for (const row of table.rows) row.cells[place + 1].hidden = !box.checked;
+    });
+    return make("label", {}, box, ` ${cell.textContent}`);
+  });
+  const choice = make("details", { className: "columns" }, make("summary", { textContent: "Choose columns" }), ...boxes);
+  table.closest(".scroll").before(choice);
+};
+
+document.querySelectorAll("table.benchmark").forEach(chooseColumns);
+document.querySelectorAll(".explorer").forEach((place) => {
+  explore(place, JSON.parse(place.nextElementSibling.textContent));
+});

@@ -1,0 +1,136 @@
+"""The test images of a group, found again through the settings of its runs: thumbnails, and what can be measured.
+
+Nothing is downloaded. Images are shown only if their fingerprint is that of the data that the runs were tested on.
+"""
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from deepbloom.config.schema import from_dict
+from deepbloom.config.settings import DataConfig
+from deepbloom.errors import DeepBloomError, RunError
+from deepbloom.report.groups import Group
+from deepbloom.runs import folder as run_dir
+from deepbloom.runs.parsing import read_text
+from deepbloom.runs.reading import CompleteRun
+
+if TYPE_CHECKING:
+    from deepbloom.data.sources import ImageSource
+
+SIDE, QUALITY = 96, 55
+"""Longer side in pixels, and WebP quality, of a thumbnail: about 2 kB."""
+MAX_BYTES = 4_500_000
+"""All thumbnails of a page together, before base64. Where this is not enough, the hardest images are shown."""
+MEASURED_SIDE = 256
+"""Longer side on which brightness and sharpness are measured, so that large images do not count as blurred."""
+
+Facts = Mapping[str, float | str]
+
+
+@dataclass(frozen=True)
+class TestImages:
+    """What is known of the images of a group, by image id."""
+
+    thumbnails: Mapping[str, bytes] = field(default_factory=dict)
+    """WebP."""
+    facts: Mapping[str, Facts] = field(default_factory=dict)
+    """Columns for slices: see `measure`."""
+    problem: str = ""
+    """Why there are none."""
+
+
+def load_test_images(group: Group, budget: int = MAX_BYTES) -> TestImages:
+    """Return thumbnails and facts of a group's test images; none with the reason where they cannot be read.
+
+    Parameters
+    ----------
+    group : Group
+    budget : int
+        Bytes of all thumbnails.
+    """
+    from deepbloom.data.images import map_ahead
+    from deepbloom.device import available_cores
+
+    try:
+        source = _find_source(group.runs)
+        place_of = {image_id: place for place, image_id in enumerate(source.image_ids)}
+        chosen = [image_id for image_id in _hardest_first(group) if image_id in place_of]
+        sizes = np.bincount(source.targets, minlength=len(source.class_names))
+        facts, thumbnails, used = dict[str, Facts](), dict[str, bytes](), 0
+
+        def look(image_id: str) -> tuple[bytes, Facts]:
+            place = place_of[image_id]
+            image = source.read(place)
+            class_size = {"images of the class": float(sizes[source.targets[place]])}
+            return _shrink(image), class_size | measure(image)
+
+        for image_id, (thumbnail, found) in zip(chosen, map_ahead(look, chosen, available_cores()), strict=True):
+            facts[image_id] = found
+            used += len(thumbnail)
+            if used <= budget:
+                thumbnails[image_id] = thumbnail
+    except (DeepBloomError, OSError, ValueError) as error:
+        return TestImages(problem=str(error))
+    return TestImages(thumbnails, facts)
+
+
+def measure(image: Image.Image) -> dict[str, float]:
+    """Return shorter side (pixels), aspect (width / height), brightness (mean luma, 0 to 255) and sharpness.
+
+    Sharpness is the variance of the Laplacian (Pech-Pacheco et al. 2000, https://doi.org/10.1109/ICPR.2000.903548) at
+    `MEASURED_SIDE` pixels.
+    """
+    gray = image.convert("L")
+    gray.thumbnail((MEASURED_SIDE, MEASURED_SIDE))
+    luma = np.asarray(gray, np.float64)
+    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
+    return {
+        "shorter side": float(min(image.size)),
+        "width / height": image.width / image.height,
+        "brightness": float(luma.mean()),
+        "sharpness": float(laplacian.var()) if laplacian.size else 0.0,
+    }
+
+
+def _shrink(image: Image.Image) -> bytes:
+    small = image.copy()
+    small.thumbnail((SIDE, SIDE))
+    content = io.BytesIO()
+    small.save(content, "webp", quality=QUALITY)
+    return content.getvalue()
+
+
+def _hardest_first(group: Group) -> list[str]:
+    errors = np.mean([1 - model.correct.mean(axis=0) for model in group.models], axis=0)
+    image_ids = group.models[0].predictions[0].image_ids
+    return [image_ids[place] for place in np.argsort(-errors, kind="stable")]
+
+
+def _find_source(runs: Iterable[CompleteRun]) -> "ImageSource":
+    """Return the images that the first run with readable settings was tested on."""
+    from deepbloom.data.cache_folder import cache_folder
+    from deepbloom.data.sources import flowers102, load_source
+
+    problem = "No run has a config.yaml that says where its images are."
+    tried = list[DataConfig]()
+    for run in runs:
+        path = run.path / run_dir.CONFIG
+        if not path.exists() or not isinstance(content := run_dir.load_settings(read_text(path)).get("data"), dict):
+            continue
+        config = from_dict(DataConfig, content, "data.")
+        if config in tried:
+            continue
+        tried.append(config)
+        if config.name == "flowers102" and not flowers102.is_in(config.root or cache_folder()):
+            problem = f"Flowers102 is not in {config.root!r}."
+            continue
+        source = load_source(config)
+        if source.fingerprint == run.metrics.dataset_fingerprint:
+            return source
+        problem = f"The images in {config.root!r} are not those that {run.name} was tested on."
+    raise RunError(problem)
