@@ -79,7 +79,7 @@ def test_the_sample_of_heatmaps_is_under_its_images_names(explained: Path) -> No
     predictions = {row["image_id"]: row for row in rows(explained / "predictions.csv")}
     for entry in entries:
         assert entry["confidence"] == pytest.approx(float(predictions[entry["image_id"]]["confidence"]), abs=1e-4)
-        assert Image.open(folder / entry["file"]).size == (48, 40)
+        assert Image.open(folder / entry["file"]).size == (2 * 48, 40)  # the image beside its heatmap
 
 
 @pytest.mark.long

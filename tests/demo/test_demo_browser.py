@@ -103,7 +103,7 @@ def test_page_works_with_the_keyboard_alone(page: Page, browser) -> None:
         reached.append(tab.evaluate("document.activeElement.id"))
     assert reached == ["image-file", "method", "target", "opacity"]
     tab.keyboard.press("ArrowRight")
-    assert tab.inner_text("#opacity-shown") == "46 %"
+    assert tab.inner_text("#opacity-shown") == "86 %"
     tab.close()
 
 

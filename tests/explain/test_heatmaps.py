@@ -5,11 +5,13 @@ import io
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.stats import spearmanr
 
 from deepbloom.errors import ConfigError
-from deepbloom.explain.figures import COLORMAP, Tile, draw_gallery, draw_heatmap, overlay
+from deepbloom.explain.figures import COLORMAP, NOTE, Panel, Tile, contour_levels, draw_gallery, draw_panels, overlay
 
 LONG_NAME = (
     "Rhododendron arboreum subsp. cinnamomeum, the tree with $red$ flowers_and {cinnamon} bark beneath its leaves"
@@ -26,6 +28,15 @@ def draw_image(size: tuple[int, int] = (64, 48)) -> Image.Image:
 def draw_map() -> np.ndarray:
     rows, columns = np.mgrid[0:16, 0:16]
     return np.exp(-((rows - 4) ** 2 + (columns - 12) ** 2) / 8).astype(np.float32)
+
+
+def draw_heatmap(image: Image.Image, heatmap: np.ndarray, class_name: str, confidence: float) -> Figure:
+    return draw_panels(image, [Panel(heatmap, "mini_resnet", "gradcam", class_name, confidence)], "flower.jpg")
+
+
+def write_texts(figure: Figure) -> list[str]:
+    """Return a figure's texts without the note at its foot."""
+    return [text.get_text() for text in figure.texts if text.get_text().rstrip(" …") not in NOTE]
 
 
 def render(figure: Figure) -> Image.Image:
@@ -68,10 +79,10 @@ def test_an_overlay_mixes_image_and_colors_by_opacity() -> None:
     assert np.array_equal(np.asarray(overlay(image, heatmap, 0)), pixels)
     colors = np.asarray(overlay(image, heatmap, 1)).astype(float)
     mixed = np.asarray(overlay(image, heatmap, 0.3)).astype(float)
-    assert np.abs(mixed - (0.7 * pixels + 0.3 * colors)).max() <= 1
-    brightest = np.unravel_index(colors.sum(2).argmax(), colors.shape[:2])
-    assert abs(brightest[0] - 4.5 * 48 / 16) < 3
-    assert abs(brightest[1] - 12.5 * 64 / 16) < 3
+    assert np.abs(mixed - (0.7 * pixels + 0.3 * colors)).max() <= 1.5
+    strongest = np.unravel_index(np.abs(colors - 255 * np.array(COLORMAP(1.0)[:3])).sum(2).argmin(), colors.shape[:2])
+    assert abs(strongest[0] - 4.5 * 48 / 16) < 3
+    assert abs(strongest[1] - 12.5 * 64 / 16) < 3
 
 
 def test_an_image_is_rotated_upright() -> None:
@@ -121,8 +132,8 @@ def test_panels_of_a_gallery_keep_up_to_512_pixels(side: int, shown: int) -> Non
 
 def test_class_and_confidence_are_written_as_they_are() -> None:
     figure = draw_heatmap(draw_image((500, 300)), draw_map(), "$x_1$ & {rose}", 0.987)
-    assert [text.get_text() for text in figure.texts] == ["$x_1$ & {rose} · 98.7 %"]
-    assert not figure.texts[0].get_parse_math()
+    assert write_texts(figure) == ["flower.jpg · mini_resnet · Grad-CAM", "image", "$x_1$ & {rose} · 98.7 %"]
+    assert not any(text.get_parse_math() for text in figure.texts)
     assert LONG_NAME.split(",")[0] in " ".join(
         text.get_text() for text in draw_heatmap(draw_image(), draw_map(), LONG_NAME, 0.1).texts
     )
@@ -134,12 +145,83 @@ def test_a_scale_says_what_the_colors_mean() -> None:
     assert scale.get_ylabel() == "evidence, from its least to its most"
 
 
-def measure_lightness(colormap: str) -> np.ndarray:
+def measure_lightness(colormap: str | Colormap) -> np.ndarray:
     """Return CIE L* of 33 colors, from 0, black, to 100, white."""
-    colors = matplotlib.colormaps[colormap](np.linspace(0, 1, 33))[:, :3]
+    return to_lab(matplotlib.colormaps.get_cmap(colormap)(np.linspace(0, 1, 33))[:, :3])[:, 0]
+
+
+def to_lab(colors: np.ndarray) -> np.ndarray:
+    """Return CIE L*a*b* (D65) of sRGB colors in [0, 1]."""
     linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
-    luminance = linear @ (0.2126, 0.7152, 0.0722)
-    return 116 * np.where(luminance > 0.008856, np.cbrt(luminance), 7.787 * luminance + 16 / 116) - 16
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = linear @ to_xyz.T / to_xyz.sum(1)
+    x, y, z = np.moveaxis(np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116), -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+
+
+GROUNDS = {
+    "white": (250, 250, 250),
+    "yellow": (250, 210, 30),
+    "orange": (240, 120, 20),
+    "purple": (130, 50, 150),
+    "green": (60, 110, 40),
+    "red": (190, 20, 30),
+    "blue": (90, 100, 200),
+    "black": (12, 12, 12),
+}
+EVIDENCE = np.linspace(0, 1, 101, dtype=np.float32)[None].repeat(101, axis=0)
+
+
+def show_distances(ground: tuple[int, ...], shown: np.ndarray) -> np.ndarray:
+    """Return how far each shown color is from the plain image beside it."""
+    return np.linalg.norm(to_lab(shown / 255) - to_lab(np.array(ground) / 255), axis=-1)
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+def test_the_shown_color_tells_the_evidence_on_flowers_of_all_colors(ground: str) -> None:
+    plain = Image.new("RGB", EVIDENCE.shape[::-1], GROUNDS[ground])
+    shown = np.asarray(overlay(plain, EVIDENCE))[0]
+    assert shown[0].tolist() == list(GROUNDS[ground])  # nothing is painted where there is no evidence
+    assert spearmanr(show_distances(GROUNDS[ground], shown), EVIDENCE[0]).statistic > 0.95
+
+
+def test_a_constant_blend_with_inferno_does_not_tell_the_evidence_on_orange() -> None:
+    colors = 255 * matplotlib.colormaps["inferno"](EVIDENCE[0])[:, :3]
+    shown = 0.55 * np.array(GROUNDS["orange"]) + 0.45 * colors
+    assert spearmanr(show_distances(GROUNDS["orange"], shown), EVIDENCE[0]).statistic < 0.95
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_the_scale_has_exactly_the_colors_that_are_seen(gray: bool) -> None:
+    heatmap = np.linspace(0, 1, 64, dtype=np.float32)[None].repeat(64, 0)
+    plain = Image.new("RGB", (64, 64), GROUNDS["orange"])
+    figure = draw_panels(plain, [Panel(heatmap, "mini_resnet", "gradcam", "rose", 0.9)], gray=gray)
+    seen, scale = (np.asarray(figure.axes[place].images[0].get_array()).astype(int) for place in (1, -1))
+    distances = np.abs(seen[32][:, None] - scale[None, :, 0]).max(-1)  # (64, 256)
+    assert distances.min(1).max() <= 2
+    assert np.diff(distances.argmin(1)).max() <= 0  # from the scale's foot, its last row, to its top
+    assert (np.ptp(seen[0, 0]) == 0) == gray
+    assert np.asarray(figure.axes[0].images[0].get_array())[0, 0].tolist() == list(GROUNDS["orange"])
+
+
+def test_contours_hold_20_and_50_percent_of_the_evidence() -> None:
+    heatmap = draw_map()
+    outer, inner = contour_levels(heatmap)
+    largest = heatmap.max() / heatmap.sum()
+    assert 0.2 <= heatmap[heatmap >= inner].sum() / heatmap.sum() < 0.2 + 4 * largest
+    assert 0.5 <= heatmap[heatmap >= outer].sum() / heatmap.sum() < 0.5 + 4 * largest
+    assert contour_levels(np.ones((4, 4))) == contour_levels(np.zeros((4, 4))) == []
+    assert len(draw_heatmap(draw_image(), heatmap, "rose", 0.5).axes[1].collections) == 2
+    assert not draw_heatmap(draw_image(), np.zeros((4, 4)), "rose", 0.5).axes[1].collections
+
+
+def test_a_wrong_prediction_says_what_is_right() -> None:
+    right, wrong = (Panel(draw_map(), name, "gradcam", name, 0.9, prediction=name) for name in ("rose", "tulip"))
+    figure = draw_panels(draw_image(), [right, wrong], "a.jpg", truth="rose")
+    assert " ".join(write_texts(figure)).endswith("tulip · 90.0 %; predicted tulip, is rose")
+    assert [axes.spines["left"].get_visible() for axes in figure.axes[:3]] == [False, False, True]
+    unknown = draw_panels(draw_image(), [right, wrong], "a.jpg")
+    assert not any("predicted" in text for text in write_texts(unknown))
 
 
 def test_more_evidence_is_lighter_by_even_steps() -> None:
@@ -153,7 +235,7 @@ def test_more_evidence_is_lighter_by_even_steps() -> None:
 def test_a_gallery_shows_images_and_maps_in_order() -> None:
     tiles = [Tile(draw_image(), None, "image"), Tile(draw_image(), draw_map(), "Grad-CAM", "rose, 90 %")]
     figure = draw_gallery([*tiles, Tile(draw_image(), draw_map().T, "Eigen-CAM", "tulip, 8 %")])
-    assert [text.get_text() for text in figure.texts] == [
+    assert write_texts(figure) == [
         "image",
         "Grad-CAM",
         "rose, 90 %",

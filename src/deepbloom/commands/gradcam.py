@@ -3,10 +3,12 @@
 import io
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from deepbloom.config.commands import GradcamConfig
 from deepbloom.data.folders import find_images
@@ -28,9 +30,10 @@ PAGE = "heatmaps.html"
 PAGE_IMAGES = 50
 """More would make the page too large for a browser."""
 READING = (
-    "Bright places hold the evidence for the named class. Each map has its own scale, from its least evidence (0) to "
-    "its most (1), so do not compare brightness between maps. A heatmap shows where a network looks, not whether it is "
-    "right to look there; deepbloom explain measures how far to trust it."
+    "Blue, and most of all bright cyan, marks the evidence for the named class; where there is none, nothing is "
+    "painted. Each map has its own scale, from its least evidence (0) to its most (1), so do not compare colors of two "
+    "maps. A heatmap shows where a network looks, not whether it is right to look there; deepbloom explain measures "
+    "how far to trust it. An image in a folder that has the name of a class counts as one of that class."
 )
 
 
@@ -52,6 +55,7 @@ def run(config: GradcamConfig) -> None:
 
     names, unreadable = Counter[str](), 0
     sections: list[Section] = []
+    known = {name for network in networks for name in network.classes}
     preprocessings = [network.preprocessing for network in networks]
     shown_side = None if config.full_size else SHOWN_SIDE
     with ProgressBar(total=len(paths), desc="Drawing heatmaps", unit="image") as bar:
@@ -73,7 +77,11 @@ def run(config: GradcamConfig) -> None:
                     continue
                 names[image.path.stem] += 1
                 repeat = f"_{names[image.path.stem]}" if names[image.path.stem] > 1 else ""  # from another folder
-                figures = _write_figures(folder, image, repeat, methods, panels, config.save_raw)
+                truth = image.path.resolve().parent.name
+                draw = partial(
+                    draw_panels, name=image.path.name, truth=truth if truth in known else "", gray=config.gray
+                )
+                figures = _write_figures(folder, image, repeat, methods, panels, config.save_raw, draw)
                 if len(sections) < PAGE_IMAGES:
                     sections.append(Section(image.path.name, figures=tuple(figures)))
     if unreadable == len(paths):
@@ -91,14 +99,20 @@ def run(config: GradcamConfig) -> None:
 
 
 def _write_figures(
-    folder: Path, image: Readable, repeat: str, methods: Sequence[str], panels: Sequence[Panel], save_raw: bool
+    folder: Path,
+    image: Readable,
+    repeat: str,
+    methods: Sequence[str],
+    panels: Sequence[Panel],
+    save_raw: bool,
+    draw: Callable[..., Figure],
 ) -> list[Illustration]:
     """Write a figure for each method, print what it shows, and return the figures for the page."""
     figures = []
     for method in methods:
         chosen = [panel for panel in panels if panel.method == method]
         path = folder / f"{image.path.stem}_{method}{repeat}.png"
-        figures.append(_write_figure(path, image, chosen))
+        figures.append(_write_figure(path, image, chosen, draw))
         if save_raw:
             maps = np.stack([panel.heatmap for panel in chosen]).astype(np.float32)
             raw = io.BytesIO()
@@ -109,12 +123,12 @@ def _write_figures(
         return figures
     path = folder / f"{image.path.stem}_comparison{repeat}.png"
     ProgressBar.write(printable(str(path)))
-    return [_write_figure(path, image, panels)]
+    return [_write_figure(path, image, panels, draw)]
 
 
-def _write_figure(path: Path, image: Readable, panels: Sequence[Panel]) -> Illustration:
+def _write_figure(path: Path, image: Readable, panels: Sequence[Panel], draw: Callable[..., Figure]) -> Illustration:
     assert image.shown is not None
-    atomic_files.write_bytes(path, encode(draw_panels(image.shown, panels)))
+    atomic_files.write_bytes(path, encode(draw(image.shown, panels)))
     return Illustration(path, f"Heatmaps of {image.path.name}: {_say(panels)}.", "")
 
 

@@ -82,6 +82,8 @@ class GradcamConfig:
     array, with a map for each in the order of the figure."""
     full_size: bool = False
     """Show images in their full size; otherwise their longer side has at most 1,600 pixels."""
+    gray: bool = False
+    """Show the image under a heatmap in gray."""
     page: bool = False
     """Also write ``heatmaps.html``: one self-contained page with all figures."""
     batch_size: int = 16

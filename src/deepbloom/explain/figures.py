@@ -9,10 +9,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -23,9 +22,16 @@ from deepbloom.errors import ConfigError
 from deepbloom.explain.methods import METHODS
 from deepbloom.sinks import printable
 
-COLORMAP = "inferno"  # perceptually uniform, and readable without color vision
-OPACITY = 0.45
+COLORMAP = LinearSegmentedColormap.from_list("evidence", ["#005AC8", "#00EBFF"])
+"""Even steps of lightness, in hues that hardly any flower has: more evidence differs more from every ground."""
+OPACITY = 0.85
+"""Of the most evidence; it falls to 0 with the evidence."""
+CONTOURS = (0.5, 0.2)
+"""Shares of the evidence that lie within the lines, the outer line first."""
 SCALE_LABEL = "evidence, from its least to its most"
+NOTE = (
+    "The lines hold 20 % and 50 % of the evidence. The scale shows its colors on the mean color of what lies beneath."
+)
 INK, FAINT, WARNING = "#333333", "#6B6B6B", "#B84A00"
 
 # Inches. A figure is laid out for reading; its resolution follows the image.
@@ -54,6 +60,8 @@ class Tile:
     """Draws a frame and colors the title."""
     fit: str = "squash"
     """What made the image square for the network."""
+    gray: bool = False
+    """Shows the image under the heatmap in gray."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +79,18 @@ class Panel:
     """The probability of the class, in [0, 1]."""
     fit: str = "squash"
     """What made the image square for the network."""
+    prediction: str = ""
+    """The class that the network predicts."""
 
 
-def overlay(image: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY, fit: str = "squash") -> Image.Image:
+def overlay(
+    image: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY, fit: str = "squash", gray: bool = False
+) -> Image.Image:
     """Return the image under its heatmap, upright, RGB, at the image's size.
 
     The image is rotated by its EXIF entry first, and the heatmap, shape (S, S), in [0, 1], resized to the part that the
-    network saw; ``fit`` is what made the image square. The rest stays as it is. ``opacity`` is the share of the heatmap
-    in the result.
+    network saw; ``fit`` is what made the image square. ``opacity`` is the share of the color in the result where the
+    heatmap is 1; it falls to 0 with the heatmap. With ``gray`` the image is gray.
 
     Raises
     ------
@@ -90,52 +102,54 @@ def overlay(image: Image.Image, heatmap: np.ndarray, opacity: float = OPACITY, f
     heatmap = np.asarray(heatmap, dtype=np.float32)
     if heatmap.ndim != 2 or not heatmap.size or not (heatmap.min() >= 0 and heatmap.max() <= 1):
         raise ConfigError(f"A heatmap has shape (h, w) and values in [0, 1]; this one has shape {heatmap.shape}.")
-    image = upright_rgb(image)
+    image = _ground(image, gray)
     colors = color_map(place_map(heatmap, image.size, fit))
-    blended = Image.blend(image, colors.convert("RGB"), opacity)
-    return Image.composite(blended, image, colors.getchannel("A"))
+    share = colors.getchannel("A").point([round(opacity * value) for value in range(256)])
+    return Image.composite(colors.convert("RGB"), image, share)
 
 
 def color_map(heatmap: np.ndarray) -> Image.Image:
-    """Return a map, shape (H, W), in [0, 1], as an RGBA image; NaN is transparent."""
-    colormap = matplotlib.colormaps[COLORMAP].with_extremes(bad=(0, 0, 0, 0))
-    return Image.fromarray(colormap(heatmap, bytes=True))
+    """Return a map, shape (H, W), in [0, 1], as an RGBA image as opaque as its values; NaN is transparent."""
+    heatmap = np.nan_to_num(heatmap)
+    return Image.fromarray(COLORMAP(heatmap, alpha=heatmap, bytes=True))
 
 
-def draw_heatmap(
-    image: Image.Image, heatmap: np.ndarray, class_name: str, confidence: float, fit: str = "squash"
+def contour_levels(heatmap: np.ndarray) -> list[float]:
+    """Return the values at or above which the shares `CONTOURS` of a map's sum lie, increasing; none if it is even."""
+    values = np.sort(heatmap, axis=None)[::-1].astype(float)
+    sums = values.cumsum()
+    levels = {float(values[np.searchsorted(sums, share * sums[-1])]) for share in CONTOURS}
+    return sorted(level for level in levels if values[-1] < level < values[0])
+
+
+def draw_panels(
+    image: Image.Image, panels: Sequence[Panel], name: str = "", truth: str = "", gray: bool = False
 ) -> Figure:
-    """Return a figure of the image alone, the image under its heatmap, and the color scale.
+    """Return a figure of an image and its maps by methods and networks side by side: methods in rows if they fit.
 
-    The title is the explained class and its probability ``confidence``, in [0, 1]; ``heatmap`` and ``fit`` are those of
-    `overlay`.
+    There is at least one panel. They are ordered by method, and each method has equally many. ``name`` is the image's,
+    ``truth`` its class if it is known; with ``gray`` the image under the maps is gray.
     """
-    dpi = min(max(*image.size, SMALLEST_PIXELS), LARGEST_PIXELS) / IMAGE_SIDE
-    title = f"{textwrap.shorten(printable(class_name), NAME_LENGTH, placeholder=' …')} · {100 * confidence:.1f} %"
-    return _lay_out([Tile(image, None), Tile(image, heatmap, fit=fit)], 2, IMAGE_SIDE, dpi, title)
-
-
-def draw_panels(image: Image.Image, panels: Sequence[Panel]) -> Figure:
-    """Return a figure of an image's maps by methods and networks side by side: methods in rows if they fit.
-
-    There is at least one panel. They are ordered by method, and each method has equally many.
-    """
-    if len(panels) == 1:
-        only = panels[0]
-        return draw_heatmap(image, only.heatmap, only.explained, only.confidence, only.fit)
     methods = len({panel.method for panel in panels})
     several_networks = len({panel.network for panel in panels}) > 1
     per_method = len(panels) // methods
     in_rows = methods > 1 < per_method < COLUMNS
-    tiles: list[Tile | None] = [Tile(image, None, "image")]
+    tiles: list[Tile | None] = [Tile(image, None, "image", truth)]
     for number, panel in enumerate(panels):
         if in_rows and number and number % per_method == 0:
             tiles.append(None)
         names = [METHODS[panel.method].title] * (methods > 1) + [panel.network] * several_networks
         explained = f"{panel.explained} · {100 * panel.confidence:.1f} %"
-        title, caption = " · ".join(names) or explained, explained if names else ""
-        tiles.append(Tile(image, panel.heatmap, title, caption, fit=panel.fit))
-    return draw_gallery(tiles, columns=1 + per_method if in_rows else COLUMNS)
+        wrong = bool(truth and panel.prediction) and panel.prediction != truth
+        lines = [*([explained] if names else []), *([f"predicted {panel.prediction}, is {truth}"] if wrong else [])]
+        title = " · ".join(names) or explained
+        tiles.append(Tile(image, panel.heatmap, title, "; ".join(lines), wrong, panel.fit, gray))
+    common = [name] + [panels[0].network] * (not several_networks) + [METHODS[panels[0].method].title] * (methods == 1)
+    heading = " · ".join(textwrap.shorten(printable(part), NAME_LENGTH, placeholder=" …") for part in common if part)
+    if len(panels) == 1:
+        dpi = min(max(*image.size, SMALLEST_PIXELS), LARGEST_PIXELS) / IMAGE_SIDE
+        return _lay_out(tiles, 2, IMAGE_SIDE, dpi, heading)
+    return draw_gallery(tiles, heading, columns=1 + per_method if in_rows else COLUMNS)
 
 
 def draw_gallery(tiles: Sequence[Tile | None], title: str = "", columns: int = 4) -> Figure:
@@ -176,7 +190,9 @@ def _lay_out(tiles: Sequence[Tile | None], columns: int, side: float, dpi: float
     heights = [max((_fit(tile.image, side)[1] for tile in row if tile), default=0) for row in rows]
     top = MARGIN + HEADING_LINE * len(heading) + (HEADING_GAP if heading else 0)
     below = sum(heads) + sum(heights) + GAP * (len(rows) - 1)
-    height = top + below + MARGIN
+    mapped = [tile for tile in tiles if tile and tile.heatmap is not None]
+    note = _wrap(NOTE, width - 2 * MARGIN, 8, lines=4) if mapped else []
+    height = top + below + MARGIN + LINE * len(note)
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
 
     def place(left: float, top: float, across: float, down: float) -> Axes:
@@ -201,7 +217,10 @@ def _lay_out(tiles: Sequence[Tile | None], columns: int, side: float, dpi: float
                 write(line, left, top - LINE * (len(texts) - number), LINE, points, color)
             _show(place(left, top, *_fit(tile.image, side)), tile)
         top += row_height + GAP
-    _draw_scale(figure, place(right, bar_top, BAR_WIDTH, bar_height), bar_height)
+    for number, line in enumerate(note):
+        write(line, MARGIN, top - GAP / 2 + LINE * number, LINE, 8, FAINT)
+    if mapped:
+        _draw_scale(place(right, bar_top, BAR_WIDTH, bar_height), bar_height, mapped)
     return figure
 
 
@@ -217,20 +236,49 @@ def _show(axes: Axes, tile: Tile) -> None:
     panel = axes.get_window_extent()
     image = upright_rgb(tile.image)
     image.thumbnail((math.ceil(panel.width - 0.01), math.ceil(panel.height - 0.01)))
-    shown = image if tile.heatmap is None else overlay(image, tile.heatmap, fit=tile.fit)
+    shown = image if tile.heatmap is None else overlay(image, tile.heatmap, fit=tile.fit, gray=tile.gray)
     enlarged = panel.width > 1.01 * image.width
     axes.imshow(np.asarray(shown), aspect="auto", interpolation="bicubic" if enlarged else "auto")
+    if tile.heatmap is not None:
+        _draw_contours(axes, tile.heatmap, image.size, tile.fit)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(visible=tile.wrong, color=WARNING, linewidth=2)
 
 
-def _draw_scale(figure: Figure, axes: Axes, height: float) -> None:
-    bar = figure.colorbar(ScalarMappable(cmap=COLORMAP), cax=axes, ticks=[0, 0.5, 1], format="%.2g")
-    bar.ax.tick_params(labelsize=9, labelcolor=INK, length=3, color=FAINT)
-    bar.outline.set_visible(False)
+def _draw_contours(axes: Axes, heatmap: np.ndarray, size: tuple[int, int], fit: str) -> None:
+    levels = contour_levels(heatmap)
+    if not levels:
+        return
+    scale = min(1, max(heatmap.shape) / max(size))
+    small = (max(2, round(scale * size[0])), max(2, round(scale * size[1])))
+    placed = np.ma.masked_invalid(place_map(np.asarray(heatmap, np.float32), small, fit))
+    across, down = ((np.arange(count) + 0.5) * whole / count - 0.5 for count, whole in zip(small, size, strict=True))
+    for color, width in ((INK, 2.4), ("white", 1.2)):
+        axes.contour(across, down, placed, levels, colors=color, linewidths=width)
+
+
+def _draw_scale(axes: Axes, height: float, tiles: Sequence[Tile]) -> None:
+    """Draw the colors of a map from 0 to 1 on the mean color of what lies beneath the maps."""
+    grounds = [_ground(tile.image, tile.gray).resize((1, 1), Image.Resampling.BOX) for tile in tiles]
+    ground = np.mean([np.asarray(mean)[0, 0] for mean in grounds], axis=0).round().astype(np.uint8)
+    evidence = np.linspace(1, 0, 256, dtype=np.float32)[:, None].repeat(256, axis=1)
+    colors = overlay(Image.fromarray(np.tile(ground, (256, 256, 1))), evidence)
+    axes.imshow(np.asarray(colors)[:, :1], aspect="auto", extent=(0, 1, 0, 1))
+    axes.yaxis.set_ticks_position("right")
+    axes.yaxis.set_label_position("right")
+    axes.set_xticks([])
+    axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.tick_params(labelsize=9, labelcolor=INK, length=3, color=FAINT)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
     if len(_wrap(SCALE_LABEL, height, 9)) == 1:
-        bar.set_label(SCALE_LABEL, size=9, color=INK)
+        axes.set_ylabel(SCALE_LABEL, size=9, color=INK)
+
+
+def _ground(image: Image.Image, gray: bool) -> Image.Image:
+    upright = upright_rgb(image)
+    return upright.convert("L").convert("RGB") if gray else upright
 
 
 def _fit(image: Image.Image, side: float) -> tuple[float, float]:

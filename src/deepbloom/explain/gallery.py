@@ -24,7 +24,7 @@ SAMPLE_SIDE = 320
 """Longer side in pixels of a heatmap of the sample."""
 SHOWN = 2
 """Correct and wrong predictions per class."""
-CLASSES_PER_FIGURE = 8
+CLASSES_PER_FIGURE = 4
 
 
 def quick_method(methods: Sequence[str]) -> str:
@@ -49,7 +49,7 @@ def remove_old(folder: Path) -> None:
 def write_heatmaps(
     folder: Path, network: Network, data: PreparedData, logits: np.ndarray, method: str
 ) -> list[dict[str, object]]:
-    """Write ``IMAGE_ID.png``, an image under its heatmap, for a few test images, and return an entry for each.
+    """Write ``IMAGE_ID.png``, an image alone and under its heatmap, for a few test images, and return an entry each.
 
     The images depend on the split alone, so that a report can show those of several runs side by side.
     """
@@ -61,7 +61,8 @@ def write_heatmaps(
     for index, heatmap, scores in zip(chosen, maps, probabilities, strict=True):
         name = f"{data.source.image_ids[index]}.png"
         atomic_files.make_folder((folder / name).parent)
-        drawn = overlay(_shrink(data.source.read(int(index))), heatmap, fit=network.preprocessing.fit)
+        image = _shrink(data.source.read(int(index)))
+        drawn = _stand_beside(image, overlay(image, heatmap, fit=network.preprocessing.fit))
         atomic_files.write_bytes(folder / name, encode(drawn))
         entries.append(
             {
@@ -86,7 +87,9 @@ def write_galleries(
     for number, start in enumerate(range(0, len(present), CLASSES_PER_FIGURE), 1):
         shown = present[start : start + CLASSES_PER_FIGURE]
         rows = [row for target in shown for row in choose_predictions(probabilities, targets, target)]
-        figure = draw_gallery(_draw_tiles(network, data, probabilities, rows, method), columns=2 * SHOWN)
+        title = f"{network.label} · {METHODS[method].title}"
+        tiles = _draw_tiles(network, data, probabilities, rows, method)
+        figure = draw_gallery(tiles, title, columns=2 * SHOWN)
         path = folder / f"gallery_{number}.png"
         atomic_files.write_bytes(path, encode(figure))
         names = f"{network.classes[shown[0]]} to {network.classes[shown[-1]]}"
@@ -94,9 +97,9 @@ def write_galleries(
             Illustration(
                 path,
                 f"Heatmaps of the most confident correct and wrong predictions, classes {names}.",
-                f"{names}, a row each, by {METHODS[method].title}. Left, the most confident correct predictions; right "
-                "and framed, the most confident wrong ones. Each shows the prediction with its probability, a wrong "
-                "one the true class as well.",
+                f"{names}, two rows each: images, and their heatmaps by {METHODS[method].title}. Left, the most "
+                "confident correct predictions; right and framed, the most confident wrong ones. Each "
+                "shows the prediction with its probability, a wrong one the true class as well.",
             )
         )
     return figures
@@ -124,23 +127,31 @@ def _draw_tiles(
     known = [place for place in places if place is not None]
     indices = data.split.test[known]
     maps = _explain(network, data, indices, method)
-    tiles = {}
+    images, heatmaps = dict[int, Tile](), dict[int, Tile]()
     for place, index, heatmap in zip(known, indices, maps, strict=True):
         prediction, target = int(probabilities[place].argmax()), int(data.source.targets[index])
-        tiles[place] = Tile(
-            _shrink(data.source.read(int(index))),
-            heatmap,
-            f"{network.classes[prediction]} · {100 * probabilities[place, prediction]:.0f} %",
-            "" if prediction == target else f"is {network.classes[target]}",
-            wrong=prediction != target,
-            fit=network.preprocessing.fit,
-        )
-    return [None if place is None else tiles[place] for place in places]
+        image, wrong = _shrink(data.source.read(int(index))), prediction != target
+        title = f"{network.classes[prediction]} · {100 * probabilities[place, prediction]:.0f} %"
+        truth = f"is {network.classes[target]} · " if wrong else ""
+        images[place] = Tile(image, None, title, f"{truth}{data.source.image_ids[index]}", wrong)
+        heatmaps[place] = Tile(image, heatmap, wrong=wrong, fit=network.preprocessing.fit)
+    tiles: list[Tile | None] = []
+    for start in range(0, len(places), 2 * SHOWN):
+        row = places[start : start + 2 * SHOWN]
+        tiles += [None if place is None else shown[place] for shown in (images, heatmaps) for place in row]
+    return tiles
 
 
 def _explain(network: Network, data: PreparedData, indices: np.ndarray, method: str) -> np.ndarray:
     inputs = read_inputs(network, data, indices)
     return class_activation_maps(network.model, inputs, network.layers, None, method).maps.cpu().numpy()
+
+
+def _stand_beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    pair = Image.new("RGB", (left.width + right.width, right.height))
+    pair.paste(left)
+    pair.paste(right, (left.width, 0))
+    return pair
 
 
 def _shrink(image: Image.Image) -> Image.Image:

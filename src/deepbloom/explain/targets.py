@@ -135,6 +135,7 @@ def explain_images(
             for target, maps in zip(wanted, explain(network, batch, method, wanted), strict=True):
                 fit = network.preprocessing.fit
                 probabilities = (maps.logits.cpu().double() / network.temperature).softmax(1)
+                predicted = probabilities.argmax(1).tolist()
                 for number, (index, heatmap) in enumerate(zip(maps.targets.tolist(), maps.maps.cpu(), strict=True)):
                     if index == target.against:
                         continue
@@ -142,7 +143,9 @@ def explain_images(
                     if target.against is not None:
                         explained += f" rather than {network.classes[target.against]}"
                     confidence = float(probabilities[number, index])
-                    panels[number].append(Panel(heatmap.numpy(), network.label, method, explained, confidence, fit))
+                    prediction = network.classes[predicted[number]]
+                    names = (network.label, method, explained)
+                    panels[number].append(Panel(heatmap.numpy(), *names, confidence, fit, prediction))
     return panels
 
 
