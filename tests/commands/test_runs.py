@@ -8,7 +8,8 @@ import pytest
 
 from deepbloom import recipe
 from deepbloom.commands.runs import format_table, list_runs
-from deepbloom.errors import RunError
+from deepbloom.config.commands import RunsConfig
+from deepbloom.errors import ConfigError, RunError
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.identity import Identity
 
@@ -39,7 +40,7 @@ def test_every_state_is_told_apart(make_run, begin, tmp_path, monkeypatch):
     running = begin("f running")
     (begin("g damaged") / "history.csv").write_text(HISTORY.replace("0.5", ""))
     with run_dir.exclusive(running):
-        runs = list_runs(tmp_path / "runs")
+        runs = list_runs(tmp_path / "runs", "name")
     assert [(run.name[0], run.state) for run in runs] == [
         ("a", "complete"),
         ("b", "damaged"),
@@ -51,6 +52,7 @@ def test_every_state_is_told_apart(make_run, begin, tmp_path, monkeypatch):
     ]
     by_name = {run.name[0]: run for run in runs}
     assert (by_name["a"].epoch, by_name["e"].epoch, by_name["e"].val) == ("6/6", "2/20", "0.5000")
+    assert (by_name["a"].data, by_name["e"].data, by_name["b"].data) == ("synthetic", "synthetic", "")
     assert 0.7 < float(by_name["a"].test) < 0.9
     assert by_name["d"].reason == "DivergedError: the loss is nan"
     assert "metrics.json is damaged" in by_name["b"].reason
@@ -85,3 +87,17 @@ def test_torch_is_not_loaded(make_run, tmp_path):
     assert done.returncode == 0
     assert done.stderr.strip() == "set()"
     assert "1 run: 1 complete" in done.stdout
+
+
+def test_runs_are_listed_by_date_or_accuracy(make_run, begin, tmp_path):
+    for day, (name, accuracy) in enumerate((("b", 0.9), ("a", 0.5), ("c", 0.7)), 1):
+        metrics = make_run(name, accuracy=accuracy, seed=day) / "metrics.json"
+        os.utime(metrics, (86400 * day, 86400 * day))
+    os.utime(begin("d") / "history.csv", (86400 * 9, 86400 * 9))
+    folder = tmp_path / "runs"
+    assert [run.name for run in list_runs(folder)] == ["d", "c", "a", "b"]
+    assert [run.name for run in list_runs(folder, "accuracy")] == ["b", "c", "a", "d"]  # d has none of the test split
+    assert [run.name for run in list_runs(folder, "name")] == ["a", "b", "c", "d"]
+    assert [run.date[:8] for run in list_runs(folder, "date")] == ["1970-01-"] * 4
+    with pytest.raises(ConfigError, match="sort"):
+        RunsConfig(sort="size")

@@ -1,15 +1,20 @@
 """``deepbloom predict``: classify images."""
 
+import html
 import json
 import logging
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from deepbloom.config.commands import PredictConfig
 from deepbloom.data.folders import find_images
+from deepbloom.data.images import upright_rgb
 from deepbloom.data.inputs import Readable, Unreadable, read_batches, stack_pixels
+from deepbloom.data.preprocessing import resize
 from deepbloom.engine.predictor import Predictor
 from deepbloom.errors import DataError
 from deepbloom.export.opening import open_predictor
@@ -39,12 +44,9 @@ def run(config: PredictConfig) -> None:
     entries: list[dict[str, Any]] = []
     with ProgressBar(total=len(paths), desc="Classifying", unit="image") as bar:
         for images in read_batches(paths, [predictor.preprocessing], config.batch_size):
-            readable = [image for image in images if isinstance(image, Readable)]
-            rows = list(predictor.logits(stack_pixels(readable))) if readable else []
-            for image in images:
-                logits = rows.pop(0) if isinstance(image, Readable) else None
-                entries.append(_entry(image, logits, predictor))
-                _print(entries[-1])
+            for entry in _classify(images, predictor):
+                entries.append(entry)
+                _print(entry)
             bar.update(len(images))
     if folder:
         atomic_files.write_csv(folder / "predictions.csv", COLUMNS, [_csv_row(entry) for entry in entries])
@@ -56,6 +58,60 @@ def run(config: PredictConfig) -> None:
         raise DataError(f"None of {count_of(failed, 'image')} can be classified; see above.")
     if failed:
         log.warning("%d of %s cannot be classified; see above.", failed, count_of(len(entries), "image"))
+
+
+class PredictionRows(list[dict[str, Any]]):
+    """Predictions, a dict per image as in predictions.json: ``path``, ``error``, ``top5``. A table in notebooks."""
+
+    def _repr_html_(self) -> str:
+        lines = []
+        for row in self:
+            guesses = "; ".join(f"{guess['class_name']} {guess['confidence']:.1%}" for guess in row["top5"][1:])
+            best = row["top5"][0] if row["top5"] else {"class_name": row["error"], "confidence": None}
+            confidence = "" if best["confidence"] is None else f"{best['confidence']:.1%}"
+            cells = (row["path"], best["class_name"], confidence, guesses)
+            lines.append("<tr>" + "".join(f"<td>{html.escape(printable(cell))}</td>" for cell in cells) + "</tr>")
+        headings = "".join(f"<th>{name}</th>" for name in ("image", "prediction", "confidence", "next"))
+        return f"<table><thead><tr>{headings}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def predict(ckpt: str | Path, images: Any, device: str = "auto", batch_size: int = 32) -> PredictionRows:
+    """Return predictions as ``deepbloom predict`` writes them to predictions.json.
+
+    Parameters
+    ----------
+    ckpt : str or Path
+        A run directory, its ``model.safetensors``, or an exported file.
+    images : str, Path, PIL image, or a list of these
+        Paths as for ``image=``: files, folders, patterns, ``sample``. A PIL image has its place in the list as path.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    batch_size : int
+        Images per forward pass.
+
+    Raises
+    ------
+    DeepBloomError
+        The checkpoint cannot be used, or a path names nothing.
+    """
+    predictor = open_predictor(str(ckpt), device)
+    rows = PredictionRows()
+    for place, item in enumerate(images if isinstance(images, list | tuple) else [images]):
+        batches: Iterable[list[Readable | Unreadable]]
+        if isinstance(item, Image.Image):
+            batches = [[Readable(Path(str(place)), (resize(upright_rgb(item), predictor.preprocessing),), None)]]
+        else:
+            batches = read_batches(find_images(str(item)), [predictor.preprocessing], batch_size)
+        for batch in batches:
+            rows += _classify(batch, predictor)
+    return rows
+
+
+def _classify(images: Sequence[Readable | Unreadable], predictor: Predictor) -> Iterator[dict[str, Any]]:
+    readable = [image for image in images if isinstance(image, Readable)]
+    rows = list(predictor.logits(stack_pixels(readable))) if readable else []
+    for image in images:
+        yield _entry(image, rows.pop(0) if isinstance(image, Readable) else None, predictor)
 
 
 def _entry(image: Readable | Unreadable, logits: np.ndarray | None, predictor: Predictor) -> dict[str, Any]:

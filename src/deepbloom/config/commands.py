@@ -46,7 +46,8 @@ class PredictConfig:
     ckpt: str = setting("", path=True)
     """A run directory or its ``model.safetensors``; ``last``: the newest complete run in ``outputs``."""
     image: Any = setting("", path=True)
-    """An image, a folder, a pattern such as ``'photos/*.jpg'``, or a list ``[a.jpg,b.jpg]``."""
+    """An image, a folder, a pattern such as ``'photos/*.jpg'``, a list ``[a.jpg,b.jpg]``, or ``sample`` (drawn flowers
+    and two photographs)."""
     output_dir: str | None = setting(None, path=True)
     """Where predictions.csv and predictions.json go. None: only print."""
     batch_size: int = 32
@@ -65,7 +66,8 @@ class GradcamConfig:
     ckpt: Any = setting("", path=True)
     """A run directory or its ``model.safetensors``; several, ``[a,b]``, are shown side by side."""
     image: Any = setting("", path=True)
-    """An image, a folder, a pattern such as ``'photos/*.jpg'``, or a list ``[a.jpg,b.jpg]``."""
+    """An image, a folder, a pattern such as ``'photos/*.jpg'``, a list ``[a.jpg,b.jpg]``, or ``sample`` (drawn flowers
+    and two photographs)."""
     output_dir: str = setting("outputs/gradcam", path=True)
     """Where ``IMAGE_METHOD.png`` goes; for several methods also ``IMAGE_comparison.png``, with all side by side."""
     method: Any = "gradcam"
@@ -234,12 +236,20 @@ class ReportConfig:
     """A CSV file with a column ``image_id`` and others, such as ``camera``: accuracies by their values."""
 
 
+SORTS = ("date", "accuracy", "name", "state")
+
+
 @dataclass
 class RunsConfig:
     """Settings of ``deepbloom runs``."""
 
     runs: str = setting("outputs", path=True)
     """A folder with run directories, at any depth."""
+    sort: str = "date"
+    """``date`` (the newest first), ``accuracy`` (the highest first), ``name`` or ``state``."""
+
+    def __post_init__(self) -> None:
+        check_choice("sort", self.sort, SORTS)
 
 
 @dataclass
@@ -347,7 +357,7 @@ COMMANDS: dict[str, Command] = {
     "runs": Command(
         "List runs and their state: complete, running, partial, failed or damaged.",
         RunsConfig,
-        ("deepbloom runs", "deepbloom runs runs=outputs/sweep"),
+        ("deepbloom runs", "deepbloom runs runs=outputs/sweep sort=accuracy"),
         "deepbloom.commands.runs:run",
     ),
     "demo": Command(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepbloom.data.images import SUFFIXES
+from deepbloom.data.samples import ATTRIBUTION, SAMPLE, sample_images
 from deepbloom.errors import DataError, name_some
 from deepbloom.runs.files import OUTPUT_MARKER
 from deepbloom.runs.folder import CONFIG, METRICS, PROVENANCE
@@ -177,7 +178,7 @@ def _below(root: Path, path: Path) -> str:
 
 
 def find_images(image: str | Sequence[str]) -> list[Path]:
-    """Return the files that ``image`` names: a file, a folder, a pattern, or a list of these.
+    """Return the files that ``image`` names: a file, a folder, a pattern, a list of these, or ``sample``.
 
     Files named one by one are taken whatever their suffix. Folders are read as `read_folder` says, and what is ignored
     in a folder that is named is logged.
@@ -196,6 +197,9 @@ def find_images(image: str | Sequence[str]) -> list[Path]:
             found += _find_in_folder(name, path)
         elif path.exists() or path.is_symlink():
             found.append(path)
+        elif name == SAMPLE:
+            found += sample_images()
+            log.info("%s", ATTRIBUTION)
         else:
             there = next(folder for folder in path.parents if folder.is_dir())  # brackets in its name are no pattern
             pattern = str(path.relative_to(there))
