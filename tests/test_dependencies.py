@@ -17,6 +17,9 @@ OPTIONAL = (
     "tensorboard",
     "hydra_plugins.hydra_joblib_launcher",
     "playwright",
+    "onnx",
+    "onnxruntime",
+    "openvino",
 )
 WITHOUT_OPTIONAL = f"""
 import sys

@@ -170,6 +170,7 @@ def test_a_file_that_disagrees_ends_with_4_and_a_name_that_says_so(
     assert summary(tmp_path)["verified"] is False
 
 
+@pytest.mark.long
 def test_half_precision_takes_half_of_the_bytes(exported: Path, trained_run: Path, deepbloom: Run, tmp_path: Path):
     assert deepbloom("export", f"ckpt={trained_run}", "precision=fp16", f"output_dir={tmp_path}")[0] == 0
     assert summary(tmp_path)["size_bytes"] < 0.52 * summary(exported)["size_bytes"]
@@ -219,6 +220,7 @@ def test_unknown_names_and_missing_packages_are_refused(
         check_packages("openvino", "fp32")
 
 
+@pytest.mark.long
 def test_openvino_gives_the_same_predictions(trained_run: Path, deepbloom: Run, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
     code, _, err = deepbloom("export", f"ckpt={trained_run}", "format=openvino", f"output_dir={tmp_path}")

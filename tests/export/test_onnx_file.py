@@ -89,6 +89,20 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         read_onnx(tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("layer", ["Loop", "TensorIterator", "If"])
+def test_an_openvino_model_with_control_flow_is_refused(layer: str, tmp_path: Path) -> None:
+    (tmp_path / "model.bin").touch()
+    (tmp_path / "model.xml").write_text(f'<net><layers><layer id="0" type="{layer}"/></layers></net>')
+    with pytest.raises(CheckpointError, match=layer):
+        open_predictor(str(tmp_path / "model.xml"))
+
+
+def test_an_openvino_model_without_its_weights_is_an_error_of_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "model.xml").write_text("<net/>")
+    with pytest.raises(CheckpointError, match=r"the \.bin beside it"):
+        open_predictor(str(tmp_path / "model.xml"))
+
+
 def test_a_file_of_another_tool_says_what_it_lacks(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not written by deepbloom export"):
         open_predictor(str(save(tmp_path, [relu()])))

@@ -142,12 +142,18 @@ def quantize_openvino(model: Any, job: Job) -> Any:
     """Return an OpenVINO model in int8 by NNCF, as `quantize_onnx` does."""
     import nncf
     import openvino
+    from nncf.quantization.advanced_parameters import OverflowFix
 
     nncf.set_log_level(logging.ERROR)
     images = job.calibration()
     dataset = nncf.Dataset([image[None] for image in images])
+    overflow = OverflowFix.FIRST_LAYER if has_vnni() else OverflowFix.ENABLE
     quantized = nncf.quantize(
-        model, dataset, preset=nncf.QuantizationPreset.MIXED, subset_size=len(images), fast_bias_correction=True
+        model,
+        dataset,
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(images),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow),
     )
     compiled = openvino.Core().compile_model(quantized, "CPU")
     if _agrees(job, lambda pixels: compiled(pixels)[0]):

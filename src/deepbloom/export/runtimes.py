@@ -1,6 +1,7 @@
 """Exported files as predictors, under the runtime that each is for. Imports no torch."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.device import available_cores
 from deepbloom.engine.predictor import Predictor
 from deepbloom.errors import CheckpointError, ConfigError, DeepBloomError, require_package
-from deepbloom.export.onnx_file import read_onnx
+from deepbloom.export.onnx_file import MAX_BYTES, read_onnx
 
+CONTROL_FLOW = re.compile(rb'type\s*=\s*["\'](TensorIterator|Loop|If)["\']')
 METADATA = "deepbloom"
 """The key of a file's metadata under which its header lies, as JSON."""
 SMALLEST = float(np.finfo(np.float32).tiny)
@@ -61,6 +63,7 @@ def open_onnx(path: Path, threads: int = 0) -> ExportedFile:
 
 def open_openvino(path: Path, threads: int = 0) -> ExportedFile:
     """Open an OpenVINO model, an .xml file with its .bin beside it, as `open_onnx` does."""
+    _check_ir(path)
     require_package("openvino", f"ckpt={path}", extra="openvino")
     import openvino
 
@@ -81,6 +84,19 @@ def open_openvino(path: Path, threads: int = 0) -> ExportedFile:
         return lambda pixels: np.array(compiled(pixels)[0])
 
     return _open(path, header, start)
+
+
+def _check_ir(path: Path) -> None:
+    """Raise `CheckpointError` if an OpenVINO model is too large or runs graphs of its own."""
+    try:
+        size = max(file.stat().st_size for file in (path, path.with_suffix(".bin")))
+        if size > MAX_BYTES:
+            raise CheckpointError(f"{path} is refused: {size:,} bytes are more than {MAX_BYTES:,}.")
+        found = CONTROL_FLOW.search(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {path} and the .bin beside it: {error.strerror or error}.") from error
+    if found:
+        raise CheckpointError(f"{path} is refused: the operator {found[1].decode()} runs a graph of its own.")
 
 
 OPENERS: dict[str, Callable[[Path, int], ExportedFile]] = {".onnx": open_onnx, ".xml": open_openvino}
@@ -112,4 +128,6 @@ def _open(path: Path, text: str | None, start: Callable[[], Callable[[np.ndarray
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(("Exception from", "Check "))]  # places in OpenVINO's source
+    return (said or lines or [type(error).__name__])[0][:300]
