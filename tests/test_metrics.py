@@ -7,7 +7,6 @@ import pytest
 from sklearn import metrics as oracle
 
 from deepbloom.metrics import (
-    best_epoch,
     best_guesses,
     bin_by_confidence,
     brier_scores,
@@ -167,17 +166,3 @@ def test_confidences_outside_zero_to_one_are_refused():
         expected_calibration_error([1.2], [True])
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         expected_calibration_error([float("nan")], [True])
-
-
-def test_the_best_epoch_has_the_highest_accuracy_then_the_lowest_loss_then_comes_first():
-    def best(*epochs):
-        rows = [
-            {"epoch": n, "val_accuracy": accuracy, "val_loss": loss} for n, (accuracy, loss) in enumerate(epochs, 1)
-        ]
-        return best_epoch(rows)
-
-    assert best((0.5, 0.1), (0.8, 2.0), (0.6, 0.2)) == 2
-    assert best((0.8, 1.0), (0.8, 0.9), (0.8, 1.1)) == 2
-    assert best((0.8, 1.0), (0.8, 1.0)) == 1
-    assert best((float("nan"), 1.0), (0.1, 2.0)) == 2
-    assert best((float("nan"), 1.0)) is None

@@ -4,8 +4,7 @@ CPU tensors are accepted wherever an array is. Sums are taken in float64 over al
 depends on how the images were batched. scikit-learn and scipy are imported where they are used: that takes a second.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -258,14 +257,3 @@ def best_guesses(logits: np.ndarray, temperature: float, class_names: Sequence[s
         {"index": int(i), "class_name": class_names[i], "confidence": round(float(probabilities[i]), 6)}
         for i in top_classes(logits[None])[0]  # not of the probabilities, of which small ones may be equal
     ]
-
-
-def best_epoch(history: Sequence[Mapping[str, float]]) -> int | None:
-    """Return the epoch with the highest validation accuracy; of equals the lowest loss, then the first.
-
-    ``history`` has a row per epoch with ``epoch``, ``val_accuracy`` and ``val_loss``. Epochs whose accuracy is NaN do
-    not count; None if there is no other.
-    """
-    known = [row for row in history if not math.isnan(row["val_accuracy"])]
-    best = max(known, key=lambda row: (row["val_accuracy"], -row["val_loss"]), default=None)
-    return None if best is None else int(best["epoch"])

@@ -48,7 +48,7 @@ WRITE = {
 }
 """Words of ultralytics, timm and Keras, and what they are here: the first that is a key of the command."""
 ABSENT = {
-    "patience early_stopping": "There is no early stopping: the epoch with the best validation accuracy is kept.",
+    "patience early_stopping": "There is no early stopping: the best epoch on the validation split is kept.",
     "imgsz img_size image_size input_size": "Images have the size that the network was made for; "
     "augment.train_resolution scales those of training.",
     "num_classes classes nc": "Each folder of images is a class; data.num_classes is for data=synthetic.",
@@ -57,7 +57,7 @@ ABSENT = {
     "mosaic": "augment=mixup and augment=cutmix mix images.",
     "aa auto_augment autoaugment randaugment rand_augment": "augment=trivial changes each image in a random way.",
     "loss criterion": "Training minimizes cross-entropy; train.label_smoothing changes its targets.",
-    "monitor metrics": "The validation accuracy chooses the epoch.",
+    "monitor metrics": "The validation accuracy chooses the epoch: the latest within its standard error.",
 }
 """Words for which DeepBloom has no setting, and why."""
 

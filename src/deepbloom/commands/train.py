@@ -15,6 +15,7 @@ from deepbloom.cost import count_macs, measure_latency_ms
 from deepbloom.data.leakage import audit_split, describe_findings
 from deepbloom.data.split import split_kind
 from deepbloom.device import choose_device, device_name, left_as_found, peak_memory_bytes, reset_peak_memory
+from deepbloom.engine.best_epoch import choose_epoch
 from deepbloom.engine.distributed import join
 from deepbloom.engine.outcome import Outcome
 from deepbloom.engine.resolve import Plan, check_batch_size, resolve
@@ -119,7 +120,7 @@ def _write_results(plan: Plan, folder: Path, outcome: Outcome, watch: Stopwatch)
     write_probabilities(folder, logits, outcome.tested.embeddings, temperature)
     write_class_report(folder, confusion, source.class_names)
     plots = files.make_folder(folder / run_dir.PLOTS)
-    plot_history(progress.history, plots / "curves.png")
+    plot_history(progress.history, plots / "curves.png", progress.best_epoch)
     plot_confusion(confusion, source.class_names, plots / "confusion.png")
     found, near_duplicates = audit_split(outcome.data)
     log.info("%s", describe_findings(found, plan.split))
@@ -174,8 +175,15 @@ def _measurements(plan: Plan, outcome: Outcome, folder: Path) -> dict[str, objec
     """Return the part of metrics.json that the run measured, without the test."""
     progress, model = outcome.state.progress, outcome.state.model
     size = plan.preprocessing.size
+    choice = choose_epoch(progress.history, len(plan.split.val))
+    log.info("%s", choice)
     return {
         "best_epoch": progress.best_epoch,
+        "epoch_choice": {
+            "highest_val_accuracy": choice.highest["val_accuracy"],
+            "standard_error": choice.standard_error,
+            "epochs_within": choice.within,
+        },
         "val": {"top1_accuracy": progress.best_val_accuracy, "loss": progress.best_val_loss},
         "probe": progress.probe or None,
         "params": count_parameters(model),

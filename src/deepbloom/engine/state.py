@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from deepbloom.config.schema import from_dict
+from deepbloom.engine.best_epoch import choose_epoch
 from deepbloom.engine.checkpoint import FORMAT, STATE_KIND, read_tensors, write_tensors
 from deepbloom.engine.optim import make_optimizer, optimizer_tensors, restore_optimizer
 from deepbloom.engine.resolve import Plan
 from deepbloom.errors import CheckpointError, ConfigError, DivergedError
-from deepbloom.metrics import best_epoch
 from deepbloom.models.freezing import covers
 from deepbloom.models.registry import get_architecture
 from deepbloom.rng import environment
@@ -50,7 +50,7 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     """A row per finished epoch, with the columns of history.csv."""
 
-    def end_epoch(self, val_loss: float, val_accuracy: float, lr: float) -> dict[str, float]:
+    def end_epoch(self, val_loss: float, val_accuracy: float, val_count: int, lr: float) -> dict[str, float]:
         """Add the row of the epoch in progress to the history, keep the best epoch so far, and return the row."""
         row = {
             "epoch": self.epoch,
@@ -63,7 +63,7 @@ class Progress:
             "images_per_second": self.count / self.seconds,
         }
         self.history.append(row)
-        if best_epoch(self.history) == self.epoch:
+        if choose_epoch(self.history, val_count).best is row:
             self.best_epoch, self.best_val_accuracy, self.best_val_loss = self.epoch, val_accuracy, val_loss
         return row
 

@@ -239,7 +239,7 @@ def _validate(
     val_accuracy, val_loss = top_k_accuracy(logits, targets), mean_cross_entropy(logits, targets)
     last = progress.epoch * progress.step - 1
     factor = lr_factor(last, progress.step, config.train.epochs, config.scheduler)
-    row = progress.end_epoch(val_loss, val_accuracy, config.optimizer.lr * factor)
+    row = progress.end_epoch(val_loss, val_accuracy, len(targets), config.optimizer.lr * factor)
     if progress.best_epoch == progress.epoch:
         state.keep_best()
     log.info(

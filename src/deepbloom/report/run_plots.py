@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from deepbloom.metrics import best_epoch, bin_by_confidence, expected_calibration_error, softmax
+from deepbloom.metrics import bin_by_confidence, expected_calibration_error, softmax
 from deepbloom.report.formatting import shorten
 from deepbloom.runs import files as atomic_files
 
@@ -89,13 +89,12 @@ def label_epochs(axis: Axes, kind: str, epochs: NDArray[np.float64]) -> None:
         axis.set_ylim(bottom=0)
 
 
-def plot_history(history: History, path: Path, title: str = "") -> None:
+def plot_history(history: History, path: Path, best: int, title: str = "") -> None:
     """Draw loss and accuracy of one run by epoch, for train and validation, with the best epoch marked.
 
-    ``history`` holds the rows of history.csv, ``title`` says which run it is.
+    ``history`` holds the rows of history.csv, ``best`` is an epoch of it, and ``title`` says which run it is.
     """
     epochs = column(history, "epoch")
-    best = best_epoch(history)
     spacing = space_markers(epochs)
     with open_figure(path, 9.0, 3.8) as figure:
         axes = figure.subplots(1, 2)
@@ -106,8 +105,7 @@ def plot_history(history: History, path: Path, title: str = "") -> None:
             ):
                 values = column(history, f"{part}_{kind}")
                 axis.plot(epochs, values, color=color, linestyle=dash, marker=marker, label=name, markevery=spacing)
-            if best is not None:
-                axis.axvline(best, color=FAINT, linewidth=1.2, linestyle=":", label=f"best epoch ({best})")
+            axis.axvline(best, color=FAINT, linewidth=1.2, linestyle=":", label=f"best epoch ({best})")
             axis.set_title(f"{kind.capitalize()} by epoch")
             label_epochs(axis, kind, epochs)
         axes[0].legend()

@@ -270,7 +270,7 @@ def describe_runs(groups: Sequence[Group]) -> Section:
     table = PageTable(
         ("Run", "Group", "Model", "Seed", "Validation accuracy", "Test accuracy"),
         rows,
-        "The epoch with the highest validation accuracy was tested; no choice depends on test accuracy. All numbers "
+        "The best epoch on the validation split was tested; no choice depends on test accuracy. All numbers "
         "come from the files in the run directories.",
         words=frozenset({2}),
         look="runs",
