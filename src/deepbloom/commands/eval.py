@@ -8,7 +8,7 @@ from deepbloom.calibration.temperature import assess
 from deepbloom.config.commands import EvalConfig
 from deepbloom.engine.evaluate import check_finite
 from deepbloom.engine.trained_data import prepare_trained_data
-from deepbloom.export.opening import find_file, open_predictor
+from deepbloom.export.opening import find_file, open_ensemble
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.results import write_predictions
@@ -24,22 +24,27 @@ def run(config: EvalConfig) -> None:
     CheckpointError
         The data, their split or their classes are not those that the network was trained with.
     """
-    predictor = open_predictor(config.ckpt, config.device, threads_of_run=True)
-    data = prepare_trained_data(config.ckpt, predictor, config.data)
-    path = find_file(config.ckpt).resolve()
-    folder = files.output_folder(Path(config.output_dir or f"outputs/eval-{path.parent.name}"))
-    logits = predictor.all_logits(data.pixels, data.split.test, config.batch_size)
-    targets = data.source.targets[data.split.test]
-    check_finite(logits, path)
+    ensemble = open_ensemble(config.ckpt, config.device, config.tta == "mirror", threads_of_run=True)
+    ensemble.check_same_split()
+    paths = [find_file(name).resolve() for name in ensemble.names]
+    each = []
+    for name, member in zip(ensemble.names, ensemble.members, strict=True):
+        data = prepare_trained_data(name, member, config.data)
+        each.append(member.all_logits(data.pixels, data.split.test, config.batch_size))
+        check_finite(each[-1], name)
+    several = "ensemble" if len(paths) > 1 else paths[0].parent.name
+    folder = files.output_folder(Path(config.output_dir or f"outputs/eval-{several}"))
+    logits, targets = ensemble.average(each), data.source.targets[data.split.test]
     scores = metrics.score_logits(logits, targets)
-    calibration = assess(logits, targets, predictor.temperature)
+    calibration = assess(logits, targets, ensemble.temperature)
     image_ids = [data.source.image_ids[i] for i in data.split.test]
-    write_predictions(folder, image_ids, predictor.classes, logits, targets, predictor.temperature)
+    write_predictions(folder, image_ids, ensemble.classes, logits, targets, ensemble.temperature)
     files.write_json(
         folder / run_dir.METRICS,
         {
-            "model": predictor.label,
-            "checkpoint": str(path),
+            "model": ensemble.label,
+            "checkpoint": str(paths[0]) if len(paths) == 1 else [str(path) for path in paths],
+            "tta": config.tta,
             "test": scores | {"calibration": calibration},
             "dataset_fingerprint": data.source.fingerprint,
             "split_fingerprint": data.split_fingerprint,

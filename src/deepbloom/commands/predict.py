@@ -15,9 +15,9 @@ from deepbloom.data.folders import find_images
 from deepbloom.data.images import upright_rgb
 from deepbloom.data.inputs import Readable, Unreadable, read_batches, stack_pixels
 from deepbloom.data.preprocessing import resize
-from deepbloom.engine.predictor import Predictor
+from deepbloom.engine.ensemble import Ensemble
 from deepbloom.errors import DataError
-from deepbloom.export.opening import open_predictor
+from deepbloom.export.opening import open_ensemble
 from deepbloom.metrics import best_guesses
 from deepbloom.progress import ProgressBar
 from deepbloom.report.formatting import count_of
@@ -37,14 +37,15 @@ def run(config: PredictConfig) -> None:
     DeepBloomError
         The checkpoint or the folder cannot be used, ``image`` names nothing, or no image can be classified.
     """
-    predictor = open_predictor(config.ckpt, config.device)
+    ensemble = open_ensemble(config.ckpt, config.device, config.tta == "mirror")
+    preprocessings = [member.preprocessing for member in ensemble.members]
     paths = find_images(config.image)
     folder = atomic_files.output_folder(Path(config.output_dir)) if config.output_dir else None
 
     entries: list[dict[str, Any]] = []
     with ProgressBar(total=len(paths), desc="Classifying", unit="image") as bar:
-        for images in read_batches(paths, [predictor.preprocessing], config.batch_size):
-            for entry in _classify(images, predictor):
+        for images in read_batches(paths, preprocessings, config.batch_size):
+            for entry in _classify(images, ensemble):
                 entries.append(entry)
                 _print(entry)
             bar.update(len(images))
@@ -75,13 +76,13 @@ class PredictionRows(list[dict[str, Any]]):
         return f"<table><thead><tr>{headings}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
-def predict(ckpt: str | Path, images: Any, device: str = "auto", batch_size: int = 32) -> PredictionRows:
+def predict(ckpt: Any, images: Any, device: str = "auto", batch_size: int = 32) -> PredictionRows:
     """Return predictions as ``deepbloom predict`` writes them to predictions.json.
 
     Parameters
     ----------
-    ckpt : str or Path
-        A run directory, its ``model.safetensors``, or an exported file.
+    ckpt : str, Path, or a list of these
+        A run directory, its ``model.safetensors``, or an exported file; several: the mean of their probabilities.
     images : str, Path, PIL image, or a list of these
         Paths as for ``image=``: files, folders, patterns, ``sample``. A PIL image has its place in the list as path.
     device : str
@@ -94,27 +95,32 @@ def predict(ckpt: str | Path, images: Any, device: str = "auto", batch_size: int
     DeepBloomError
         The checkpoint cannot be used, or a path names nothing.
     """
-    predictor = open_predictor(str(ckpt), device)
+    ensemble = open_ensemble(ckpt, device)
+    preprocessings = [member.preprocessing for member in ensemble.members]
     rows = PredictionRows()
     for place, item in enumerate(images if isinstance(images, list | tuple) else [images]):
         batches: Iterable[list[Readable | Unreadable]]
         if isinstance(item, Image.Image):
-            batches = [[Readable(Path(str(place)), (resize(upright_rgb(item), predictor.preprocessing),), None)]]
+            pixels = tuple(resize(upright_rgb(item), preprocessing) for preprocessing in preprocessings)
+            batches = [[Readable(Path(str(place)), pixels, None)]]
         else:
-            batches = read_batches(find_images(str(item)), [predictor.preprocessing], batch_size)
+            batches = read_batches(find_images(str(item)), preprocessings, batch_size)
         for batch in batches:
-            rows += _classify(batch, predictor)
+            rows += _classify(batch, ensemble)
     return rows
 
 
-def _classify(images: Sequence[Readable | Unreadable], predictor: Predictor) -> Iterator[dict[str, Any]]:
+def _classify(images: Sequence[Readable | Unreadable], ensemble: Ensemble) -> Iterator[dict[str, Any]]:
     readable = [image for image in images if isinstance(image, Readable)]
-    rows = list(predictor.logits(stack_pixels(readable))) if readable else []
+    rows: list[np.ndarray] = []
+    if readable:
+        each = [member.logits(stack_pixels(readable, place)) for place, member in enumerate(ensemble.members)]
+        rows = list(ensemble.average(each))
     for image in images:
-        yield _entry(image, rows.pop(0) if isinstance(image, Readable) else None, predictor)
+        yield _entry(image, rows.pop(0) if isinstance(image, Readable) else None, ensemble)
 
 
-def _entry(image: Readable | Unreadable, logits: np.ndarray | None, predictor: Predictor) -> dict[str, Any]:
+def _entry(image: Readable | Unreadable, logits: np.ndarray | None, ensemble: Ensemble) -> dict[str, Any]:
     """Return the prediction for one image as it stands in predictions.json."""
     if logits is None:
         return {"path": str(image.path), "error": getattr(image, "error", ""), "top5": []}
@@ -122,7 +128,7 @@ def _entry(image: Readable | Unreadable, logits: np.ndarray | None, predictor: P
         error = f"The network gives logits that are not finite for {image.path}."
         log.warning("%s", error)
         return {"path": str(image.path), "error": error, "top5": []}
-    top5 = best_guesses(logits, predictor.temperature, predictor.classes)
+    top5 = best_guesses(logits, ensemble.temperature, ensemble.classes)
     return {"path": str(image.path), "error": "", "top5": top5}
 
 

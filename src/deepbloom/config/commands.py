@@ -17,19 +17,22 @@ def _check(command: str, settings: Any) -> None:
             raise ConfigError(f"deepbloom {command} needs {name}={example}.")
     check_range("batch_size", getattr(settings, "batch_size", 1), 1)
     check_choice("device", settings.device, DEVICES)
+    check_choice("tta", getattr(settings, "tta", "none"), ("none", "mirror"))
 
 
 @dataclass
 class EvalConfig:
     """Settings of ``deepbloom eval``."""
 
-    ckpt: str = setting("", path=True)
+    ckpt: Any = setting("", path=True)
     """A run directory, its ``model.safetensors``, or an exported file; ``last``: the newest complete run in
-    ``outputs``."""
+    ``outputs``; several, ``[a,b]``: the mean of their probabilities."""
     output_dir: str | None = setting(None, path=True)
     """Where metrics.json and predictions.csv go. None: ``outputs/eval-NAME``."""
     data: dict[str, Any] = setting(changes=DataConfig)
     """Data settings that differ from the run's, e.g. ``data.root=PATH``."""
+    tta: str = "none"
+    """``mirror``: the mean of the probabilities of an image and its mirror image, in twice the time; ``none``."""
     batch_size: int = 64
     """Images per forward pass; results do not depend on it beyond rounding."""
     device: str = "auto"
@@ -43,13 +46,16 @@ class EvalConfig:
 class PredictConfig:
     """Settings of ``deepbloom predict``."""
 
-    ckpt: str = setting("", path=True)
-    """A run directory or its ``model.safetensors``; ``last``: the newest complete run in ``outputs``."""
+    ckpt: Any = setting("", path=True)
+    """A run directory or its ``model.safetensors``; ``last``: the newest complete run in ``outputs``. Several,
+    ``[a,b]``: the mean of their probabilities."""
     image: Any = setting("", path=True)
     """An image, a folder, a pattern such as ``'photos/*.jpg'``, a list ``[a.jpg,b.jpg]``, or ``sample`` (drawn flowers
     and two photographs)."""
     output_dir: str | None = setting(None, path=True)
     """Where predictions.csv and predictions.json go. None: only print."""
+    tta: str = "none"
+    """``mirror``: the mean of the probabilities of an image and its mirror image, in twice the time; ``none``."""
     batch_size: int = 32
     """Images per forward pass."""
     device: str = "auto"
@@ -298,7 +304,7 @@ COMMANDS: dict[str, Command] = {
     "eval": Command(
         "Evaluate a trained network on its test split again.",
         EvalConfig,
-        ("deepbloom eval ckpt=outputs/RUN",),
+        ("deepbloom eval ckpt=outputs/RUN", "deepbloom eval 'ckpt=[outputs/RUN,outputs/OTHER]' tta=mirror"),
         "deepbloom.commands.eval:run",
     ),
     "predict": Command(

@@ -1,7 +1,10 @@
 """From ``ckpt=`` to what gives predictions."""
 
 from pathlib import Path
+from typing import Any
 
+from deepbloom.config.schema import as_list
+from deepbloom.engine.ensemble import Ensemble, Mirrored
 from deepbloom.engine.predictor import EXPORTED, Predictor
 from deepbloom.errors import CheckpointError, ConfigError
 
@@ -64,3 +67,14 @@ def open_predictor(ckpt: str, device: str = "auto", threads_of_run: bool = False
         use_cores(min(threads, available_cores()))
     trained.place(place)
     return trained
+
+
+def open_ensemble(ckpt: Any, device: str = "auto", mirror: bool = False, threads_of_run: bool = False) -> Ensemble:
+    """Return the predictors of one or several checkpoints; for parameters and errors see `open_predictor`.
+
+    With ``mirror``, each sees images and their mirror images.
+    """
+    names = tuple(str(name) for name in as_list(ckpt))
+    opened = (open_predictor(name, device, threads_of_run) for name in names)
+    members = (Mirrored(one.classes, one.preprocessing, one.header, one) if mirror else one for one in opened)
+    return Ensemble(names, tuple(members))
