@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from deepbloom.calibration.rejection import NONE
 from deepbloom.config.commands import PredictConfig
 from deepbloom.data.folders import find_images
 from deepbloom.data.images import upright_rgb
 from deepbloom.data.inputs import Readable, Unreadable, read_batches, stack_pixels
 from deepbloom.data.preprocessing import resize
 from deepbloom.engine.ensemble import Ensemble
+from deepbloom.engine.judge import Judge
 from deepbloom.errors import DataError
 from deepbloom.export.opening import open_ensemble
 from deepbloom.metrics import best_guesses
@@ -35,22 +37,26 @@ def run(config: PredictConfig) -> None:
     Raises
     ------
     DeepBloomError
-        The checkpoint or the folder cannot be used, ``image`` names nothing, or no image can be classified.
+        The checkpoint or the folder cannot be used, ``image`` names nothing, no image can be classified, or the
+        checkpoint holds too little for rejection or evidence.
     """
     ensemble = open_ensemble(config.ckpt, config.device, config.tta == "mirror")
     preprocessings = [member.preprocessing for member in ensemble.members]
+    judge = Judge.create(config, ensemble)
     paths = find_images(config.image)
     folder = atomic_files.output_folder(Path(config.output_dir)) if config.output_dir else None
 
     entries: list[dict[str, Any]] = []
     with ProgressBar(total=len(paths), desc="Classifying", unit="image") as bar:
         for images in read_batches(paths, preprocessings, config.batch_size):
-            for entry in _classify(images, ensemble):
+            for entry in _classify(images, judge):
                 entries.append(entry)
                 _print(entry)
             bar.update(len(images))
     if folder:
-        atomic_files.write_csv(folder / "predictions.csv", COLUMNS, [_csv_row(entry) for entry in entries])
+        atomic_files.write_csv(
+            folder / "predictions.csv", (*COLUMNS, *judge.columns), [_csv_row(entry) for entry in entries]
+        )
         content = json.dumps(entries, indent=2, ensure_ascii=False)
         atomic_files.write_bytes(folder / "predictions.json", content.encode("utf-8", "backslashreplace"))
         log.info("wrote %s", folder / "predictions.csv")
@@ -106,22 +112,23 @@ def predict(ckpt: Any, images: Any, device: str = "auto", batch_size: int = 32) 
         else:
             batches = read_batches(find_images(str(item)), preprocessings, batch_size)
         for batch in batches:
-            rows += _classify(batch, ensemble)
+            rows += _classify(batch, Judge(ensemble))
     return rows
 
 
-def _classify(images: Sequence[Readable | Unreadable], ensemble: Ensemble) -> Iterator[dict[str, Any]]:
+def _classify(images: Sequence[Readable | Unreadable], judge: Judge) -> Iterator[dict[str, Any]]:
     readable = [image for image in images if isinstance(image, Readable)]
-    rows: list[np.ndarray] = []
-    if readable:
-        each = [member.logits(stack_pixels(readable, place)) for place, member in enumerate(ensemble.members)]
-        rows = list(ensemble.average(each))
+    members = range(len(judge.ensemble.members))
+    rows = judge.judge([stack_pixels(readable, place) for place in members]) if readable else []
     for image in images:
-        yield _entry(image, rows.pop(0) if isinstance(image, Readable) else None, ensemble)
+        logits, facts = rows.pop(0) if isinstance(image, Readable) else (None, {})
+        yield _entry(image, logits, judge.ensemble, facts)
 
 
-def _entry(image: Readable | Unreadable, logits: np.ndarray | None, ensemble: Ensemble) -> dict[str, Any]:
-    """Return the prediction for one image as it stands in predictions.json."""
+def _entry(
+    image: Readable | Unreadable, logits: np.ndarray | None, ensemble: Ensemble, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the prediction for one image, with further facts about it, as it stands in predictions.json."""
     if logits is None:
         return {"path": str(image.path), "error": getattr(image, "error", ""), "top5": []}
     if not np.isfinite(logits).all():
@@ -129,25 +136,33 @@ def _entry(image: Readable | Unreadable, logits: np.ndarray | None, ensemble: En
         log.warning("%s", error)
         return {"path": str(image.path), "error": error, "top5": []}
     top5 = best_guesses(logits, ensemble.temperature, ensemble.classes)
-    return {"path": str(image.path), "error": "", "top5": top5}
+    return {"path": str(image.path), "error": "", "top5": top5} | facts
 
 
 def _csv_row(entry: dict[str, Any]) -> dict[str, object]:
     if entry["error"]:
         return {"path": entry["path"], "error": entry["error"]}
     first = entry["top5"][0]
+    rejected = bool(entry.get("reason"))
     return {
         "path": entry["path"],
-        "prediction": first["index"],
-        "class_name": first["class_name"],
+        "prediction": "" if rejected else first["index"],
+        "class_name": NONE if rejected else first["class_name"],
         "confidence": f"{first['confidence']:.6f}",
         "top5": " ".join(str(guess["index"]) for guess in entry["top5"]),
         "error": "",
+        "reason": entry.get("reason", ""),
+        "evidence": " ".join(image["image_id"] for image in entry.get("evidence", [])),
     }
 
 
 def _print(entry: dict[str, Any]) -> None:
     if not entry["error"]:
         ProgressBar.write(printable(entry["path"]))
+    if entry.get("reason"):
+        ProgressBar.write(f"           {NONE} ({entry['reason']})")
     for guess in entry["top5"]:
         ProgressBar.write(f"  {guess['confidence']:7.2%}  {printable(guess['class_name'])}")
+    for image in entry.get("evidence", []):
+        like = f"{printable(image['image_id'])} ({printable(image['class_name'])})"
+        ProgressBar.write(f"           like {like}, similarity {image['similarity']:.3f}")

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from deepbloom import metrics
-from deepbloom.calibration.temperature import assess
+from deepbloom.calibration import rejection as rejections
+from deepbloom.calibration import temperature as temperatures
 from deepbloom.config.settings import LoggerConfig, RunConfig
 from deepbloom.cost import count_macs, measure_latency_ms
 from deepbloom.data.leakage import audit_split, describe_findings
@@ -126,7 +127,15 @@ def _write_results(plan: Plan, folder: Path, outcome: Outcome, watch: Stopwatch)
     log.info("%s", describe_findings(found, plan.split))
     split = found | {"test_without": score_without(near_duplicates, logits, targets)}
     audit = {"freeze": outcome.freeze, "split": split, "test": outcome.test}
-    scores = metrics.score_logits(logits, targets) | {"calibration": assess(logits, targets, temperature)}
+    scores = metrics.score_logits(logits, targets) | {
+        "calibration": temperatures.assess(logits, targets, temperature),
+        "rejection": rejections.assess(
+            metrics.softmax(logits, temperature).max(1),
+            logits.argmax(1) == targets,
+            outcome.distances,
+            outcome.rejection,
+        ),
+    }
     plot_calibration(logits, targets, temperature, plots / "calibration.png")
     measured = _measurements(plan, outcome, folder) | {"total_seconds": watch.seconds}
     files.write_json(folder / run_dir.METRICS, {**_settings(plan), **measured, "test": scores, "audit": audit})

@@ -9,6 +9,9 @@ from deepbloom.config.schema import as_list, setting
 from deepbloom.config.settings import DEVICES, DataConfig, RunConfig, check_choice, check_range
 from deepbloom.errors import ConfigError
 
+TARGET = 0.99
+"""Share of the accepted predictions that shall be correct."""
+
 
 def _check(command: str, settings: Any) -> None:
     """Check the keys that several commands share, as far as this one has them."""
@@ -56,6 +59,14 @@ class PredictConfig:
     """Where predictions.csv and predictions.json go. None: only print."""
     tta: str = "none"
     """``mirror``: the mean of the probabilities of an image and its mirror image, in twice the time; ``none``."""
+    reject: str = "off"
+    """``auto``: predictions that the network is not sure of, and images unlike its training images, become
+    ``none of these``."""
+    target: float = setting(TARGET, only=("reject=auto", lambda predict: predict.reject == "auto"))
+    """Share of the accepted predictions that shall be correct. It holds for images like those of validation, with 95 %
+    confidence."""
+    evidence: int = 0
+    """Number of the most similar training images to name with each prediction."""
     batch_size: int = 32
     """Images per forward pass."""
     device: str = "auto"
@@ -63,6 +74,9 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         _check("predict", self)
+        check_choice("reject", self.reject, ("off", "auto"))
+        check_range("target", self.target, 0.5, 0.9999)
+        check_range("evidence", self.evidence, 0, 100)
 
 
 @dataclass
@@ -313,6 +327,7 @@ COMMANDS: dict[str, Command] = {
         (
             "deepbloom predict ckpt=outputs/RUN image=flower.jpg",
             "deepbloom predict ckpt=outputs/RUN image=photos output_dir=outputs/predictions",
+            "deepbloom predict ckpt=outputs/RUN image=photos reject=auto target=0.95 evidence=3",
         ),
         "deepbloom.commands.predict:run",
     ),

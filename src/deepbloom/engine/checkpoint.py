@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,12 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from deepbloom.calibration.rejection import Rejection
 from deepbloom.calibration.temperature import read_temperature
 from deepbloom.data.images import read_image, upright_rgb
 from deepbloom.data.preprocessing import Preprocessing, preprocess, to_inputs
+from deepbloom.engine.evaluate import last_layer, record_inputs
 from deepbloom.engine.predictor import EXPORTED, Predictor
 from deepbloom.errors import CheckpointError, ConfigError
-from deepbloom.models.registry import create_model
+from deepbloom.models.registry import create_model, get_architecture
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 
@@ -140,6 +142,7 @@ class Trained(Predictor):
 
     network: nn.Module
     """In eval mode."""
+    gives_embeddings: ClassVar[bool] = True
 
     def place(self, device: torch.device) -> None:
         """Move the network to a device."""
@@ -150,6 +153,13 @@ class Trained(Predictor):
         """Return logits, float32 of shape (B, C), for resized images, uint8 of shape (B, S, S, 3)."""
         device = next(self.network.parameters()).device
         return np.asarray(self.network(to_inputs(pixels, self.preprocessing, device)).cpu())
+
+    def embedded_logits(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return logits as `logits` does, and embeddings: the inputs of the last layer, float32 of shape (B, F)."""
+        head = self.network.get_submodule(get_architecture(str(self.header["arch"])).head[0])
+        with record_inputs(last_layer(head)) as embeddings:
+            logits = self.logits(pixels)
+        return logits, torch.cat(embeddings).numpy()
 
 
 def read_model(run_or_file: str | Path) -> Trained:
@@ -173,6 +183,7 @@ def read_model(run_or_file: str | Path) -> Trained:
         if not isinstance(header["model"], str):
             raise ValueError("the name of its model is not text")
         read_temperature(header)
+        Rejection.read(header)
         _check_tensors(str(header["arch"]), len(classes), tensors)
         with torch.random.fork_rng(devices=[]):
             network = create_model(str(header["arch"]), len(classes), header.get("trainable", ["all"]))

@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from deepbloom.calibration.out_of_distribution import MAX_STORED, TrainingImages, choose_limit, normalize
+from deepbloom.calibration.rejection import Rejection
 from deepbloom.calibration.temperature import fit_temperature
-from deepbloom.data.dataset import PreparedData
+from deepbloom.data.dataset import PreparedData, choose_images
 from deepbloom.data.leakage import WatchedPixels
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.engine.evaluate import last_layer, predict_logits, record_inputs
 from deepbloom.engine.freeze_check import check_freeze
 from deepbloom.engine.state import TrainState
+from deepbloom.engine.training_images import write_training_images
+from deepbloom.metrics import softmax
 from deepbloom.models.registry import get_architecture
 from deepbloom.runs import folder as run_dir
 
@@ -47,7 +51,10 @@ class Outcome:
     tested : Evaluated
         Of the test images.
     temperature : float
-        Fitted on the validation images.
+    rejection : Rejection
+        Both of the validation images.
+    distances : ndarray of float64, shape (N,)
+        Of the test images from the training images.
     freeze : dict
         See `check_freeze`.
     test : dict
@@ -58,6 +65,8 @@ class Outcome:
     data: PreparedData
     tested: Evaluated
     temperature: float
+    rejection: Rejection
+    distances: np.ndarray
     freeze: dict[str, Any]
     test: dict[str, Any]
 
@@ -82,8 +91,14 @@ def finish(state: TrainState, decoded: Pixels, pixels: WatchedPixels, frozen: di
     plan, folder = state.plan, state.folder
     state.model.load_state_dict(state.model.state_dict() | state.best)
     validated = _evaluate(state, pixels, plan.split.val, "validation")
+    training = _embed_training(state, pixels)
     temperature = fit_temperature(validated.logits, validated.targets)
-    state.publish(temperature=temperature)
+    distances = training.distances(validated.embeddings)
+    correct = validated.logits.argmax(1) == validated.targets
+    confidences = softmax(validated.logits, temperature).max(1)
+    rejection = Rejection.from_validation(confidences, correct, distances, choose_limit(distances))
+    write_training_images(folder, training, plan.run_id)
+    state.publish(temperature=temperature, rejection=rejection.as_header())
     times_tested = run_dir.count(folder, "times_tested")
     pixels.testing = True
     tested = _evaluate(state, pixels, plan.split.test, "the test")
@@ -92,6 +107,8 @@ def finish(state: TrainState, decoded: Pixels, pixels: WatchedPixels, frozen: di
         data=PreparedData(plan.source, plan.split, decoded, plan.preprocessing),
         tested=tested,
         temperature=temperature,
+        rejection=rejection,
+        distances=training.distances(tested.embeddings),
         freeze=check_freeze(frozen, state.model, state.optimizer, plan.trainable),
         test={
             "times_tested": times_tested,
@@ -99,6 +116,16 @@ def finish(state: TrainState, decoded: Pixels, pixels: WatchedPixels, frozen: di
             "read_before_testing": bool(run_dir.read_provenance(folder).get("test_read_before_testing", False)),
         },
     )
+
+
+def _embed_training(state: TrainState, pixels: Pixels) -> TrainingImages:
+    plan = state.plan
+    stored = PreparedData(plan.source, plan.split, pixels, plan.preprocessing)
+    chosen = choose_images(stored, plan.split.train, MAX_STORED, plan.config.seed)
+    found = _evaluate(state, pixels, chosen, "the training images")
+    names = tuple(plan.source.image_ids[i] for i in chosen)
+    half = normalize(found.embeddings).astype(np.float16)  # as the file keeps them
+    return TrainingImages(normalize(half), found.targets, names)
 
 
 def _evaluate(state: TrainState, pixels: Pixels, indices: np.ndarray, where: str) -> Evaluated:

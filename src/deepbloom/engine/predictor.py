@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,6 +25,8 @@ class Predictor(ABC):
     preprocessing: Preprocessing
     header: dict[str, Any]
     """All that its file says of itself."""
+    gives_embeddings: ClassVar[bool] = False
+    """Whether it has `embedded_logits`."""
 
     @property
     def label(self) -> str:
@@ -43,6 +45,10 @@ class Predictor(ABC):
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Return probabilities, float64 of shape (B, C), for resized images, uint8 of shape (B, S, S, 3)."""
         return softmax(self.logits(pixels), self.temperature)
+
+    def embedded_logits(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return logits as `logits` does, and embeddings, the inputs of the last layer: float32 of shape (B, F)."""
+        raise NotImplementedError(f"{type(self).__name__} gives no embeddings")
 
     def all_logits(self, pixels: Pixels, indices: np.ndarray, batch_size: int = EVALUATION_BATCH) -> np.ndarray:
         """Return the logits of images in order, float32 of shape (N, C); a batch is read while the one before is used.
