@@ -24,7 +24,7 @@ def true_accuracy() -> Callable[[float], float]:
     """Accuracy of all predictions above a threshold, of very many."""
     confidences = np.sort(draw(np.random.default_rng(99), 500_000)[0])[::-1]
     means = np.cumsum(chance(confidences)) / np.arange(1, len(confidences) + 1)
-    return lambda threshold: float(means[max(0, np.searchsorted(-confidences, -threshold) - 1)])
+    return lambda threshold: float(means[max(0, int(np.searchsorted(-confidences, -threshold)) - 1)])
 
 
 @pytest.mark.parametrize(("count", "target"), [(350, 0.95), (1500, 0.99)])

@@ -110,7 +110,7 @@ class Rejection:
         starts = _starts(count, target)
         if not starts:
             return None
-        errors = np.cumsum(~self.correct)
+        errors = np.cumsum(~self.correct, dtype=np.int64)
         ends = np.append(self.confidences[1:] < self.confidences[:-1], True)  # equal ones are accepted together
         sizes = np.arange(1, count + 1)
         passed = _tail(errors, sizes, 1 - target) <= LEVEL / len(starts)

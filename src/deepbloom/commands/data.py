@@ -8,10 +8,13 @@ import numpy as np
 
 from deepbloom.config.commands import InspectConfig
 from deepbloom.data.dataset import PreparedData, prepare
+from deepbloom.data.label_check import COLUMNS, find_suspects, read_out_of_fold
 from deepbloom.data.leakage import audit_split, describe_findings
 from deepbloom.data.preprocessing import Preprocessing
+from deepbloom.data.sources import load_source
 from deepbloom.data.split import PARTS
 from deepbloom.device import available_cores
+from deepbloom.report.formatting import count_of
 from deepbloom.runs import files as atomic_files
 from deepbloom.sinks import printable
 
@@ -20,16 +23,23 @@ if TYPE_CHECKING:
 
 SHOWN_CLASSES = 12
 IMAGES_PER_CLASS = 6
+SHOWN_SUSPECTS = 20
 
 
 def run(config: InspectConfig) -> None:
     """Decode every image once, print the counts and near-duplicates, and write counts.csv and contact_sheet.png.
 
+    With ``check=labels``, rank the images whose label is probably wrong instead.
+
     Raises
     ------
     DataError
         Images are absent or unreadable.
+    RunError
+        ``runs`` lacks folds.
     """
+    if config.check == "labels":
+        return _check_labels(config)
     data = prepare(config.data, Preprocessing(fit=config.data.fit), available_cores())
     folder = atomic_files.output_folder(Path(config.output_dir))
     source, rows = data.source, count_images(data)
@@ -43,6 +53,28 @@ def run(config: InspectConfig) -> None:
     print(f"\nimages       {len(source)} in {len(source.class_names)} classes")
     print(f"fingerprint  {source.fingerprint[:16]} (data)  {data.split_fingerprint[:16]} (split)")
     print(f"wrote        {folder / 'counts.csv'}, {folder / 'contact_sheet.png'}")
+
+
+def _check_labels(config: InspectConfig) -> None:
+    """Write label_suspects.csv, and print how many there are and the first of them."""
+    source = load_source(config.data)
+    found = find_suspects(read_out_of_fold(Path(config.runs), source), source.targets)
+    rows = [
+        {
+            "image_id": source.image_ids[place],
+            "given": source.class_names[source.targets[place]],
+            "suggested": source.class_names[suggested],
+            "score": f"{score:.6f}",
+        }
+        for place, suggested, score in zip(found.places, found.suggested, found.scores, strict=True)
+    ]
+    path = atomic_files.output_folder(Path(config.output_dir)) / "label_suspects.csv"
+    atomic_files.write_csv(path, COLUMNS, rows)
+    for row in rows[:SHOWN_SUSPECTS]:
+        names = f"{printable(row['given'])}, or {printable(row['suggested'])}?"
+        print(f"{row['score'][:5]}  {printable(row['image_id'])}: {names}")
+    print(f"\n{len(rows)} of {count_of(len(source), 'label')} may be wrong; wrote {path}")
+    print("Look at them, delete rows that you do not agree with, and train with data.labels=FILE or data.exclude=FILE.")
 
 
 def count_images(data: PreparedData) -> list[dict[str, Any]]:

@@ -239,7 +239,14 @@ class InspectConfig:
 
     data: DataConfig
     output_dir: str = setting("outputs/data", path=True)
-    """Where counts.csv and contact_sheet.png go."""
+    """Where counts.csv and contact_sheet.png go; with ``check=labels``, label_suspects.csv."""
+    check: str = "off"
+    """``labels``: find images whose label is probably wrong, from runs that tested every image in a fold."""
+    runs: str = setting("outputs", path=True, only=("check=labels", lambda inspect: inspect.check == "labels"))
+    """The folder with these runs, at any depth."""
+
+    def __post_init__(self) -> None:
+        check_choice("check", self.check, ("off", "labels"))
 
 
 @dataclass
@@ -399,7 +406,11 @@ COMMANDS: dict[str, Command] = {
     "data": Command(
         "Show which images there are, how they are split, and whether they can be read.",
         InspectConfig,
-        ("deepbloom data", "deepbloom data data=imagefolder data.root=photos"),
+        (
+            "deepbloom data",
+            "deepbloom data data=imagefolder data.root=photos",
+            "deepbloom data data=imagefolder data.root=photos check=labels runs=outputs/folds",
+        ),
         "deepbloom.commands.data:run",
     ),
     "doctor": Command(

@@ -89,6 +89,11 @@ class DataConfig:
     verify: str = setting("changed", only=FILES)
     """``changed``: at each start, read only the files that are new or whose size, times or inode have changed.
     ``full``: read all."""
+    labels: str | None = setting(None, path=True, only=FILES)
+    """A CSV with ``image_id`` and ``suggested``, the right class of these images: label_suspects.csv without the
+    rows that you do not agree with. None: the labels as they are."""
+    exclude: str | None = setting(None, path=True, only=FILES)
+    """A CSV with ``image_id``: images to leave out. None: none."""
     num_classes: int = setting(10, only=SYNTHETIC)
     """Number of species, 2 to 102 (synthetic)."""
     images_per_class: int = setting(100, only=SYNTHETIC)

@@ -64,4 +64,8 @@ def load_source(config: DataConfig) -> ImageSource:
     """
     check_choice("data", config.name, source_names())
     source: ImageSource = import_module(f"{__name__}.{config.name}").load(config)
+    if config.labels or config.exclude:
+        from deepbloom.data.corrections import correct
+
+        return correct(source, config.labels, config.exclude)
     return source

@@ -1,0 +1,114 @@
+"""The label check finds planted errors, agrees with the definition by hand, and says which folds are missing."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from deepbloom.data.label_check import find_suspects, read_out_of_fold
+from deepbloom.data.sources.imagefolder import ImageFolder
+from deepbloom.errors import RunError
+from deepbloom.runs import folder as run_dir
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_suspects_by_hand():
+    """The thresholds are the means 0.65 and 0.55; image 1 reaches that of class 1 alone, image 3 none."""
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.6, 0.4]])
+    found = find_suspects(probabilities, np.array([0, 0, 1, 1]))
+    assert found.places.tolist() == [1, 3]
+    assert found.suggested.tolist() == [1, 0]
+    assert found.scores == pytest.approx([0.6, 0.6])
+
+
+def test_correct_labels_have_no_suspects():
+    targets = np.arange(30) % 3
+    assert len(find_suspects(np.eye(3)[targets] * 0.7 + 0.1, targets).places) == 0
+
+
+def test_a_class_without_images_is_suggested_only_where_it_is_most_probable():
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7]])
+    found = find_suspects(probabilities, np.array([0, 1, 1]))
+    assert (found.places.tolist(), found.suggested.tolist()) == ([2], [2])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_four_of_five_planted_errors_are_in_the_first_five_percent(seed):
+    """A network that is right on about 90 %, as simulated logits, and 3 % of the labels flipped."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 40, 3000)
+    probabilities = softmax(rng.normal(size=(3000, 40)) * 1.5 + 6 * np.eye(40)[truth], axis=1)
+    flipped = rng.choice(3000, 90, replace=False)
+    given = truth.copy()
+    given[flipped] = (truth[flipped] + rng.integers(1, 40, 90)) % 40
+    found = find_suspects(probabilities, given)
+    assert 0.8 < (probabilities.argmax(1) == truth).mean() < 0.97
+    assert len(np.intersect1d(found.places[:150], flipped)) >= 0.8 * 90
+    assert (np.diff(found.scores) <= 0).all()
+
+
+@pytest.fixture
+def folds(trained_run: Path, images: Path, tmp_path: Path) -> Path:
+    """Two runs as if each had tested one half of the images; the label of one image is wrong."""
+    source = ImageFolder.create(images)
+    for fold in range(2):
+        folder = tmp_path / "folds" / f"f{fold}"
+        shutil.copytree(trained_run, folder)
+        rows = np.flatnonzero(np.arange(len(source)) % 2 == fold)[::-1]
+        targets = source.targets[rows]
+        probabilities = np.eye(3)[targets] * 0.7 + 0.1
+        predictions = targets.copy()
+        for number, row in enumerate(rows):
+            if row == 4:
+                probabilities[number], predictions[number] = [0.1, 0.1, 0.8], 2
+        with open(folder / run_dir.PREDICTIONS, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image_id", "target", "prediction", "confidence"])
+            for row, target, prediction in zip(rows, targets, predictions, strict=True):
+                writer.writerow([source.image_ids[row], target, prediction, 0.8])
+        np.savez(folder / run_dir.PROBABILITIES, probabilities=probabilities)
+        metrics = json.loads((folder / run_dir.METRICS).read_text())
+        metrics |= {"folds": 2, "fold": fold, "dataset_fingerprint": source.fingerprint}
+        metrics["test"] |= {"count": len(rows), "top1_accuracy": float((predictions == targets).mean())}
+        (folder / run_dir.METRICS).write_text(json.dumps(metrics))
+    return tmp_path / "folds"
+
+
+def test_the_command_writes_ranked_suspects_that_training_takes(
+    deepbloom: Run, folds: Path, images: Path, tmp_path: Path
+) -> None:
+    data = ("data", "data=imagefolder", f"data.root={images}")
+    code, out, err = deepbloom(*data, "check=labels", f"runs={folds}", f"output_dir={tmp_path / 'out'}")
+    assert code == 0, err
+    path = tmp_path / "out" / "label_suspects.csv"
+    with open(path, newline="") as file:
+        (row,) = csv.DictReader(file)
+    name = ImageFolder.create(images).image_ids[4]
+    assert row == {"image_id": name, "given": "azure", "suggested": "lime", "score": "0.900000"}
+    assert "1 of 36" in out
+
+    code, out, err = deepbloom(*data, f"data.labels={path}", f"output_dir={tmp_path / 'corrected'}")
+    assert code == 0, err
+    with open(tmp_path / "corrected" / "counts.csv", newline="") as file:
+        assert [row["total"] for row in csv.DictReader(file)] == ["11", "12", "13"]
+    code, _, err = deepbloom(*data, f"data.labels={path}", "check=labels", f"runs={folds}")
+    assert (code, "no complete run with folds of these images" in err) == (2, True)
+
+
+def test_missing_folds_are_named(folds: Path, images: Path) -> None:
+    source = ImageFolder.create(images)
+    assert read_out_of_fold(folds, source).sum(1) == pytest.approx(np.ones(36))
+    shutil.rmtree(folds / "f1")
+    with pytest.raises(RunError, match="folds 0 of 2, which test 18 of 36"):
+        read_out_of_fold(folds, source)
+
+
+def test_a_check_without_runs_and_runs_without_a_check_are_refused(deepbloom: Run, images: Path) -> None:
+    for wrong in ("runs=outputs", "check=all"):
+        assert deepbloom("data", "data=imagefolder", f"data.root={images}", wrong)[0] == 2
