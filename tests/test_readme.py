@@ -62,7 +62,7 @@ def test_the_snippet_agrees_with_predict(
         loaded.load()
         inputs += [model.preprocess(image)[None] for image in (opened, loaded)]
     for given in inputs:
-        probabilities = model(given).detach().softmax(1)[0]
+        probabilities = (model(given).detach() / model.temperature).softmax(1)[0]
         assert float(probabilities.max()) == pytest.approx(float(row["confidence"]), abs=2e-6)
         assert model.classes[probabilities.argmax()] == row["class_name"]
     assert space["maps"].maps.shape[1:] == inputs[0].shape[2:]
