@@ -1,12 +1,14 @@
 """``deepbloom data``: count the images, show how they are split, and check that they can be read."""
 
 import io
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deepbloom.config.commands import InspectConfig
+from deepbloom.data import quality
 from deepbloom.data.dataset import PreparedData, prepare
 from deepbloom.data.label_check import COLUMNS, find_suspects, read_out_of_fold
 from deepbloom.data.leakage import audit_split, describe_findings
@@ -27,7 +29,7 @@ SHOWN_SUSPECTS = 20
 
 
 def run(config: InspectConfig) -> None:
-    """Decode every image once, print the counts and near-duplicates, and write counts.csv and contact_sheet.png.
+    """Decode every image once, print counts and near-duplicates; write counts.csv, quality.csv and contact_sheet.png.
 
     With ``check=labels``, rank the images whose label is probably wrong instead.
 
@@ -47,12 +49,17 @@ def run(config: InspectConfig) -> None:
     sheet = io.BytesIO()
     draw_contact_sheet(data).savefig(sheet)
     atomic_files.write_bytes(folder / "contact_sheet.png", sheet.getvalue())
+    problems = quality.find_problems(data)
+    atomic_files.write_csv(folder / "quality.csv", quality.COLUMNS, problems)
     _print_counts(rows)
     findings, _ = audit_split(data)
     print(f"\n{printable(describe_findings(findings, data.split))}")
+    counts = Counter(row["problem"] for row in problems)
+    listed = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    print(f"Image quality: {listed or 'no problem'}{'; see quality.csv' * bool(problems)}.")
     print(f"\nimages       {len(source)} in {len(source.class_names)} classes")
     print(f"fingerprint  {source.fingerprint[:16]} (data)  {data.split_fingerprint[:16]} (split)")
-    print(f"wrote        {folder / 'counts.csv'}, {folder / 'contact_sheet.png'}")
+    print(f"wrote        {folder / 'counts.csv'}, {folder / 'quality.csv'}, {folder / 'contact_sheet.png'}")
 
 
 def _check_labels(config: InspectConfig) -> None:
