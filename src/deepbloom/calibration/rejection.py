@@ -174,7 +174,7 @@ def risk_coverage(confidences: Floats, correct: NDArray[np.bool_]) -> tuple[Floa
 
 
 def assess(confidences: Floats, correct: NDArray[np.bool_], distances: Floats, rejection: Rejection) -> dict[str, Any]:
-    """Return how rejection does on test images: ``test.rejection`` in metrics.json.
+    """Return how rejection does on test images: ``rejection`` in metrics.json.
 
     ``distances`` are those from the training images, shape (N,).
 

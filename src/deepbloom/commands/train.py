@@ -127,18 +127,15 @@ def _write_results(plan: Plan, folder: Path, outcome: Outcome, watch: Stopwatch)
     log.info("%s", describe_findings(found, plan.split))
     split = found | {"test_without": score_without(near_duplicates, logits, targets)}
     audit = {"freeze": outcome.freeze, "split": split, "test": outcome.test}
-    scores = metrics.score_logits(logits, targets) | {
-        "calibration": temperatures.assess(logits, targets, temperature),
-        "rejection": rejections.assess(
-            metrics.softmax(logits, temperature).max(1),
-            logits.argmax(1) == targets,
-            outcome.distances,
-            outcome.rejection,
-        ),
-    }
+    scores = metrics.score_logits(logits, targets) | {"calibration": temperatures.assess(logits, targets, temperature)}
+    confidences, correct = metrics.softmax(logits, temperature).max(1), logits.argmax(1) == targets
+    rejection = rejections.assess(confidences, correct, outcome.distances, outcome.rejection)
     plot_calibration(logits, targets, temperature, plots / "calibration.png")
     measured = _measurements(plan, outcome, folder) | {"total_seconds": watch.seconds}
-    files.write_json(folder / run_dir.METRICS, {**_settings(plan), **measured, "test": scores, "audit": audit})
+    files.write_json(
+        folder / run_dir.METRICS,
+        {**_settings(plan), **measured, "test": scores, "rejection": rejection, "audit": audit},
+    )
     (folder / run_dir.PREVIOUS).unlink(missing_ok=True)
     log.info(
         "test accuracy %.4f (%d images), validation %.4f, best epoch %d, %.0f s of training",
