@@ -1,6 +1,7 @@
 """``data.labels`` and ``data.exclude`` change the data and their fingerprint, and refuse files that do not fit."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from deepbloom.data.sources import ImageSource, load_source
 from deepbloom.errors import DeepBloomError
 
 
-def load(images: Path, **changes: str) -> ImageSource:
+def load(images: Path, **changes: Any) -> ImageSource:
     return load_source(DataConfig("imagefolder", root=str(images), **changes))
 
 
