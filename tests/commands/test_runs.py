@@ -8,7 +8,7 @@ import pytest
 
 from deepbloom import recipe
 from deepbloom.commands.runs import format_table, list_runs
-from deepbloom.config.commands import RunsConfig
+from deepbloom.config.command_settings import RunsConfig
 from deepbloom.errors import ConfigError, RunError
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.identity import Identity

@@ -35,7 +35,7 @@ from small_runs import settings
 from deepbloom.cli import main as cli
 from deepbloom.commands.eval import run as evaluate
 from deepbloom.commands.train import train
-from deepbloom.config.commands import EvalConfig
+from deepbloom.config.command_settings import EvalConfig
 from deepbloom.data import pixel_cache
 from deepbloom.data.sources import flowers102
 from deepbloom.engine.checkpoint import MODEL_KIND, STATE_KIND, read_model, read_tensors, write_tensors

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepbloom.config.commands import InspectConfig
+from deepbloom.config.command_settings import InspectConfig
 from deepbloom.data import quality
 from deepbloom.data.dataset import PreparedData, prepare
 from deepbloom.data.label_check import COLUMNS, find_suspects, read_out_of_fold

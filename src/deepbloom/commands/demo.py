@@ -1,6 +1,6 @@
 """``deepbloom demo``: a local web page that classifies images and shows heatmaps."""
 
-from deepbloom.config.commands import DemoConfig
+from deepbloom.config.command_settings import DemoConfig
 from deepbloom.errors import ConfigError
 
 

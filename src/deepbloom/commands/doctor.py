@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from deepbloom.config.commands import DoctorConfig
+from deepbloom.config.command_settings import DoctorConfig
 from deepbloom.config.groups import conf_dir
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.device import available_cores, choose_device, device_name

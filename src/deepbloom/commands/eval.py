@@ -5,7 +5,7 @@ from pathlib import Path
 
 from deepbloom import metrics
 from deepbloom.calibration.temperature import assess
-from deepbloom.config.commands import EvalConfig
+from deepbloom.config.command_settings import EvalConfig
 from deepbloom.engine.evaluate import check_finite
 from deepbloom.engine.trained_data import prepare_trained_data
 from deepbloom.export.opening import find_file, open_ensemble

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepbloom.config.commands import ExplainConfig
+from deepbloom.config.command_settings import ExplainConfig
 from deepbloom.data.batches import evaluation_batches
 from deepbloom.data.dataset import PreparedData
 from deepbloom.data.masks import find_masks

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepbloom.config.commands import GradcamConfig
+from deepbloom.config.command_settings import GradcamConfig
 from deepbloom.data.folders import find_images
 from deepbloom.data.inputs import SHOWN_SIDE, Readable, read_batches, stack_pixels
 from deepbloom.data.preprocessing import to_inputs

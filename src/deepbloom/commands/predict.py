@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from deepbloom.calibration.rejection import NONE
-from deepbloom.config.commands import PredictConfig
+from deepbloom.config.command_settings import PredictConfig
 from deepbloom.data.folders import find_images
 from deepbloom.data.images import upright_rgb
 from deepbloom.data.inputs import Readable, Unreadable, read_batches, stack_pixels

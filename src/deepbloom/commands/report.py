@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deepbloom.config.commands import ReportConfig
+from deepbloom.config.command_settings import ReportConfig
 from deepbloom.report.report import write_report
 
 

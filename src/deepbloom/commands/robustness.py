@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deepbloom.config.commands import RobustnessConfig
+from deepbloom.config.command_settings import RobustnessConfig
 from deepbloom.config.schema import as_list
 from deepbloom.data.dataset import PreparedData, choose_images
 from deepbloom.data.pixel_cache import open_pixels

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deepbloom.config.commands import RunsConfig
+from deepbloom.config.command_settings import RunsConfig
 from deepbloom.errors import RunError
 from deepbloom.report.formatting import align, count_of, shorten
 from deepbloom.runs import folder as run_dir

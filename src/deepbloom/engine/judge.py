@@ -10,7 +10,7 @@ import numpy as np
 
 from deepbloom.calibration.out_of_distribution import TrainingImages
 from deepbloom.calibration.rejection import Rejection, images_needed
-from deepbloom.config.commands import PredictConfig
+from deepbloom.config.command_settings import PredictConfig
 from deepbloom.engine.ensemble import Ensemble
 from deepbloom.engine.predictor import Predictor
 from deepbloom.errors import ConfigError
