@@ -1,12 +1,16 @@
 """The exported page, in a headless Chromium: the predictions of the checkpoint, and no request."""
 
+import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from deepbloom.calibration.rejection import Rejection
 from deepbloom.data.images import read_image
 from deepbloom.data.preprocessing import resize
 from deepbloom.engine.checkpoint import read_model, write_tensors
@@ -81,3 +85,17 @@ def test_class_names_cannot_end_the_script(trained_run: Path) -> None:
     hostile = type(trained)(("</script><script>alert(1)",), trained.preprocessing, trained.header, trained.network)
     page = web.build_page(hostile, b"model", "const a=1;export{a as default};", b"binary")
     assert "</script><script>alert(1)" not in page
+
+
+def test_the_page_says_none_of_these_below_the_threshold_of_predict(trained_run: Path) -> None:
+    """The control has an error among its most confident predictions, so no target can be shown."""
+    predictor = read_model(trained_run)
+    confidences = np.linspace(1, 0.5, 1000)
+    shown = {}
+    for name, correct in (("right to 0.8", confidences > 0.8), ("control", np.arange(1000) % 2 == 1)):
+        rejection = Rejection.from_validation(confidences, correct)
+        header = predictor.header | {"rejection": rejection.as_header()}
+        page = web.build_page(replace(predictor, header=header), b"model", "const a=1;export{a as default};", b"binary")
+        shown[name] = json.loads(re.search(r'"threshold": ([^,}]*)', page)[1]), rejection.threshold(0.99)
+    assert shown["right to 0.8"][0] == shown["right to 0.8"][1] == pytest.approx(0.8, abs=0.01)
+    assert shown["control"] == (None, None)

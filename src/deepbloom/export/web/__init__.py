@@ -16,6 +16,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from deepbloom.calibration.rejection import Rejection
+from deepbloom.config.command_settings import TARGET
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.engine.predictor import Predictor
 from deepbloom.errors import DataError
@@ -62,7 +64,7 @@ def build_page(predictor: Predictor, model: bytes, script: str, binary: bytes) -
         "interpolation": predictor.preprocessing.interpolation,
         "fit": predictor.preprocessing.fit,
         "padding": predictor.preprocessing.padding,
-        "threshold": predictor.header.get("threshold"),
+        "threshold": _threshold(predictor),
     }
     code = f"{_as_global(script)}\n{_read('preprocess.js')}\n{_read('page.js')}"
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
@@ -74,6 +76,13 @@ def build_page(predictor: Predictor, model: bytes, script: str, binary: bytes) -
         runtime=_packed(binary),
         code=code,
     )
+
+
+def _threshold(predictor: Predictor) -> float | None:
+    """Return the threshold of `TARGET`, or of the highest target that validation can show; None without any."""
+    rejection = Rejection.read(predictor.header)
+    reachable = rejection.reachable() if rejection else None
+    return rejection.threshold(min(TARGET, reachable)) if rejection and reachable else None
 
 
 def read_runtime() -> tuple[str, bytes]:

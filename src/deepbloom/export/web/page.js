@@ -61,7 +61,7 @@ async function classify(file) {
   try {
     bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", imageOrientation: "from-image" });
   } catch {
-    byId("notice").textContent = `${file.name} is no image that this browser reads.`;
+    byId("notice").textContent = `${file.name} is not an image that this browser can read.`;
     return;
   }
   const session = await ready, started = performance.now();
