@@ -129,7 +129,7 @@ def _write_figures(
 def _write_figure(path: Path, image: Readable, panels: Sequence[Panel], draw: Callable[..., Figure]) -> Illustration:
     assert image.shown is not None
     atomic_files.write_bytes(path, encode(draw(image.shown, panels)))
-    return Illustration(path, f"Heatmaps of {image.path.name}: {_say(panels)}.", "")
+    return Illustration(path, f"Heatmaps of {image.path.name}: {_say(panels)}.", "", is_photo=True)
 
 
 def _say(panels: Sequence[Panel]) -> str:

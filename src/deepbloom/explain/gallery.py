@@ -100,6 +100,7 @@ def write_galleries(
                 f"{names}, two rows each: images, and their heatmaps by {METHODS[method].title}. Left, the most "
                 "confident correct predictions; right and framed, the most confident wrong ones. Each "
                 "shows the prediction with its probability, a wrong one the true class as well.",
+                is_photo=True,
             )
         )
     return figures

@@ -36,6 +36,8 @@ class Illustration:
     title: str = ""
     is_open: bool = True
     """Whether it is unfolded at first."""
+    is_photo: bool = False
+    """Whether it shows photographs, which keep their colors on a dark page."""
 
     @property
     def width(self) -> int:
