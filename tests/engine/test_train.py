@@ -134,6 +134,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert scores(tmp_path / "run") == scores(uninterrupted)
 
 
+@pytest.mark.long
 def test_a_resumed_run_on_cached_features_equals_an_uninterrupted_one(images: Path, tmp_path: Path) -> None:
     augment = AugmentConfig({"rotate": {"degrees": 20}, "flip": {}}, 0.86, first_resolution=0.5)
     whole = train(settings(images, tmp_path / "whole", "resnet18_partial", augment=augment))
@@ -236,7 +237,7 @@ def test_frozen_parts_keep_weights_and_statistics_bit_for_bit(feature_cache: str
     assert {key for key in initial if key.startswith(prefixes)} - moved == set()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.long)])
 def test_runs_with_and_without_stored_features_are_equal(precision: str, images: Path, tmp_path: Path) -> None:
     """EfficientNet-B0's frozen modules hold depthwise convolutions, which bf16 training treats apart."""
     runs = {}
@@ -316,7 +317,7 @@ def test_a_run_that_really_diverges_keeps_its_last_saved_state(images: Path, tmp
     assert all(tensor.isfinite().all() for tensor in saved.values())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_stopped_multirun_saves_its_job_and_leaves_no_process(
     number: signal.Signals, images: Path, tmp_path: Path
 ) -> None:

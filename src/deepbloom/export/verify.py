@@ -123,6 +123,6 @@ def _time(calls: Sequence[Callable[[], object]], passes: int) -> list[list[float
 
 
 def _peak(file: Path) -> int | None:
-    done = subprocess.run([sys.executable, "-c", PEAK, str(file)], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", PEAK, str(file)], capture_output=True, encoding="utf-8", check=False)
     text = done.stdout.strip()
     return int(text) if done.returncode == 0 and text.isdigit() else None
