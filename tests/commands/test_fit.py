@@ -68,7 +68,7 @@ def test_a_heatmap_lies_on_the_central_square(deepbloom: Run, cropped_run: Path,
     url = shown["networks"][0]["heatmap"]
     alpha = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))[..., 3]
     assert alpha.shape == (20, 60)
-    assert alpha[:, 20:40].max() == 255
+    assert alpha[:, 20:40].max() > 200
     assert not alpha[:, :20].any()
     assert not alpha[:, 40:].any()
     arguments = (f"ckpt={cropped_run}", f"image={wide}", f"output_dir={tmp_path}", "save_raw=true")

@@ -46,7 +46,7 @@ def test_a_run_that_looks_at_the_test_part_while_training_is_found_out(
     folder = command.train(tiny(tmp_path / "run"))
     audit = json.loads((folder / run_dir.METRICS).read_text())["audit"]
     assert audit["test"]["read_before_testing"] is True
-    assert audit["test"]["reads_per_image"] == [3, 3]  # in the epoch, for the temperature, in the test
+    assert audit["test"]["reads_per_image"] == [4, 4]  # in the epoch, twice to calibrate, in the test
 
 
 def test_a_run_resumes_only_with_the_images_it_was_started_with(images: Path, tmp_path: Path) -> None:

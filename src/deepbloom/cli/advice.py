@@ -122,7 +122,8 @@ def _assigned(command: str, arguments: Sequence[str]) -> Iterator[str]:
     schema = COMMANDS[command].settings
     known = {key.name: key for key in keys(schema)}
     given = {argument.partition("=")[0] for argument in arguments if not is_stray(argument)}
-    free = [name for name in ("ckpt", "image", "runs") if name in known and name not in given]
+    names = ("ckpt", "image") if "data.root" in known else ("ckpt", "image", "runs")
+    free = [name for name in names if name in known and name not in given]
     written: list[str] = []
     for position, argument in enumerate(arguments):
         group = next((group for group, names in groups_of(schema).items() if argument in names), None)
