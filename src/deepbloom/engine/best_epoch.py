@@ -32,10 +32,11 @@ class Choice:
     def __str__(self) -> str:
         """The line of the log."""
         kept, highest = self.best["val_accuracy"], self.highest["val_accuracy"]
+        count = len(self.within)
         return (
             f"epoch {int(self.best['epoch'])} is kept: validation accuracy {kept:.4f}; the highest, {highest:.4f} in "
             f"epoch {int(self.highest['epoch'])}, has a standard error of {self.standard_error:.4f}, and "
-            f"{len(self.within)} epochs lie within it"
+            f"{count} epoch{' lies' if count == 1 else 's lie'} within it"
         )
 
 

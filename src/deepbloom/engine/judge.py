@@ -140,9 +140,9 @@ def _choose(config: PredictConfig, rejection: Rejection | None, knows_training: 
             f"target={config.target:g} cannot be shown with {len(rejection.correct)} validation images: it takes at "
             f"least {images_needed(config.target)} that are all correct. "
             + (
-                f"The highest that can is target={best:g}."
+                f"The highest that can be shown is target={best:g}."
                 if best
-                else "No target from 0.5 can; leave out reject=auto."
+                else "No target of 0.5 or more can be shown: leave out reject=auto."
             )
         )
     log.info(
