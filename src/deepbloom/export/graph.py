@@ -38,9 +38,8 @@ class ImageClassifier(nn.Module):
         self, network: nn.Module, preprocessing: Preprocessing, temperature: float = 1.0, features: str = ""
     ) -> None:
         super().__init__()
-        self.network, self.preprocessing, self.features = network, preprocessing, features
-        self.temperature: Tensor
-        self.register_buffer("temperature", torch.tensor(temperature))  # torch keeps a float of an earlier export
+        self.network, self.preprocessing, self.temperature = network, preprocessing, temperature
+        self.features = features
         self.kept: list[Tensor] = []
         if features:
             network.get_submodule(features).register_forward_hook(self._keep)
