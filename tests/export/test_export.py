@@ -16,7 +16,7 @@ from PIL import Image
 from deepbloom.data.images import read_image
 from deepbloom.data.preprocessing import Preprocessing, resize
 from deepbloom.engine.checkpoint import model_header, read_model, write_tensors
-from deepbloom.errors import ConfigError
+from deepbloom.errors import CheckpointError, ConfigError
 from deepbloom.export import formats, quantize, verify, web
 from deepbloom.export.formats import FORMATS, check_packages
 from deepbloom.export.opening import open_predictor
@@ -227,3 +227,31 @@ def test_openvino_gives_the_same_predictions(trained_run: Path, deepbloom: Run, 
     pixels = pixels_of(3)
     found = open_predictor(str(tmp_path / "model.xml")).probabilities(pixels)
     np.testing.assert_allclose(found, read_model(trained_run).probabilities(pixels), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"rejection": {"confidences": [0.5, 0.9], "correct": "11", "unlike": "00", "limit": 1.0}},
+        {"rejection": {"confidences": [0.9]}},
+        {"temperature": "warm"},
+        {"model": 7},
+        {},
+    ],
+    ids=["unsorted rejection", "incomplete rejection", "temperature", "model", "control"],
+)
+def test_a_file_with_a_damaged_header_is_refused_as_a_checkpoint_is(
+    damage: dict[str, Any], exported: Path, trained_run: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(exported / "model.onnx")
+    (entry,) = (entry for entry in model.metadata_props if entry.key == "deepbloom")
+    header = json.loads(entry.value) | damage
+    entry.value = json.dumps(header)
+    onnx.save(model, tmp_path / "model.onnx")
+    write_tensors(tmp_path / "model.safetensors", read_model(trained_run).network.state_dict(), header)
+    for name in ("model.onnx", "model.safetensors"):
+        if damage:
+            with pytest.raises(CheckpointError):
+                open_predictor(str(tmp_path / name))
+        else:
+            open_predictor(str(tmp_path / name))

@@ -131,6 +131,18 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     return decode(read_file(path), name_file(path))
 
 
+def stored_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return width and height, in pixels, that the header of an image file gives; nothing is decoded or rotated.
+
+    Raises
+    ------
+    OSError
+        Pillow alone does not know the format.
+    """
+    with Image.open(path) as image:
+        return image.size
+
+
 def decode(content: bytes, name: str = "this file", full_size: bool = False) -> Image.Image:
     """Decode the bytes of an image file: upright (Exif), in RGB, transparent parts on white.
 

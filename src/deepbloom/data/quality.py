@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from deepbloom.data.dataset import PreparedData
+from deepbloom.data.images import stored_size
 from deepbloom.data.sources.files import FileSource
 from deepbloom.progress import ProgressBar
 
@@ -43,10 +43,15 @@ def judge_pixels(pixels: np.ndarray) -> dict[str, float]:
     contrast, brightness = float(gray.std()), float(np.quantile(gray, 0.95))
     if contrast < LEAST_CONTRAST:
         return {"near-empty": contrast}
-    around = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:]
-    sharpness = float((4 * gray[1:-1, 1:-1] - around).std()) / contrast
+    sharpness = float(laplacian(gray).std()) / contrast
     found = {"very dark": brightness} if brightness < LEAST_BRIGHTNESS else {}
     return found | ({"very blurred": sharpness} if sharpness < LEAST_SHARPNESS else {})
+
+
+def laplacian(gray: np.ndarray) -> np.ndarray:
+    """Return the Laplacian of an image, (H, W), at every pixel inside of its border: (H - 2, W - 2)."""
+    around = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:]
+    return np.asarray(around - 4 * gray[1:-1, 1:-1])
 
 
 def judge_size(width: int, height: int) -> dict[str, float]:
@@ -58,7 +63,6 @@ def judge_size(width: int, height: int) -> dict[str, float]:
 
 def _judge_size(source: FileSource, index: int) -> dict[str, float]:
     try:
-        with Image.open(source.paths[index]) as image:  # the header alone
-            return judge_size(*image.size)
+        return judge_size(*stored_size(source.paths[index]))
     except OSError:  # a format that only `read` knows
         return judge_size(*source.read(index).size)

@@ -16,12 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from deepbloom.calibration.rejection import Rejection
-from deepbloom.calibration.temperature import read_temperature
 from deepbloom.data.images import read_image, upright_rgb
 from deepbloom.data.preprocessing import Preprocessing, preprocess, to_inputs
 from deepbloom.engine.evaluate import last_layer, record_inputs
-from deepbloom.engine.predictor import EXPORTED, Predictor
+from deepbloom.engine.predictor import EXPORTED, Predictor, read_header
 from deepbloom.errors import CheckpointError, ConfigError
 from deepbloom.models.registry import create_model, get_architecture
 from deepbloom.runs import files as atomic_files
@@ -177,13 +175,7 @@ def read_model(run_or_file: str | Path) -> Trained:
     if str(header.get("arch")).startswith("efficientnet_lite"):  # the names of version 0.1
         tensors = {name.replace("classifier.1.", "classifier."): tensor for name, tensor in tensors.items()}
     try:
-        classes = tuple(str(name) for name in header["classes"])
-        fields = header["preprocessing"]
-        preprocessing = Preprocessing(**fields | {"size": int(fields["size"])})
-        if not isinstance(header["model"], str):
-            raise ValueError("the name of its model is not text")
-        read_temperature(header)
-        Rejection.read(header)
+        classes, preprocessing = read_header(header)
         _check_tensors(str(header["arch"]), len(classes), tensors)
         with torch.random.fork_rng(devices=[]):
             network = create_model(str(header["arch"]), len(classes), header.get("trainable", ["all"]))

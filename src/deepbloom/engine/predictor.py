@@ -1,11 +1,13 @@
 """What gives predictions for images: a checkpoint's network or an exported file. Imports no torch."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from deepbloom.calibration.rejection import Rejection
 from deepbloom.calibration.temperature import read_temperature
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing
@@ -15,6 +17,23 @@ EXPORTED = (".onnx", ".xml")
 """Suffixes of exported files."""
 EVALUATION_BATCH = 64
 """Images per forward pass; results do not depend on it beyond rounding."""
+
+
+def read_header(header: Mapping[str, Any]) -> tuple[tuple[str, ...], Preprocessing]:
+    """Return classes and preprocessing from the header of a file; whatever else predictions take from it is checked.
+
+    Raises
+    ------
+    ConfigError, KeyError, TypeError, ValueError
+        It does not describe a network of this version.
+    """
+    classes, fields = tuple(str(name) for name in header["classes"]), header["preprocessing"]
+    preprocessing = Preprocessing(**fields | {"size": int(fields["size"])})
+    if not isinstance(header["model"], str):
+        raise ValueError("the name of its model is not text")
+    read_temperature(header)
+    Rejection.read(header)
+    return classes, preprocessing
 
 
 @dataclass(frozen=True)

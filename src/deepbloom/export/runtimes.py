@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from deepbloom.calibration.temperature import read_temperature
-from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.device import available_cores
-from deepbloom.engine.predictor import Predictor
+from deepbloom.engine.predictor import Predictor, read_header
 from deepbloom.errors import CheckpointError, ConfigError, DeepBloomError, require_package
 from deepbloom.export.onnx_file import MAX_BYTES, read_onnx
 
@@ -106,11 +104,7 @@ OPENERS: dict[str, Callable[[Path, int], ExportedFile]] = {".onnx": open_onnx, "
 def _open(path: Path, text: str | None, start: Callable[[], Callable[[np.ndarray], np.ndarray]]) -> ExportedFile:
     try:
         header: dict[str, Any] = json.loads(text or "")
-        classes = tuple(str(name) for name in header["classes"])
-        preprocessing = Preprocessing(**header["preprocessing"])
-        read_temperature(header)
-        if not isinstance(header["model"], str):
-            raise ValueError("the name of its model is not text")
+        classes, preprocessing = read_header(header)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} was not written by deepbloom export: it does not say its classes and preprocessing."

@@ -184,15 +184,15 @@ def _draw_confusions(group: Group, prefix: Path) -> list[Illustration]:
     """Draw the confusion matrices of the most accurate models; file names begin with that of ``prefix``."""
     best = 1 if len(group.class_names) >= MANY_CLASSES else BEST_CONFUSIONS
     shown = group.models if len(group.models) <= MAX_CONFUSIONS else group.models[:best]
+    order = class_order(group)
     return [
-        _draw_confusion(group, model, prefix.with_name(f"{prefix.name}_{rank}_{_slug(model.label)}.png"), rank)
+        _draw_confusion(group, model, prefix.with_name(f"{prefix.name}_{rank}_{_slug(model.label)}.png"), rank, order)
         for rank, model in enumerate(shown, 1)
     ]
 
 
-def _draw_confusion(group: Group, model: Model, path: Path, rank: int) -> Illustration:
+def _draw_confusion(group: Group, model: Model, path: Path, rank: int, order: np.ndarray) -> Illustration:
     matrix, label = model.confusion(len(group.class_names)), shorten(model.label, 80)
-    order = class_order(group)
     plot_confusion(matrix[np.ix_(order, order)], [group.class_names[c] for c in order], path, model.label)
     mistakes = matrix * ~np.eye(len(matrix), dtype=bool)
     row, column = np.unravel_index(mistakes.argmax(), mistakes.shape)

@@ -85,15 +85,17 @@ def measure(image: Image.Image) -> dict[str, float]:
     Sharpness is the variance of the Laplacian (Pech-Pacheco et al. 2000, https://doi.org/10.1109/ICPR.2000.903548) at
     `MEASURED_SIDE` pixels.
     """
+    from deepbloom.data.quality import laplacian
+
     gray = image.convert("L")
     gray.thumbnail((MEASURED_SIDE, MEASURED_SIDE))
     luma = np.asarray(gray, np.float64)
-    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
+    edges = laplacian(luma)
     return {
         "shorter side": float(min(image.size)),
         "width / height": image.width / image.height,
         "brightness": float(luma.mean()),
-        "sharpness": float(laplacian.var()) if laplacian.size else 0.0,
+        "sharpness": float(edges.var()) if edges.size else 0.0,
     }
 
 
