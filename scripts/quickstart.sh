@@ -6,9 +6,8 @@ out=outputs/quickstart
 
 deepbloom train -m model=scratch_cnn,mini_resnet,efficientnet_lite0_partial train.epochs=8 train.feature_copies=2 \
     output_dir="$out"'/runs/${model.name}'
-python scripts/sample_images.py "$out/images"
 for model in mini_resnet efficientnet_lite0_partial; do
-    deepbloom gradcam ckpt="$out/runs/$model" image="$out/images" output_dir="$out/heatmaps/$model"
+    deepbloom gradcam ckpt="$out/runs/$model" image=sample output_dir="$out/heatmaps/$model"
 done
 deepbloom report runs="$out/runs" output_dir="$out/report"
 
