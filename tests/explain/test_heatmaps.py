@@ -265,3 +265,13 @@ def test_invalid_heatmaps_are_refused() -> None:
         overlay(draw_image(), draw_map(), 1.5)
     with pytest.raises(ConfigError, match="at least one"):
         draw_gallery([])
+
+
+@pytest.mark.parametrize("hostile", ["rose\x1b[31m", "tulip\u202eenod", "daisy\x07"])
+def test_names_from_outside_are_printable_in_every_text_of_a_figure(hostile: str) -> None:
+    panels = [Panel(draw_map(), hostile, method, hostile, 0.9, prediction="iris") for method in ("gradcam", "layercam")]
+    figure = draw_panels(draw_image(), panels, name=hostile, truth=hostile)
+    tiles = draw_gallery([Tile(draw_image(), draw_map(), hostile, hostile)], hostile)
+    texts = [text.get_text() for drawn in (figure, tiles) for text in drawn.texts]
+    assert sum(hostile.encode("unicode_escape").decode()[:6] in text for text in texts) >= 5
+    assert all(text.isprintable() for text in texts)

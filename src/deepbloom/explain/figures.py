@@ -145,7 +145,7 @@ def draw_panels(
         title = " · ".join(names) or explained
         tiles.append(Tile(image, panel.heatmap, title, "; ".join(lines), wrong, panel.fit, gray))
     common = [name] + [panels[0].network] * (not several_networks) + [METHODS[panels[0].method].title] * (methods == 1)
-    heading = " · ".join(textwrap.shorten(printable(part), NAME_LENGTH, placeholder=" …") for part in common if part)
+    heading = " · ".join(textwrap.shorten(part, NAME_LENGTH, placeholder=" …") for part in common if part)
     if len(panels) == 1:
         dpi = min(max(*image.size, SMALLEST_PIXELS), LARGEST_PIXELS) / IMAGE_SIDE
         return _lay_out(tiles, 2, IMAGE_SIDE, dpi, heading)
@@ -289,6 +289,6 @@ def _fit(image: Image.Image, side: float) -> tuple[float, float]:
 
 
 def _wrap(text: str, width: float, points: float, lines: int = 2) -> list[str]:
-    """Return ``text`` in at most ``lines`` lines that fit ``width`` inches, cut off with an ellipsis."""
+    """Return ``text``, printable, in at most ``lines`` lines that fit ``width`` inches, cut off with an ellipsis."""
     characters = max(int(72 * width / (0.58 * points)), 4)
-    return textwrap.wrap(text, characters, max_lines=lines, placeholder=" …")
+    return textwrap.wrap(printable(text), characters, max_lines=lines, placeholder=" …")
