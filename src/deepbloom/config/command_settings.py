@@ -8,7 +8,7 @@ from deepbloom.config.settings import DEVICES, DataConfig, check_choice, check_r
 from deepbloom.errors import ConfigError
 
 TARGET = 0.99
-"""Share of the accepted predictions that shall be correct."""
+"""Share of the accepted predictions that must be correct."""
 
 
 def _check(command: str, settings: Any) -> None:
@@ -61,7 +61,7 @@ class PredictConfig:
     """``auto``: predictions that the network is not sure of, and images unlike its training images, become
     ``none of these``."""
     target: float = setting(TARGET, only=("reject=auto", lambda predict: predict.reject == "auto"))
-    """Share of the accepted predictions that shall be correct. It holds for images like those of validation, with 95 %
+    """Share of the accepted predictions that must be correct. It holds for images like those of validation, with 95 %
     confidence."""
     evidence: int = 0
     """Number of the most similar training images to name with each prediction."""
