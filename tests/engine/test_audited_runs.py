@@ -10,7 +10,7 @@ import pytest
 from deepbloom import recipe
 from deepbloom.commands import train as command
 from deepbloom.config.settings import DataConfig, RunConfig
-from deepbloom.engine.resolve import Plan
+from deepbloom.engine.plan import Plan
 from deepbloom.runs import folder as run_dir
 
 

@@ -19,8 +19,10 @@ from deepbloom.device import choose_device, device_name, left_as_found, peak_mem
 from deepbloom.engine.best_epoch import choose_epoch
 from deepbloom.engine.distributed import join
 from deepbloom.engine.outcome import Outcome
-from deepbloom.engine.resolve import Plan, check_batch_size, resolve
+from deepbloom.engine.plan import Plan
+from deepbloom.engine.resolve import check_batch_size, resolve
 from deepbloom.engine.train import train as train_plan
+from deepbloom.errors import ConfigError
 from deepbloom.models.freezing import count_parameters
 from deepbloom.models.registry import get_architecture, training_type
 from deepbloom.report.run_plots import plot_calibration, plot_confusion, plot_history
@@ -95,6 +97,8 @@ def train(config: RunConfig) -> Path:
 
 def _resolve(config: RunConfig, processes: int) -> Plan:
     """Return the plan of a run that this many processes can train."""
+    if processes > 1 and config.train.minutes:
+        raise ConfigError("train.minutes measures the speed of one process. With torchrun give train.epochs.")
     plan = resolve(config)
     check_batch_size(plan, processes)
     return plan

@@ -226,8 +226,11 @@ class AugmentConfig:
 class TrainConfig:
     """The training loop."""
 
-    epochs: int = 20
+    epochs: int = setting(20, only=("train.minutes=0", lambda train: not train.minutes))
     """Passes over the training split."""
+    minutes: float = 0.0
+    """Train as many epochs as fit into this time on this machine, with features, validation and test; 0 takes
+    ``train.epochs``. The speed is measured once; reading image files for the first time comes on top."""
     batch_size: int = 32
     """Images per optimizer step; at most as many as there are training images."""
     label_smoothing: float = 0.1
@@ -263,6 +266,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_range("train.epochs", self.epochs, 1)
+        check_range("train.minutes", self.minutes, 0)
         check_range("train.batch_size", self.batch_size, 1)
         check_range("train.label_smoothing", self.label_smoothing, 0, 0.99)
         check_choice("train.balance", self.balance, BALANCES)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from deepbloom.engine.distributed import Group
 from deepbloom.engine.evaluate import Batches, last_layer, predict_logits, record_inputs
 from deepbloom.engine.loss import cross_entropy
-from deepbloom.engine.resolve import Plan
+from deepbloom.engine.plan import Plan
 from deepbloom.errors import ConfigError
 from deepbloom.models.registry import get_architecture
 

@@ -16,7 +16,7 @@ from deepbloom.config.schema import from_dict
 from deepbloom.engine.best_epoch import choose_epoch
 from deepbloom.engine.checkpoint import FORMAT, STATE_KIND, read_tensors, write_tensors
 from deepbloom.engine.optim import make_optimizer, optimizer_tensors, restore_optimizer
-from deepbloom.engine.resolve import Plan
+from deepbloom.engine.plan import Plan
 from deepbloom.errors import CheckpointError, ConfigError, DivergedError
 from deepbloom.models.freezing import covers
 from deepbloom.models.registry import get_architecture

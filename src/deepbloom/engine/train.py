@@ -25,9 +25,9 @@ from deepbloom.engine.freeze_check import hash_frozen
 from deepbloom.engine.loss import cross_entropy
 from deepbloom.engine.optim import lr_factor, set_lr
 from deepbloom.engine.outcome import Outcome, finish
+from deepbloom.engine.plan import Plan
 from deepbloom.engine.precision import forward
 from deepbloom.engine.probe import fit_classifier
-from deepbloom.engine.resolve import Plan
 from deepbloom.engine.state import TrainState
 from deepbloom.metrics import mean_cross_entropy, top_k_accuracy
 from deepbloom.models.cutting import Cut, cut
