@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from deepbloom.report.findings import describe_methods, explain_separation, list_differences, state_finding
+from deepbloom.report.findings import describe_methods, explain_separation, state_finding, tabulate_settings
 from deepbloom.report.formatting import shorten
 from deepbloom.report.groups import MAX_COMPARED, compare_models, make_groups
 from deepbloom.report.intervals import seed_interval, wilson_interval
@@ -82,7 +82,7 @@ def test_runs_that_resolved_differently_are_never_one_model(make_run, key, other
         else:
             assert sorted(found.values()) == [1, 2]
             assert all(f"{key}=" in label for label in found)
-            assert key.startswith("model.") or [setting for setting, _ in list_differences(group)] == [key]
+            assert key.startswith("model.") or tabulate_settings(group)[0] == [key]
 
 
 def test_official_and_stratified_splits_are_never_in_one_group(make_run):
@@ -93,18 +93,18 @@ def test_official_and_stratified_splits_are_never_in_one_group(make_run):
     assert [len(group.models) for group in make_groups(runs)] == [1, 1]
 
 
-def test_settings_that_differ_between_networks_are_listed(make_run):
+def test_settings_are_told_apart_by_whether_models_differ_in_them(make_run):
     runs = [
         read_run(make_run("a", model="scratch_cnn", epochs=30)),
         read_run(make_run("b", model="mini_resnet", epochs=10)),
         read_run(make_run("c", model="resnet18_frozen", epochs=10, accuracy=0.3)),
     ]
     (group,) = make_groups(runs)
-    (setting,) = list_differences(group)
-    assert setting[0] == "train.epochs"
-    assert "30 (scratch_cnn)" in setting[1]
-    assert "10 (mini_resnet, resnet18_frozen)" in setting[1]
-    assert list_differences(make_groups(runs[1:])[0]) == []
+    differing, shared = tabulate_settings(group)
+    assert differing == ["train.epochs"]
+    assert (shared["optimizer.lr"], "seed" in shared) == ("0.001", False)
+    differing, shared = tabulate_settings(make_groups(runs[1:])[0])
+    assert (differing, shared["train.epochs"]) == ([], "10")
 
 
 def test_long_labels_stay_apart_in_figures(make_run):

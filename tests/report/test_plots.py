@@ -9,10 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from deepbloom.metrics import bin_by_confidence
 from deepbloom.report import group_plots
 from deepbloom.report.formatting import format_count, shorten, shorten_apart
-from deepbloom.report.intervals import wilson_interval
 from deepbloom.report.run_plots import plot_confusion, plot_history
 
 ODD_NAMES = ("<script>alert(1)</script>", "$x^", "\\frac{", "a\nb\x00", "向日葵", "", "_hidden", "z" * 200)
@@ -185,30 +183,6 @@ def test_costs_that_are_unknown_or_equal_are_left_out_or_drawn_together(path, dr
         assert is_inside(axis, [line.get_ydata() for line in found])
     filled = [line for line in points[2][: group_plots.MAX_LINES] if line.get_markerfacecolor() != "white"]
     assert filled == points[2][:1]  # of equally accurate models, the cheapest alone is on the front
-
-
-@pytest.mark.parametrize("models", [1, 30])
-def test_reliability_has_a_panel_for_each_of_the_first_models(path, drawn, models):
-    bins = bin_by_confidence([0.1, 0.9, 1.0], [False, True, True])
-    names = [f"m{i}" for i in range(models)]
-    group_plots.plot_reliability(dict.fromkeys(names, bins), dict.fromkeys(names, 0.1), dict.fromkeys(names, 1), path)
-    shown = [axis for axis in drawn if axis.get_visible()]
-    assert [axis.get_title() for axis in shown] == [f"{name}\nECE 10.0 %" for name in names[: group_plots.MAX_LINES]]
-    for axis in shown:
-        np.testing.assert_allclose(np.asarray(axis.collections[1].get_offsets()), [[0.1, 0], [0.9, 1], [1, 1]])  # type: ignore[arg-type]
-        assert axis.lines[0].get_xydata().tolist() == [[0, 0], [1, 1]]  # the diagonal
-
-
-def test_reliability_has_confidence_across_accuracy_upwards_and_an_interval_over_images(path, drawn):
-    confidences, correct = np.repeat([0.9, 0.3], [40, 20]), np.repeat([True, False, True, False], [30, 10, 5, 15])
-    bins = bin_by_confidence(np.tile(confidences, 2), np.tile(correct, 2), 3)
-    group_plots.plot_reliability({"net": bins}, {"net": 0.125}, {"net": 2}, path)
-    (axis,) = drawn
-    assert axis.get_title() == "net\nECE 12.5 %"
-    dots, lines = axis.collections[1], axis.collections[0]
-    np.testing.assert_allclose(dots.get_offsets(), [[0.3, 5 / 20], *2 * [[0.9, 30 / 40]]])
-    low, high = wilson_interval([5, 15, 15], [20, 20, 20])
-    np.testing.assert_allclose([line[:, 1] for line in lines.get_segments()], np.stack([low, high], 1))
 
 
 def test_costs_go_across_accuracy_upwards_and_the_front_is_filled(path, drawn):

@@ -112,7 +112,7 @@ def test_the_benchmark_leads_with_the_published_columns(report):
     header = next(line for line in lines if line.startswith("| Model"))
     columns = [cell.strip() for cell in header.strip("|").split("|")]
     assert columns[:4] == ["Model", "Training type", "Test accuracy", "Parameters"]
-    assert columns[-1] == "Description"
+    assert columns[-1] == "Seeds"
     assert {"Trainable", "MACs", "Training time", "Images/s", "Peak memory", "Epochs", "Macro F1"} < set(columns)
     for column in columns:
         assert any(line.startswith(f"- **{column}**: ") for line in lines)

@@ -1,17 +1,30 @@
 """The report in a headless Chromium, opened from disk: on a desk and on a phone, light and dark."""
 
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from test_audits import CLEAN
+from test_corrupted import write_robustness
 
 from deepbloom.report.report import write_report
 from deepbloom.report.statistics import mcnemar_exact
 
 ACCURACIES = {"scratch_cnn": 0.55, "mini_resnet": 0.72, "resnet18_frozen": 0.74, "resnet18_partial": 0.9}
 
-KNOWN = {"audit": CLEAN, "latency_ms": 12.3, "size_bytes": 44_700_000}
+REJECTION = {"target": 0.99, "threshold": 0.953, "coverage": 0.75, "accuracy": 0.995, "area_under_risk_coverage": 0.01}
+KNOWN = {"audit": CLEAN, "latency_ms": 12.3, "size_bytes": 44_700_000, "rejection": REJECTION}
+MEASURES = ("road_score", "insertion_area", "deletion_area", "energy_inside")
+
+
+def write_explanation(run: Path) -> None:
+    content = {
+        "methods": ["gradcam"],
+        "measures": {"gradcam": {name: {"mean": 0.25, "low": 0.2, "high": 0.3} for name in MEASURES}},
+        "described": {name: {"title": name.replace("_", " "), "meaning": f"About {name}."} for name in MEASURES},
+    }
+    (run / "explain" / "explain.json").write_text(json.dumps(content))
 
 
 def write_dozen(write_run, folder: Path) -> Path:
@@ -24,6 +37,8 @@ def write_dozen(write_run, folder: Path) -> Path:
             heatmap = run / "explain" / "heatmaps" / "daisy" / "0000.png"
             heatmap.parent.mkdir(parents=True)
             Image.linear_gradient("L").save(heatmap)
+            write_explanation(run)
+            write_robustness(run)
     write_run(folder / "runs" / ("a_long_name_of_a_run_" * 6), lr=0.01, epochs=10, **KNOWN)
     failed = folder / "runs" / "crashed"
     failed.mkdir()
@@ -113,6 +128,21 @@ def test_the_images_of_a_comparison_are_those_of_the_paired_test(tab):
     p_value = mcnemar_exact(rows[0], rows[3])
     shown = "< 0.0001" if p_value < 0.0001 else f"{p_value:.2g}"
     assert shown in tab.locator("p:has-text('McNemar')").inner_text()
+
+
+def test_columns_that_do_not_fit_can_be_chosen(tab):
+    """Of the least important ones alone; choosing one shows it in all rows."""
+    assert tab.locator(".benchmark th", has_text="ECE").first.is_visible()
+    trainable = tab.locator(".benchmark th", has_text="Trainable").first
+    assert not trainable.is_visible()
+    choice = tab.locator(".columns summary").first
+    assert "more" in choice.inner_text()
+    choice.click()
+    tab.locator(".columns label", has_text="Trainable").first.click()
+    assert trainable.is_visible()
+    place = trainable.evaluate("e => e.cellIndex")
+    rows = tab.locator(".benchmark").first.locator("tr")
+    assert rows.evaluate_all("(rows, place) => rows.every(row => row.cells[place].offsetWidth > 0)", place)
 
 
 def test_columns_can_be_left_out(tab):

@@ -18,7 +18,7 @@ from deepbloom.report.intervals import wilson_interval
 from deepbloom.report.models import Model
 from deepbloom.report.pages import PageTable
 from deepbloom.runs.audit import Audit
-from deepbloom.runs.parsing import COUNT, FRACTION, NUMBER, POSITIVE, TEXT, Kind
+from deepbloom.runs.parsing import COUNT, FRACTION, NUMBER, POSITIVE, TEXT, THRESHOLD, Kind
 from deepbloom.runs.reading import CompleteRun, Field
 
 
@@ -44,6 +44,8 @@ class Column:
     """Where the value of a model comes from if it is not the mean."""
     detail: Callable[[Model], str] | None = None
     """Smaller lines below the value."""
+    optional: int = 0
+    """Where the table is too wide, the page leaves out columns above 0, the lowest first; readers can choose them."""
 
     def of_run(self, run: CompleteRun) -> Any:
         """Return the value of a run; None if it has none."""
@@ -85,6 +87,28 @@ def _folds_and_spread(model: Model) -> str:
     return f"{folds}\n{spread}".strip()
 
 
+def _calibration(model: Model) -> str:
+    run = model.runs[0]
+    low, high = (run.values[f"calibration_error_{end}"] for end in ("low", "high"))
+    known = len(model.runs) == 1 and low is not None and high is not None
+    mean = model.mean_of("calibration_error_before")
+    interval = f"[{100 * low:.1f}, {100 * high:.1f}]" if known else ""
+    return "\n".join(filter(None, [interval, "" if mean is None else f"before {format_percent(mean)}"]))
+
+
+def _guarantee(model: Model) -> str:
+    target, threshold, accuracy = map(
+        model.mean_of, ("guaranteed_accuracy", "rejection_threshold", "accepted_accuracy")
+    )
+    if target is None:
+        return ""
+    if threshold is None:
+        return f"{100 * target:g} % cannot\nbe shown"
+    above = "all" if threshold < 0 else f"above {threshold:.3f}"
+    right = "" if accuracy is None else f"{format_percent(accuracy)} right"
+    return "\n".join(filter(None, [f"for {100 * target:g} %", above, right]))
+
+
 def _wilson(run: CompleteRun, end: int) -> float:
     return float(wilson_interval(run.predictions.correct.sum(), run.metrics.count)[end])
 
@@ -92,6 +116,8 @@ def _wilson(run: CompleteRun, end: int) -> float:
 def _audit(get: Callable[[Audit], object]) -> Callable[[CompleteRun], object]:
     return lambda run: get(run.metrics.audit) if run.metrics.audit else None
 
+
+AFTER, BEFORE = (f"test.calibration.{when}.expected_calibration_error" for when in ("after", "before"))
 
 # fmt: off
 COLUMNS = (
@@ -129,7 +155,7 @@ COLUMNS = (
     Column("params_total", COUNT, "params.total", "Parameters", "Size of the network.", format_count),
     Column(
         "params_trainable", COUNT, "params.trainable", "Trainable",
-        "Parameters that are trained; the others are frozen.", format_count,
+        "Parameters that are trained; the others are frozen.", format_count, optional=1,
     ),
     Column(
         "macs", COUNT, "macs", "MACs",
@@ -142,7 +168,7 @@ COLUMNS = (
     Column("total_seconds", NUMBER, "total_seconds", required=False),
     Column(
         "images_per_second", NUMBER, "images_per_second", "Images/s",
-        "Training images per second.", format_rate, required=False,
+        "Training images per second.", format_rate, required=False, optional=1,
     ),
     Column(
         "latency_ms", NUMBER, "latency_ms", "Latency",
@@ -153,7 +179,7 @@ COLUMNS = (
     Column(
         "peak_memory_bytes", COUNT, "peak_memory_bytes", "Peak memory",
         "Highest memory use of the run: of the GPU where it trained on one, otherwise of the process.", format_bytes,
-        required=False,
+        required=False, optional=1,
     ),
     Column("peak_memory_of", TEXT, "peak_memory_of", required=False),
     Column(
@@ -175,7 +201,31 @@ COLUMNS = (
         FRACTION,
         run=lambda run: expected_calibration_error(run.predictions.confidences, run.predictions.correct),
         model=lambda model: model.calibration_error,
+        heading="ECE",
+        meaning="Expected calibration error: the mean distance between confidence and accuracy. Below, its 95 % "
+        "interval over images for a single run, and what it is before the temperature.",
+        format=format_percent,
+        detail=_calibration,
+        optional=4,
     ),
+    Column("calibration_error_low", FRACTION, f"{AFTER}.low", required=False),
+    Column("calibration_error_high", FRACTION, f"{AFTER}.high", required=False),
+    Column("calibration_error_before", FRACTION, f"{BEFORE}.value", required=False),
+    Column("temperature", NUMBER, "test.calibration.temperature", required=False),
+    Column(
+        "area_under_risk_coverage", FRACTION, "rejection.area_under_risk_coverage", "AURC",
+        "Area under the risk-coverage curve: the mean share of errors among accepted predictions. Lower is better.",
+        lambda area: format_percent(area, 2), required=False, optional=2,
+    ),
+    Column("guaranteed_accuracy", FRACTION, "rejection.target", required=False),
+    Column(
+        "coverage", FRACTION, "rejection.coverage", "Coverage",
+        "Share of test images that predict reject=auto accepts at its default guarantee, chosen on validation. Below, "
+        "the guarantee, the confidence above which predictions are accepted, and how many of them are correct.",
+        format_percent, required=False, detail=_guarantee, optional=4,
+    ),
+    Column("rejection_threshold", THRESHOLD, "rejection.threshold", required=False),
+    Column("accepted_accuracy", FRACTION, "rejection.accuracy", required=False),
     Column("count", COUNT, run=lambda run: run.metrics.count, model=lambda model: model.correct.shape[1]),
     Column("val_top1_accuracy", FRACTION, "val.top1_accuracy"),
     Column(
@@ -209,10 +259,7 @@ COLUMNS = (
     Column("test_audit", run=_audit(lambda audit: audit.test_holds)),
     Column("near_duplicates_test", COUNT, run=_audit(lambda audit: audit.near_test)),
     Column("top1_accuracy_without_near_duplicates", FRACTION, run=_audit(lambda audit: audit.accuracy_without)),
-    Column(
-        "description", TEXT, "description", "Description",
-        "What the network is.", lambda text: shorten(text, 160), required=False,
-    ),
+    Column("description", TEXT, "description", required=False),
 )
 # fmt: on
 
@@ -222,13 +269,21 @@ def fields(columns: Sequence[Column]) -> dict[str, Field]:
     return {column.key: Field(column.path, column.kind, column.required) for column in columns if column.path}
 
 
+def shown_columns(columns: Sequence[Column], models: Sequence[Model]) -> list[Column]:
+    """Return the columns that have a heading, and a value of at least one model."""
+    return [
+        column for column in columns if column.heading and any(column.of_model(model) is not None for model in models)
+    ]
+
+
 def benchmark_table(columns: Sequence[Column], models: Sequence[Model], shown: int | None = None) -> PageTable:
-    """Return a row per model, of those columns that have a heading."""
-    headed = [column for column in columns if column.heading]
+    """Return a row per model, of those columns that have a heading and a value of some model."""
+    headed = shown_columns(columns, models)
     return PageTable(
         [column.heading for column in headed],
         [[column.cell(model) for column in headed] for model in models],
         words=frozenset(place for place, column in enumerate(headed) if not column.kind.is_number),
+        optional={place: column.optional for place, column in enumerate(headed) if column.optional},
         look="benchmark",
         shown=shown,
     )

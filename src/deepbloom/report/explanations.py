@@ -66,6 +66,7 @@ def _column(name: str, known: Mapping[Path, Means], words: Mapping[str, str]) ->
         "images.",
         format="{:.2f}".format,
         detail=detail,
+        optional=3,
     )
 
 

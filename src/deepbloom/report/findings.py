@@ -9,12 +9,12 @@ from deepbloom.runs.audit import Audit
 from deepbloom.runs.reading import CompleteRun
 
 MAX_DIFFERENCES = 12
-"""Settings that are listed; report.csv has all."""
+"""Settings that are shown; report.csv has all."""
 MAX_ORIGINS = 20
 OF_THE_NETWORK = ("model.", "preprocessing")
 """Beginnings of settings that belong to the network itself."""
 MAX_NAMED = 3
-"""Models that are named beside one value of a setting, and runs beside a failed audit."""
+"""Runs that are named beside a failed audit."""
 BETTER = "first is better"
 VERDICTS = {
     "tie": "It ties with {}: chance alone could explain the difference.",
@@ -118,23 +118,21 @@ def list_notes(group: Group) -> list[str]:
     return notes
 
 
-def list_differences(group: Group) -> list[tuple[str, str]]:
-    """Return the settings in which the rows of a group differ, and which rows have which value."""
-    known = [(model.short, model.runs[0].model_identity) for model in group.models]
-    found = []
-    for key in dict.fromkeys(key for _, identity in known for key in identity):
-        if key.startswith(OF_THE_NETWORK):
-            continue
-        rows: dict[str, list[str]] = {}
-        for name, identity in known:
-            rows.setdefault(identity.get(key, "–"), []).append(name)
-        if len(rows) > 1:
-            named = [", ".join(names) if len(names) <= MAX_NAMED else f"{len(names)} models" for names in rows.values()]
-            values = "; ".join(f"{shorten(value)} ({names})" for value, names in zip(rows, named, strict=True))
-            found.append((shorten(key, 60), values))
-    if len(found) > MAX_DIFFERENCES:
-        return [*found[:MAX_DIFFERENCES], (f"{len(found) - MAX_DIFFERENCES} more", "in report.csv")]
-    return found
+def tabulate_settings(group: Group) -> tuple[list[str], dict[str, str]]:
+    """Return the settings in which the models of a group differ, the first `MAX_DIFFERENCES`, and those that all share.
+
+    Those of the network itself are left out.
+    """
+    known = [model.runs[0].model_identity for model in group.models]
+    keys = [key for key in dict.fromkeys(key for one in known for key in one) if not key.startswith(OF_THE_NETWORK)]
+    differing = [key for key in keys if len({one.get(key) for one in known}) > 1]
+    return differing[:MAX_DIFFERENCES], {key: known[0][key] for key in keys if key not in differing}
+
+
+def list_descriptions(group: Group) -> list[tuple[str, str]]:
+    """Return the networks of a group and what they are, each once."""
+    known = {run.metrics.model: run.values.get("description") for run in group.runs}
+    return [(shorten(name), shorten(text, 160)) for name, text in known.items() if text]
 
 
 def list_origins(runs: Sequence[CompleteRun]) -> list[str]:

@@ -1,7 +1,6 @@
 """Figures of a group of models: ``plot_`` functions draw plain numbers, ``draw_`` functions a group with a caption."""
 
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from deepbloom.metrics import Reliability
 from deepbloom.report.formatting import count_of, format_count, format_percent, format_seconds, shorten
 from deepbloom.report.groups import Group
-from deepbloom.report.intervals import wilson_interval
 from deepbloom.report.pages import Illustration
 from deepbloom.report.run_plots import (
     COLORS,
@@ -49,9 +46,6 @@ HELP = {
     "cost": "Costs are on a logarithmic scale. Filled points on the dashed line are the Pareto front: no other model "
     "is at least as accurate and cheaper. The front ignores uncertainty: in a tie, the cheaper model may be as "
     "good.",
-    "calibration": "Of the predictions with 80 % confidence, a calibrated model gets 80 % right: its points are on the "
-    "diagonal. Below it a model is overconfident, above it underconfident. ECE is the mean distance to the "
-    "diagonal. Larger dots hold more predictions; lines are 95 % intervals over images (Wilson).",
 }
 """How to read each figure."""
 
@@ -79,7 +73,7 @@ def plot_curves(curves: Mapping[str, Sequence[History]], path: Path) -> None:
                 axis.set_title(f"{name} {kind}")
             for axis in row:
                 label_epochs(axis, kind, longest)
-        _legend_below(figure, axes[0, 0])
+        legend_below(figure, axes[0, 0])
         figure.suptitle("Learning curves (line: mean over runs, band: lowest to highest run)")
 
 
@@ -125,50 +119,8 @@ def plot_pareto(labels: Sequence[str], accuracies: Sequence[float], costs: Seque
             _label_log(axis, x, cost)
         axes[0].yaxis.set_major_formatter(PERCENT)
         axes[0].set_ylabel("test accuracy")
-        _legend_below(figure, axes[0])
+        legend_below(figure, axes[0])
         figure.suptitle("Accuracy and cost (filled and joined: the Pareto front)")
-
-
-def plot_reliability(
-    bins: Mapping[str, Reliability], errors: Mapping[str, float], seeds: Mapping[str, int], path: Path
-) -> None:
-    """Draw accuracy against confidence for the first `MAX_LINES` models, with 95 % Wilson intervals.
-
-    Parameters
-    ----------
-    bins : dict of model name to `Reliability`
-    errors : dict of model name to the expected calibration error of the same predictions
-    seeds : dict of model name to how often each image is in ``bins``
-        Seeds share their test images, so an interval is that of counts / seeds.
-    """
-    shown = list(bins.items())[:MAX_LINES]
-    columns = min(4, len(shown))
-    rows = math.ceil(len(shown) / columns)
-    with open_figure(path, max(2.7 * columns, 4.5), 2.9 * rows + 0.7) as figure:
-        axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        for axis, (label, reliability) in zip(axes.flat, shown, strict=False):
-            axis.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1.2)
-            filled = reliability.counts > 0
-            x, y = reliability.mean_confidence[filled], reliability.accuracy[filled]
-            images = reliability.counts[filled] / seeds[label]
-            low, high = wilson_interval(y * images, images)
-            axis.vlines(x, low, high, color=COLORS[0], linewidth=1.2, alpha=0.55)
-            axis.scatter(
-                x, y, 10 + 130 * reliability.counts[filled] / reliability.counts.max(), color=COLORS[0], zorder=3
-            )
-            name = textwrap.fill(shorten(label), 26)
-            axis.set_title(f"{name}\nECE {format_percent(errors[label])}", fontsize=9.5)
-            axis.set(xlim=(-0.04, 1.06), ylim=(-0.04, 1.06), aspect="equal")
-            for side in (axis.xaxis, axis.yaxis):
-                side.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
-                side.set_major_formatter(
-                    FuncFormatter(lambda value, _: f"{100 * value:.0f} %" if value in (0, 0.5, 1) else "")
-                )
-        for axis in axes.flat[len(shown) :]:
-            axis.set_visible(False)
-        figure.supxlabel("confidence", fontsize=10)
-        figure.supylabel("accuracy", fontsize=10)
-        figure.suptitle("Calibration", fontsize=11)
 
 
 def _draw_band(axis: Axes, histories: Sequence[History], name: str, index: int, label: str) -> None:
@@ -214,7 +166,8 @@ def _label_log(axis: Axes, values: NDArray[np.float64], cost: Cost) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: cost.write(value)))
 
 
-def _legend_below(figure: Figure, axis: Axes) -> None:
+def legend_below(figure: Figure, axis: Axes) -> None:
+    """Put the legend of an axis below the figure, in as many columns as its labels leave room for."""
     handles, labels = axis.get_legend_handles_labels()
     longest = 0.5 + 0.09 * max(map(len, labels), default=0)  # inches of a label and its line
     columns = int(np.clip(figure.get_figwidth() / longest, 1, 4))
@@ -229,7 +182,7 @@ def draw_accuracy(group: Group, path: Path, explain: bool) -> Illustration:
     return Illustration(
         path,
         f"Test accuracy of {count_of(len(shown), 'model')} with 95 % intervals, from {worst} to {best}.",
-        _caption(HELP["accuracy"] if explain else "", _say_left_out(len(shown), group)),
+        join(HELP["accuracy"] if explain else "", say_left_out(len(shown), group)),
     )
 
 
@@ -242,54 +195,41 @@ def draw_curves(group: Group, path: Path, explain: bool) -> Illustration:
     return Illustration(
         path,
         f"Loss and accuracy by epoch of {count_of(count, 'model')}, for train and validation.",
-        _caption(HELP["curves"] if explain else "", _say_left_out(count, group)),
+        join(HELP["curves"] if explain else "", say_left_out(count, group)),
     )
 
 
 def draw_cost(group: Group, path: Path, explain: bool) -> Illustration:
     """Draw accuracy against parameters, MACs and training time, with the Pareto fronts."""
-
-    def means(key: str) -> list[float | None]:
-        return [model.mean(lambda run: run.values[key]) for model in group.models]
-
     models, operations = group.models, "multiply-accumulate operations per image"
     costs = [
-        Cost("parameters", "parameters", means("params_total"), COUNT_TICKS, format_count),
-        Cost("MACs", operations, means("macs"), COUNT_TICKS, format_count),
-        Cost("training time", "training time", means("train_seconds"), SECOND_TICKS, format_seconds),
+        Cost(
+            "parameters", "parameters", [model.mean_of("params_total") for model in models], COUNT_TICKS, format_count
+        ),
+        Cost("MACs", operations, [model.mean_of("macs") for model in models], COUNT_TICKS, format_count),
+        Cost(
+            "training time",
+            "training time",
+            [model.mean_of("train_seconds") for model in models],
+            SECOND_TICKS,
+            format_seconds,
+        ),
     ]
     plot_pareto([m.short for m in models], [m.accuracy for m in models], costs, path)
     gray = f"Gray: models after the first {MAX_LINES}." if len(models) > MAX_LINES else ""
     return Illustration(
         path,
         f"Test accuracy of {count_of(len(models), 'model')} against parameters, MACs and training time.",
-        _caption(HELP["cost"] if explain else "", gray),
+        join(HELP["cost"] if explain else "", gray),
     )
 
 
-def draw_calibration(group: Group, path: Path, explain: bool) -> Illustration:
-    """Draw reliability diagrams."""
-    shown = group.models[:MAX_LINES]
-    errors = {model.short: model.calibration_error for model in shown}
-    seeds = {model.short: len(model.predictions) for model in shown}
-    plot_reliability({model.short: model.reliability for model in shown}, errors, seeds, path)
-    pooled = (
-        "Dots and ECE cover the predictions of all seeds; the intervals count each image once."
-        if max(seeds.values()) > 1
-        else ""
-    )
-    listed = "; ".join(f"{label} {format_percent(error)}" for label, error in errors.items())
-    return Illustration(
-        path,
-        f"Reliability diagrams. Expected calibration error: {listed}.",
-        _caption(HELP["calibration"] if explain else "", pooled, _say_left_out(len(shown), group)),
-    )
-
-
-def _caption(*sentences: str) -> str:
+def join(*sentences: str) -> str:
+    """Return the sentences that are not empty as one text."""
     return " ".join(filter(None, sentences))
 
 
-def _say_left_out(shown: int, group: Group) -> str:
+def say_left_out(shown: int, group: Group) -> str:
+    """Say that not all models are drawn; empty if they are."""
     total = len(group.models)
     return f"The {shown} most accurate of {total} models are drawn." if shown < total else ""

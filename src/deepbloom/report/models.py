@@ -102,15 +102,16 @@ class Model:
     @property
     def calibration_error(self) -> float:
         """Expected calibration error over the predictions of all runs."""
-        return float(expected_calibration_error(self._confidences, self.correct.reshape(-1)))
+        return float(expected_calibration_error(self.confidences, self.correct.reshape(-1)))
 
     @property
     def reliability(self) -> Reliability:
         """Confidence and accuracy in bins, over the predictions of all runs: each image once per seed."""
-        return bin_by_confidence(self._confidences, self.correct.reshape(-1))
+        return bin_by_confidence(self.confidences, self.correct.reshape(-1))
 
     @property
-    def _confidences(self) -> NDArray[np.float64]:
+    def confidences(self) -> NDArray[np.float64]:
+        """The confidences of all seeds, one seed after the other: shape (seeds * images,)."""
         return np.concatenate([predictions.confidences for predictions in self.predictions])
 
     def confusion(self, num_classes: int) -> NDArray[np.int64]:
@@ -123,6 +124,10 @@ class Model:
         """Return the mean of a number over the runs; None if a run lacks it."""
         values = [get(run) for run in self.runs]
         return None if None in values else float(np.mean(values))
+
+    def mean_of(self, key: str) -> float | None:
+        """Return the mean of a number of metrics.json over the runs; None if a run lacks it."""
+        return self.mean(lambda run: run.values.get(key))
 
 
 @dataclass(frozen=True)
@@ -162,4 +167,5 @@ def _join_folds(parts: Sequence[Predictions]) -> Predictions:
         np.concatenate([part.targets for part in parts])[order],
         np.concatenate([part.predicted for part in parts])[order],
         np.concatenate([part.confidences for part in parts])[order],
+        np.concatenate([part.rows for part in parts])[order],
     )

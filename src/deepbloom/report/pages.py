@@ -10,7 +10,7 @@ import json
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +82,8 @@ class PageTable:
     """How to read it."""
     words: frozenset[int] = frozenset()
     """Columns besides the first that hold words, not numbers."""
+    optional: Mapping[int, int] = field(default_factory=dict)
+    """Columns that the page leaves out where the table is too wide, the lowest value first; readers can choose them."""
     look: str = ""
     """CSS class."""
     shown: int | None = None

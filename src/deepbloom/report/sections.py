@@ -7,18 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from deepbloom.report import group_plots
-from deepbloom.report.columns import Column, benchmark_table
+from deepbloom.report import confidence_plots, group_plots
+from deepbloom.report.columns import Column, benchmark_table, shown_columns
 from deepbloom.report.difficulty import describe_hard_classes, describe_hard_images
 from deepbloom.report.explanations import heatmap_table
 from deepbloom.report.explorer import class_order, describe_confusions, explorer_data
 from deepbloom.report.findings import (
     describe_audits,
     describe_methods,
-    list_differences,
+    list_descriptions,
     list_notes,
     list_without_near_duplicates,
     state_finding,
+    tabulate_settings,
 )
 from deepbloom.report.formatting import format_p_value, format_percent, format_points, shorten
 from deepbloom.report.groups import Group
@@ -66,6 +67,7 @@ def describe_group(
         look="finding",
         sections=[
             _benchmark(group, columns, drawn, is_first),
+            *_settings(group),
             *([_pairs(group)] if group.comparisons else []),
             *_figures(group, drawn, is_first),
             *_audits(group),
@@ -84,17 +86,37 @@ def _name(prefix: Path, topic: str) -> Path:
 
 
 def _benchmark(group: Group, columns: Sequence[Column], drawn: Path | None, is_first: bool) -> Section:
-    differences = list_differences(group)
-    lead = "Settings that differ between rows. A row's rank may come from them and not from its network:"
+    shown = shown_columns(columns, group.models)
     return Section(
         "Benchmark",
         tables=[benchmark_table(columns, group.models, MAX_ROWS)],
-        notes=[*list_notes(group), *([lead] if differences else [])],
-        items=differences,
+        notes=list_notes(group),
         figures=[group_plots.draw_accuracy(group, _name(drawn, "accuracy"), is_first)] if drawn else [],
-        meanings=[(column.heading, column.meaning) for column in columns if column.heading] if is_first else [],
+        meanings=[(column.heading, column.meaning) for column in shown] if is_first else [],
         is_help=True,
     )
+
+
+def _settings(group: Group) -> list[Section]:
+    differing, shared = tabulate_settings(group)
+    caption = "A row's rank may come from these settings and not from its network."
+    tables = [
+        PageTable(
+            ("Model", *(shorten(key, 60) for key in differing)),
+            [
+                (model.short, *(shorten(model.runs[0].model_identity.get(key, "–")) for key in differing))
+                for model in group.models
+            ],
+            caption,
+            words=frozenset(range(len(differing) + 1)),
+            shown=MAX_ROWS,
+        )
+    ] * bool(differing)
+    if shared:
+        title = f"{len(shared)} settings that all models share"
+        rows = [(shorten(key, 60), shorten(value, 80)) for key, value in shared.items()]
+        tables.append(PageTable(("Setting", "Value"), rows, words=frozenset({1}), title=title, is_open=False))
+    return [Section("Networks and settings", tables=tables, meanings=list_descriptions(group))]
 
 
 def _pairs(group: Group) -> Section:
@@ -170,7 +192,13 @@ def _figures(group: Group, drawn: Path | None, is_first: bool) -> list[Section]:
     return [
         *(Section("Learning curves", figures=[figure]) for figure in curves),
         Section("Accuracy and cost", figures=[group_plots.draw_cost(group, _name(drawn, "cost"), is_first)]),
-        Section("Calibration", figures=[group_plots.draw_calibration(group, _name(drawn, "calibration"), is_first)]),
+        Section(
+            "Confidence",
+            figures=[
+                confidence_plots.draw_calibration(group, _name(drawn, "calibration"), is_first),
+                confidence_plots.draw_risk_coverage(group, _name(drawn, "risk"), is_first),
+            ],
+        ),
         Section(
             "Confusion matrices",
             paragraphs=[*([general] if is_first else []), *([f"{some} drawn."] if cut else [])],

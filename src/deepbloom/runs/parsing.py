@@ -105,6 +105,7 @@ COUNTS = Kind("a list of whole numbers", _is_list(_is_in(0, 1e300, int)))
 POSITIVE = Kind("a whole number of at least 1", _is_in(1, 1e300, int), is_number=True)
 NUMBER = Kind("a number of at least 0", _is_in(0, 1e300, int, float), is_number=True)
 FRACTION = Kind("a number in [0, 1]", _is_in(0, 1, int, float), is_number=True)
+THRESHOLD = Kind("a number in [-1, 1]", _is_in(-1, 1, int, float), is_number=True)
 
 REQUIRED: Any = object()
 Content = TypeVar("Content")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepbloom.errors import RunError
+from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs import parsing as kinds
 from deepbloom.runs.audit import Audit
@@ -83,6 +84,8 @@ class Predictions:
     targets: NDArray[np.int64]
     predicted: NDArray[np.int64]
     confidences: NDArray[np.float64]
+    rows: NDArray[np.intp]
+    """The row of each image in predictions.csv and probabilities.npz."""
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -110,6 +113,16 @@ class CompleteRun(Run):
         return {key: value for key, value in self.metrics.identity.items() if key not in VARYING}
 
 
+def read_probabilities(run: CompleteRun) -> NDArray[np.float64] | None:
+    """Return the probabilities of a run's predictions, shape (N, C); None if their file is missing or damaged."""
+    predictions = run.predictions
+    found = (files.read_arrays(run.path / run_dir.PROBABILITIES) or {}).get("probabilities")
+    if found is None or found.shape != (len(predictions.rows), len(run.metrics.class_names)) or found.dtype.kind != "f":
+        return None
+    probabilities = found[predictions.rows].astype(np.float64)
+    return probabilities if (probabilities >= 0).all() and (probabilities.sum(axis=1) > 0).all() else None
+
+
 def walk_runs(folder: Path) -> list[tuple[Path, str]]:
     """Return the path of every run in a folder, at any depth, and its name: the path below the folder. Sorted by name.
 
@@ -123,9 +136,9 @@ def walk_runs(folder: Path) -> list[tuple[Path, str]]:
     if not folder.is_dir():
         raise RunError(f"There is no folder {folder}. Give the folder that holds run directories: runs=FOLDER.")
     found = []
-    for place, folders, files in os.walk(folder):
+    for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        if not set(RUN_FILES).isdisjoint(files) and not _is_evaluation(Path(place)):
+        if not set(RUN_FILES).isdisjoint(names) and not _is_evaluation(Path(place)):
             found.append((Path(place), Path(place).relative_to(folder).as_posix()))
     if not found:
         raise RunError(
@@ -236,7 +249,7 @@ def _read_predictions(path: Path, metrics: Metrics) -> Predictions:
             f"{path} gives {accuracy:.4f} on {len(targets)} images, but {run_dir.METRICS} says "
             f"{metrics.top1_accuracy:.4f} on {metrics.count}: one of them was changed."
         )
-    return Predictions(image_ids, targets[order], predicted[order], confidences[order])
+    return Predictions(image_ids, targets[order], predicted[order], confidences[order], order)
 
 
 def newest_runs(folder: Path) -> list[Path]:

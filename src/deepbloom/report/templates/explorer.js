@@ -311,20 +311,34 @@ const errors = (data, names, right, everything, show) => {
   return make("div", {}, make("h4", { textContent: "Errors, hardest images, classes" }), controls);
 };
 
-// Columns of a wide table can be left out.
-const chooseColumns = (table) => {
-  const boxes = [...table.tHead.rows[0].cells].slice(1).map((cell, place) => {
-    const box = make("input", { type: "checkbox", checked: true });
-    box.addEventListener("change", () => {
-      for (const row of table.rows) row.cells[place + 1].hidden = !box.checked;
-    });
-    return make("label", {}, box, ` ${cell.textContent}`);
+// Columns of a wide table can be chosen. Where they do not fit, optional ones are left out at first.
+const chooseColumns = (tables) => {
+  const scroll = tables[0].closest(".scroll");
+  const heads = [...tables[0].tHead.rows[0].cells];
+  const summary = make("summary");
+  const show = (place, isShown) => {
+    for (const table of tables) for (const row of table.rows) row.cells[place].hidden = !isShown;
+    const left = heads.filter((head) => head.hidden).length;
+    summary.textContent = `Choose columns${left ? ` (${left} more)` : ""}`;
+  };
+  const isWide = () => scroll.scrollWidth > scroll.clientWidth;
+  show(0, true);
+  const optional = heads.filter((head) => head.dataset.optional).reverse();
+  for (const head of optional.sort((a, b) => a.dataset.optional - b.dataset.optional)) {
+    if (isWide()) show(head.cellIndex, false);
+  }
+  const boxes = heads.slice(1).map((head, place) => {
+    const box = make("input", { type: "checkbox", checked: !head.hidden });
+    box.addEventListener("change", () => show(place + 1, box.checked));
+    return make("label", {}, box, ` ${head.textContent}`);
   });
-  const choice = make("details", { className: "columns" }, make("summary", { textContent: "Choose columns" }), ...boxes);
-  table.closest(".scroll").before(choice);
+  scroll.before(make("details", { className: "columns" }, summary, ...boxes));
 };
 
-document.querySelectorAll("table.benchmark").forEach(chooseColumns);
+const benchmarks = [...document.querySelectorAll("table.benchmark")];
+for (const section of new Set(benchmarks.map((table) => table.closest("section")))) {
+  chooseColumns(section.querySelectorAll("table.benchmark"));
+}
 document.querySelectorAll(".explorer").forEach((place) => {
   explore(place, JSON.parse(place.nextElementSibling.textContent));
 });
