@@ -130,4 +130,4 @@ def _write_run() -> Callable[..., Path]:
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
     """Return a function ``make_run(name, **settings)`` that writes a run into ``tmp_path / "runs" / name``."""
-    return lambda name, **settings: write_run(tmp_path / "runs" / name, **settings)
+    return lambda name, /, **settings: write_run(tmp_path / "runs" / name, **settings)

@@ -1,20 +1,41 @@
-"""The column that ``deepbloom robustness`` adds to a report."""
+"""What ``deepbloom robustness`` adds to a report: columns, curves, and paired comparisons."""
 
 import csv
 import json
 
 import pytest
 
-from deepbloom.report.corrupted import robustness_columns
+from deepbloom.report.corrupted import find_corrupted
 from deepbloom.report.report import write_report
 from deepbloom.runs.reading import CompleteRun, find_runs
 
 
-def write_robustness(run, value=0.5, suite="full", **changes):
-    (run / "robustness").mkdir()
-    network = {"mean_corruption_accuracy": {"value": value, "low": 0.25, "high": 0.75}}
-    content = {"suite": suite, "corruptions": ["haze", "jpeg"], "networks": [network]} | changes
-    (run / "robustness" / "robustness.json").write_text(json.dumps(content), encoding="utf-8")
+def describe_row(corruption, severity, accuracy):
+    return {"corruption": corruption, "severity": severity, "top1_accuracy": accuracy, "low": 0.1, "high": 0.9}
+
+
+def write_robustness(run, value=0.5, suite="full", folder=None, model="net", shares=(), **changes):
+    folder = folder or run / "robustness"
+    folder.mkdir(exist_ok=True)
+    network = {
+        "model": model,
+        "checkpoint": str(run / "model.safetensors"),
+        "clean": describe_row("none", 0, 0.8),
+        "conditions": [describe_row("haze", 3, 0.7), describe_row("jpeg", 3, 0.3)],
+        "mean_corruption_accuracy": {"value": value, "low": 0.25, "high": 0.75},
+        "relative_loss": 0.375,
+        "mean_calibration_error": 0.125,
+    }
+    content = {"suite": suite, "seed": 0, "corruptions": ["haze", "jpeg"], "networks": [network]} | changes
+    (folder / "robustness.json").write_text(json.dumps(content), encoding="utf-8")
+    if shares:
+        rows = [f"{model},image {number},1,{share}" for number, share in enumerate(shares)]
+        (folder / "images.csv").write_text("\n".join(["model,image_id,clean,corrupted", *rows]))
+    return network
+
+
+def find(folder):
+    return find_corrupted(folder, [run for run in find_runs(folder) if isinstance(run, CompleteRun)])
 
 
 def test_a_report_shows_the_mean_corruption_accuracy(make_run, tmp_path):
@@ -27,6 +48,33 @@ def test_a_report_shows_the_mean_corruption_accuracy(make_run, tmp_path):
     text = paths.markdown.read_text(encoding="utf-8")
     assert r"\[25.0, 75.0\]" in text
     assert "full suite, 2 kinds" in text
+    assert "| 80.0 % | 50.0 % \\[25.0, 75.0\\] | 37.5 % | 12.5 % | jpeg 30.0 % |" in text
+    assert (tmp_path / "report" / "figures" / "1_corrupted.png").is_file()
+
+
+def test_networks_measured_on_the_same_images_are_compared(make_run, tmp_path):
+    write_robustness(make_run("a", model="scratch_cnn", accuracy=0.5), shares=[0.5, 0.5, 0.0, 0.25])
+    write_robustness(make_run("b", model="mini_resnet"), shares=[1.0, 0.5, 0.5, 0.25])
+    text = write_report(tmp_path / "runs", tmp_path / "report").markdown.read_text(encoding="utf-8")
+    section = text.split("Accuracy under corruption")[1].split("\n###")[0]
+    assert "| mini_resnet | scratch_cnn | tie | +25.0 |" in section
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"shares": [1.0, 1.0]}, {"shares": []}])
+def test_networks_measured_otherwise_are_not_compared(make_run, tmp_path, changes):
+    """The negative control of the test above."""
+    write_robustness(make_run("a", model="scratch_cnn"), shares=[0.5, 0.5, 0.0])
+    write_robustness(make_run("b", model="mini_resnet"), **{"shares": [1.0, 0.5, 0.5], **changes})
+    text = write_report(tmp_path / "runs", tmp_path / "report").markdown.read_text(encoding="utf-8")
+    assert "so they are not compared" in text
+
+
+def test_a_joint_measurement_beside_the_runs_is_found(make_run, tmp_path):
+    runs = [make_run(name, model=name) for name in ("scratch_cnn", "mini_resnet")]
+    joint = tmp_path / "runs" / "robustness"
+    networks = [write_robustness(run, folder=joint, model=run.name) for run in runs]
+    write_robustness(runs[0], folder=joint, networks=networks)
+    assert find(tmp_path / "runs").keys() == set(runs)
 
 
 def test_without_measurements_there_is_no_column(make_run, tmp_path):
@@ -36,7 +84,6 @@ def test_without_measurements_there_is_no_column(make_run, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [{"networks": []}, {"networks": 3}, {"corruptions": None}, {"value": 7}])
-def test_damaged_measurements_add_no_column(damage, make_run, tmp_path):
+def test_damaged_measurements_are_left_out(damage, make_run, tmp_path):
     write_robustness(make_run("a"), **damage)
-    runs = [run for run in find_runs(tmp_path / "runs") if isinstance(run, CompleteRun)]
-    assert robustness_columns(runs) == []
+    assert find(tmp_path / "runs") == {}

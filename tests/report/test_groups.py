@@ -7,11 +7,12 @@ from typing import cast
 import numpy as np
 import pytest
 
-from deepbloom.report.findings import describe_methods, explain_separation, state_finding, tabulate_settings
+from deepbloom.report.findings import describe_methods, explain_separation, state_finding
 from deepbloom.report.formatting import shorten
 from deepbloom.report.groups import MAX_COMPARED, compare_models, make_groups
 from deepbloom.report.intervals import seed_interval, wilson_interval
 from deepbloom.report.models import Model
+from deepbloom.report.network_settings import tabulate_settings
 from deepbloom.report.statistics import compare_runs, mcnemar_exact
 from deepbloom.runs.reading import read_run
 
@@ -253,3 +254,18 @@ def test_calibration_and_confusion_cover_all_seeds(make_run):
     filled = bins.counts > 0
     distances = np.abs(bins.accuracy - bins.mean_confidence)[filled]
     assert model.calibration_error == pytest.approx((bins.counts[filled] * distances).sum() / 200)
+
+
+def test_seeds_are_told_apart_by_the_names_of_their_runs(make_run):
+    runs = [read_run(make_run("a", seed=0, name="warm")), read_run(make_run("b", seed=1))]
+    (group,) = make_groups(runs)
+    (model,) = group.models
+    assert model.seed_names == ["mini_resnet, warm", "mini_resnet, seed 1"]
+    assert [model.name_of(run) for run in model.runs] == model.seed_names
+
+
+def test_a_folder_is_called_by_its_name_and_its_split_is_never_official(make_run):
+    own = read_run(make_run("a", dataset="imagefolder", data_name="my_garden", kind="official"))
+    assert make_groups([own])[0].name == "my_garden, predefined split, 200 test images"
+    oxford = read_run(make_run("b", dataset="flowers102", data_name="flowers102", kind="official"))
+    assert make_groups([oxford])[0].name == "flowers102, official split, 200 test images"

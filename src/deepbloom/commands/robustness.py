@@ -17,6 +17,7 @@ from deepbloom.engine.predictor import Predictor
 from deepbloom.engine.trained_data import prepare_trained_data
 from deepbloom.errors import CheckpointError, DataError
 from deepbloom.export.opening import find_file, open_predictor
+from deepbloom.report.corrupted_plots import plot_severities
 from deepbloom.report.formatting import align, format_percent, shorten_apart
 from deepbloom.robustness import evaluate, figures
 from deepbloom.robustness.corruptions import CORRUPTIONS, SEVERITIES, check_corruption
@@ -27,11 +28,12 @@ from deepbloom.sinks import printable
 
 TABLE = "robustness.csv"
 COLUMNS = ("corruption", "severity", "top1_accuracy", "low", "high", "count", "calibration_error", "model")
+IMAGE_COLUMNS = ("model", "image_id", "clean", "corrupted")
 QUICK_SEVERITIES, QUICK_IMAGES = (3,), 200
 
 
 def run(config: RobustnessConfig) -> None:
-    """Write robustness.csv, robustness.json and figures, and print a table.
+    """Write robustness.csv, robustness.json, images.csv and figures, and print a table.
 
     Raises
     ------
@@ -79,8 +81,11 @@ def run(config: RobustnessConfig) -> None:
         "split_fingerprint": data.split_fingerprint,
     }
     files.write_json(folder / run_dir.ROBUSTNESS, content)
+    images_rows = [row for network in networks for row in _list_images(network, images)]
+    files.write_csv(folder / run_dir.ROBUST_IMAGES, IMAGE_COLUMNS, images_rows)
     drawn = files.make_folder(folder / "figures")
-    figures.plot_curves(networks, drawn / "accuracy_by_severity.png")
+    curves = {found["model"]: [found["clean"], *found["conditions"]] for found in summaries}
+    plot_severities(curves, drawn / "accuracy_by_severity.png")
     sample = images.pixels.read(images.indices[:1])[0]
     figures.draw_samples(sample, images.image_ids[0], wanted, config.seed, drawn / "samples.png")
     _print(summaries, comparisons)
@@ -106,6 +111,15 @@ def _test(
         hashlib.sha256(path.read_bytes()).hexdigest(),
     )
     return Measured(label, str(path.resolve()), correct, confidence)
+
+
+def _list_images(network: Measured, images: Images) -> list[dict[str, Any]]:
+    """Return for each image whether it is classified correctly, and under which share of the conditions."""
+    clean = network.correct[CLEAN_CONDITION]
+    return [
+        {"model": network.label, "image_id": name, "clean": int(right), "corrupted": f"{share:.6f}"}
+        for name, right, share in zip(images.image_ids, clean, network.corrupted, strict=True)
+    ]
 
 
 def _find_folder(config: RobustnessConfig) -> Path:

@@ -14,19 +14,20 @@ from deepbloom.runs.parsing import FRACTION, POSITIVE, TEXT, Fields, load_yaml
 from deepbloom.runs.reading import read_history, walk_runs
 from deepbloom.sinks import printable
 
-HEADINGS = ("state", "run", "date", "data", "epoch", "validation", "test", "")
+HEADINGS = ("state", "run", "name", "date", "data", "epoch", "validation", "test", "")
 
 
 class Summary(NamedTuple):
     """A run in one line, in the order of `HEADINGS`.
 
     ``state`` is ``complete``, ``running``, ``partial`` (re-running its command resumes it), ``failed`` or ``damaged``,
-    ``date`` when it was last written, ``val`` the validation accuracy of the best epoch, ``reason`` why it failed or is
-    damaged.
+    ``title`` what ``name=`` calls it, ``date`` when it was last written, ``val`` the validation accuracy of the best
+    epoch, ``reason`` why it failed or is damaged.
     """
 
     state: str
     name: str
+    title: str = ""
     date: str = ""
     data: str = ""
     epoch: str = ""
@@ -66,7 +67,12 @@ def list_runs(folder: Path, sort: str = "date") -> list[Summary]:
 def format_table(runs: list[Summary]) -> str:
     """Return headings, a line per run, and a line that counts the states."""
     rows = [
-        run._replace(name=printable(run.name), data=shorten(run.data), reason=run.reason and shorten(run.reason, 160))
+        run._replace(
+            name=printable(run.name),
+            title=run.title and shorten(run.title),
+            data=shorten(run.data),
+            reason=run.reason and shorten(run.reason, 160),
+        )
         for run in runs
     ]
     states = Counter(run.state for run in runs).most_common()
@@ -84,11 +90,12 @@ def summarize(path: Path, name: str) -> Summary:
         config = path / run_dir.CONFIG
         settings = None if state == "failed" and not config.exists() else load_yaml(config)
         epochs, data = (settings.get(key, "?") if settings else "?" for key in ("train.epochs", "data.name"))
+        title = settings.get("name", "") if settings else ""
     except RunError as error:
         return Summary("damaged", name, reason=str(error))
     epoch = f"{len(history)}/{epochs}"
     val = f"{max(row['val_accuracy'] for row in history):.4f}" if history else ""
-    summary = Summary("partial", name, "", str(data), epoch, val)
+    summary = Summary("partial", name, title, data=data, epoch=epoch, val=val)
     if run_dir.is_running(path):
         return summary._replace(state="running")
     if state == "failed":
@@ -102,8 +109,8 @@ def _summarize_complete(path: Path, name: str) -> Summary:
         raise RunError(f"{path / run_dir.PREDICTIONS} is missing.")
     epochs = fields.take("epochs", POSITIVE)
     val, test = (fields.take(f"{split}.top1_accuracy", FRACTION) for split in ("val", "test"))
-    data = fields.take("dataset", TEXT)
-    return Summary("complete", name, "", data, f"{epochs}/{epochs}", f"{val:.4f}", f"{test:.4f}")
+    title, data = fields.take("name", TEXT, ""), fields.take("data_name", TEXT, fields.take("dataset", TEXT))
+    return Summary("complete", name, title, "", data, f"{epochs}/{epochs}", f"{val:.4f}", f"{test:.4f}")
 
 
 def _written(path: Path) -> float:

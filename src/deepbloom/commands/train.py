@@ -156,12 +156,14 @@ def _settings(plan: Plan) -> dict[str, object]:
     config = plan.config
     return {
         "model": config.model.label,
+        "name": config.name,
         "run_id": plan.run_id,
         "identity": plan.identity.as_dict(),
         "training_type": training_type(config.model.arch, plan.trainable, config.model.weights),
         "description": get_architecture(config.model.arch).description,
         "weights": config.model.weights,
         "dataset": config.data.name,
+        "data_name": config.data.title,
         "data_split_kind": split_kind(plan.source, config.data.split),
         "folds": config.data.split.folds,
         "fold": config.data.split.fold,

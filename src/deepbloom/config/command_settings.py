@@ -153,8 +153,8 @@ class RobustnessConfig:
     ckpt: Any = setting("", path=True)
     """A run directory or its ``model.safetensors``; several, ``[a,b]``, are compared on the same images."""
     output_dir: str | None = setting(None, path=True)
-    """Where robustness.csv, robustness.json and figures/ go. None: ``robustness/`` in the run directory; for several
-    checkpoints ``outputs/robustness``."""
+    """Where robustness.csv, robustness.json, images.csv and figures/ go. None: ``robustness/`` in the run directory;
+    for several checkpoints ``outputs/robustness``."""
     data: dict[str, Any] = setting(changes=DataConfig)
     """Data settings that differ from the run's, e.g. ``data.root=PATH``."""
     suite: str = "full"

@@ -4,6 +4,7 @@ A default stands once: here, or, for a field without one, in ``conf/``. `deepblo
 """
 
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,6 +111,12 @@ class DataConfig:
     pixel_cache: str = setting("auto", path=True)
     """``auto``: decode once into the per-user cache folder; ``off``: decode in every epoch; or the cache folder."""
     split: SplitConfig = field(default_factory=SplitConfig)
+
+    @property
+    def title(self) -> str:
+        """What people call the images: the name of their own folder, or that of the data."""
+        folder = os.path.basename(os.path.abspath(os.path.expanduser(self.root))) if self.root else ""
+        return folder or self.name if self.name == "imagefolder" else self.name
 
     def __post_init__(self) -> None:
         check_choice("data.verify", self.verify, VERIFY)
@@ -303,6 +310,8 @@ class LoggerConfig:
 class RunConfig:
     """Settings of one training run."""
 
+    name: str = setting("", text=True)
+    """What the report, ``deepbloom runs`` and the demo call the run; it changes no result. Empty: model and seed."""
     seed: int = 0
     """Seed of the initial weights, the order of images, augmentation and dropout."""
     output_dir: str | None = setting(None, path=True)

@@ -45,7 +45,7 @@ def load_networks(checkpoints: Sequence[str], device: str) -> list[Network]:
     networks = []
     for checkpoint in checkpoints:
         trained = open_predictor(checkpoint, device)
-        run = find_file(checkpoint).resolve().parent.name
+        run = trained.header.get("name") or find_file(checkpoint).resolve().parent.name
         model = trained.label
         networks.append(Network(run if run.startswith(model) else f"{model} · {run}", trained))
     return networks

@@ -151,6 +151,7 @@ class Plan:
             self.source.class_names,
             self.preprocessing,
             model=self.config.model.label,
+            name=self.config.name,
             trainable=list(self.trainable),
             data=asdict(self.config.data),
             dataset_fingerprint=self.source.fingerprint,

@@ -72,8 +72,10 @@ def _interval(model: Model) -> str:
     return f"[{100 * low:.1f}, {100 * high:.1f}]\nover {model.interval_kind}"
 
 
-def _name_in_figures(model: Model) -> str:
-    return "" if model.short == shorten(model.label) else f"in figures: {model.short}"
+def _other_names(model: Model) -> str:
+    names = list(dict.fromkeys(shorten(run.metrics.name) for run in model.runs if run.metrics.name))
+    in_figures = "" if model.short == shorten(model.label) else f"in figures: {model.short}"
+    return "\n".join(filter(None, [", ".join(names), in_figures]))
 
 
 def _best_epochs(model: Model) -> str:
@@ -125,9 +127,10 @@ COLUMNS = (
         "label",
         model=lambda model: model.label,
         heading="Model",
-        meaning="The network. Brackets hold the settings that tell apart models of the same name.",
+        meaning="The network. Brackets hold the settings that tell apart models of the same name. Below, the "
+        "names that its runs were given with name=.",
         format=lambda label: shorten(label, 120),
-        detail=_name_in_figures,
+        detail=_other_names,
     ),
     Column(
         "training_type", TEXT, "training_type", "Training type",
@@ -239,7 +242,9 @@ COLUMNS = (
         detail=_folds_and_spread,
     ),
     Column("model", run=lambda run: run.metrics.model),
+    Column("name", run=lambda run: run.metrics.name),
     Column("dataset", run=lambda run: run.metrics.dataset),
+    Column("data_name", run=lambda run: run.metrics.data_name),
     Column("data_split_kind", run=lambda run: run.metrics.data_split_kind),
     Column("seed", run=lambda run: run.metrics.seed),
     Column("folds", run=lambda run: run.metrics.folds),

@@ -96,9 +96,7 @@ def heatmap_table(group: Group) -> PageTable | None:
 def _find_view(model: Model) -> _View | None:
     for run in model.runs:
         if files := _list_images(run.path / run_dir.EXPLAIN / run_dir.HEATMAPS):
-            fold = f", fold {run.metrics.fold}" if run.metrics.folds else ""
-            which = f", seed {run.metrics.seed}{fold}" if len(model.runs) > 1 else ""
-            return _View(f"{model.label}{which}", run, files)
+            return _View(model.name_of(run), run, files)
     return None
 
 

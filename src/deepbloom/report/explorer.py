@@ -60,9 +60,7 @@ def list_units(group: Group) -> list[Unit]:
     for place in range(max(len(model.predictions) for model in group.models)):
         for model in group.models:
             if place < len(model.predictions):
-                seeds = sorted({run.metrics.seed for run in model.runs})
-                seed = f", seed {seeds[place]}" if len(seeds) > 1 else ""
-                units.append(Unit(f"{model.short}{seed}", model.predictions[place]))
+                units.append(Unit(model.seed_names[place], model.predictions[place]))
     return units[:MAX_UNITS]
 
 

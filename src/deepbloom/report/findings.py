@@ -8,11 +8,7 @@ from deepbloom.report.groups import Group
 from deepbloom.runs.audit import Audit
 from deepbloom.runs.reading import CompleteRun
 
-MAX_DIFFERENCES = 12
-"""Settings that are shown; report.csv has all."""
 MAX_ORIGINS = 20
-OF_THE_NETWORK = ("model.", "preprocessing")
-"""Beginnings of settings that belong to the network itself."""
 MAX_NAMED = 3
 """Runs that are named beside a failed audit."""
 BETTER = "first is better"
@@ -62,7 +58,7 @@ def explain_separation(groups: Sequence[Group]) -> str:
         reasons.append("their data differ")
     if len({one.data_split_kind for one in metrics}) > 1:
         reasons.append(
-            "their kinds of split differ (an official split may train on far fewer images than a stratified one, "
+            "their kinds of split differ (a predefined split may train on far fewer images than a stratified one, "
             "which lowers the accuracy of every model)"
         )
     if len({one.folds for one in metrics}) > 1:
@@ -116,23 +112,6 @@ def list_notes(group: Group) -> list[str]:
         more = " and others" if len(group.repeats) > 5 else ""
         notes.append(f"Left out, because another run has the same settings and seed: {names}{more}.")
     return notes
-
-
-def tabulate_settings(group: Group) -> tuple[list[str], dict[str, str]]:
-    """Return the settings in which the models of a group differ, the first `MAX_DIFFERENCES`, and those that all share.
-
-    Those of the network itself are left out.
-    """
-    known = [model.runs[0].model_identity for model in group.models]
-    keys = [key for key in dict.fromkeys(key for one in known for key in one) if not key.startswith(OF_THE_NETWORK)]
-    differing = [key for key in keys if len({one.get(key) for one in known}) > 1]
-    return differing[:MAX_DIFFERENCES], {key: known[0][key] for key in keys if key not in differing}
-
-
-def list_descriptions(group: Group) -> list[tuple[str, str]]:
-    """Return the networks of a group and what they are, each once."""
-    known = {run.metrics.model: run.values.get("description") for run in group.runs}
-    return [(shorten(name), shorten(text, 160)) for name, text in known.items() if text]
 
 
 def list_origins(runs: Sequence[CompleteRun]) -> list[str]:

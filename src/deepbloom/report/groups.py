@@ -67,13 +67,20 @@ class Group:
     @property
     def name(self) -> str:
         """What the models were tested on, in words."""
-        data, kind = self.runs[0].metrics.dataset, self.runs[0].metrics.data_split_kind
+        metrics = self.runs[0].metrics
+        data = metrics.data_name or metrics.dataset
+        kind = name_split(metrics.data_split_kind, metrics.dataset)
         if not self.folds:
             return f"{data}, {kind} split, {self.num_images} test images"
         if len(self.folds_tested) == self.folds:
             return f"{data}, {self.folds} {kind} folds, {self.num_images} images tested once each"
         tested = f"fold{'s' * (len(self.folds_tested) > 1)} {', '.join(map(str, self.folds_tested))}"
         return f"{data}, only {tested} of {self.folds} {kind} folds, {self.num_images} test images"
+
+
+def name_split(kind: str, dataset: str) -> str:
+    """Return a kind of split in words: only Flowers102 has an official one, folders have a predefined one."""
+    return "predefined" if kind == "official" and dataset != "flowers102" else kind
 
 
 @dataclass(eq=False)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepbloom.metrics import Reliability, bin_by_confidence, confusion_matrix, expected_calibration_error
+from deepbloom.report.formatting import shorten
 from deepbloom.report.intervals import CONFIDENCE, fold_interval, seed_interval, wilson_interval
 from deepbloom.report.statistics import Difference
 from deepbloom.runs.reading import CompleteRun, Predictions
@@ -34,6 +35,19 @@ class Model:
         for run in self.runs:
             by_seed.setdefault(run.metrics.seed, []).append(run.predictions)
         return tuple(map(_join_folds, by_seed.values()))
+
+    @cached_property
+    def seed_names(self) -> list[str]:
+        """What each of `predictions` is called: the label in figures, with the run's own name or the seed."""
+        runs = {run.metrics.seed: run for run in reversed(self.runs)}
+        names = {seed: run.metrics.name or f"seed {seed}" * (len(runs) > 1) for seed, run in sorted(runs.items())}
+        return [f"{self.short}, {shorten(name)}" if name else self.short for name in names.values()]
+
+    def name_of(self, run: CompleteRun) -> str:
+        """Return what one of the runs is called, among several of one model."""
+        seeds = sorted({other.metrics.seed for other in self.runs})
+        fold = f", fold {run.metrics.fold}" if run.metrics.folds else ""
+        return f"{self.seed_names[seeds.index(run.metrics.seed)]}{fold}"
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:

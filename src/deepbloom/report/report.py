@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deepbloom.errors import RunError
 from deepbloom.report.columns import COLUMNS, Column, benchmark_table, fields
-from deepbloom.report.corrupted import robustness_columns
+from deepbloom.report.corrupted import find_corrupted, robustness_columns
 from deepbloom.report.explanations import explanation_columns
 from deepbloom.report.findings import explain_separation, list_origins
 from deepbloom.report.formatting import align, count_of, shorten
@@ -96,7 +96,8 @@ def write_report(
     if not complete:
         example = runs[0].problem or f"{runs[0].path} is {runs[0].state}"
         raise RunError(f"None of the {len(runs)} runs in {runs_folder} is complete and readable. The first: {example}")
-    columns = [*columns[:-1], *robustness_columns(complete), *explanation_columns(complete), columns[-1]]
+    corrupted = find_corrupted(runs_folder, complete)
+    columns = [*columns, *robustness_columns(corrupted), *explanation_columns(complete)]
     groups = make_groups(complete)
     given = read_slices(slices) if slices else {}
     atomic_files.output_folder(output_dir)
@@ -119,6 +120,7 @@ def write_report(
                 _look_at_images(group, thumbnails, given, min(len(groups), MAX_ILLUSTRATED))
                 if number <= MAX_ILLUSTRATED
                 else TestImages(facts=given),
+                corrupted,
             )
             for number, group in enumerate(groups, 1)
         ),

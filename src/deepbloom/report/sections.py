@@ -9,21 +9,21 @@ import numpy as np
 
 from deepbloom.report import confidence_plots, group_plots
 from deepbloom.report.columns import Column, benchmark_table, shown_columns
+from deepbloom.report.corrupted import Measured, describe_corrupted
 from deepbloom.report.difficulty import describe_hard_classes, describe_hard_images
 from deepbloom.report.explanations import heatmap_table
 from deepbloom.report.explorer import class_order, describe_confusions, explorer_data
 from deepbloom.report.findings import (
     describe_audits,
     describe_methods,
-    list_descriptions,
     list_notes,
     list_without_near_duplicates,
     state_finding,
-    tabulate_settings,
 )
 from deepbloom.report.formatting import format_p_value, format_percent, format_points, shorten
 from deepbloom.report.groups import Group
 from deepbloom.report.models import Comparison, Model
+from deepbloom.report.network_settings import describe_settings
 from deepbloom.report.pages import Badge, Cell, Illustration, PageTable, Section
 from deepbloom.report.run_plots import plot_confusion
 from deepbloom.report.slices import describe_slices
@@ -53,7 +53,12 @@ FILES = (
 
 
 def describe_group(
-    number: int, group: Group, columns: Sequence[Column], folder: Path | None, images: TestImages
+    number: int,
+    group: Group,
+    columns: Sequence[Column],
+    folder: Path | None,
+    images: TestImages,
+    corrupted: Measured,
 ) -> Section:
     """Return the section of a group. Figures are drawn into ``folder``, unless it is None.
 
@@ -67,9 +72,10 @@ def describe_group(
         look="finding",
         sections=[
             _benchmark(group, columns, drawn, is_first),
-            *_settings(group),
+            describe_settings(group, MAX_ROWS),
             *([_pairs(group)] if group.comparisons else []),
             *_figures(group, drawn, is_first),
+            *describe_corrupted(group, corrupted, _name(drawn, "corrupted") if drawn else None),
             *_audits(group),
             *([_explorer(group, images)] if drawn else []),
             *describe_confusions(group, is_first),
@@ -95,28 +101,6 @@ def _benchmark(group: Group, columns: Sequence[Column], drawn: Path | None, is_f
         meanings=[(column.heading, column.meaning) for column in shown] if is_first else [],
         is_help=True,
     )
-
-
-def _settings(group: Group) -> list[Section]:
-    differing, shared = tabulate_settings(group)
-    caption = "A row's rank may come from these settings and not from its network."
-    tables = [
-        PageTable(
-            ("Model", *(shorten(key, 60) for key in differing)),
-            [
-                (model.short, *(shorten(model.runs[0].model_identity.get(key, "–")) for key in differing))
-                for model in group.models
-            ],
-            caption,
-            words=frozenset(range(len(differing) + 1)),
-            shown=MAX_ROWS,
-        )
-    ] * bool(differing)
-    if shared:
-        title = f"{len(shared)} settings that all models share"
-        rows = [(shorten(key, 60), shorten(value, 80)) for key, value in shared.items()]
-        tables.append(PageTable(("Setting", "Value"), rows, words=frozenset({1}), title=title, is_open=False))
-    return [Section("Networks and settings", tables=tables, meanings=list_descriptions(group))]
 
 
 def _pairs(group: Group) -> Section:
@@ -284,7 +268,7 @@ def describe_runs(groups: Sequence[Group]) -> Section:
     """Return the list of all runs that count."""
     rows = [
         (
-            shorten(run.name, 80),
+            "\n".join(shorten(name, 80) for name in (run.metrics.name, run.name) if name),
             f"{number}",
             model.short,
             f"{run.metrics.seed}",

@@ -35,7 +35,7 @@ PROVENANCE = "provenance.json"
 ELAPSED = ".elapsed"
 """The seconds of all attempts so far."""
 EXPLAIN, EXPLANATION, HEATMAPS = "explain", "explain.json", "heatmaps"
-ROBUST, ROBUSTNESS = "robustness", "robustness.json"
+ROBUST, ROBUSTNESS, ROBUST_IMAGES = "robustness", "robustness.json", "images.csv"
 
 MAX_TEXT_BYTES = 200_000_000
 """Larger files are not read: the predictions for a million test images take half of it."""

@@ -53,7 +53,11 @@ class Metrics:
     audit: Audit | None
     """None if the run has no audit."""
     model: str = at("model", kinds.TEXT)
+    name: str = at("name", kinds.TEXT, "")
+    """What the user calls the run; often empty."""
     dataset: str = at("dataset", kinds.TEXT)
+    data_name: str = at("data_name", kinds.TEXT, "")
+    """What people call the images; empty in runs of earlier versions."""
     data_split_kind: str = at("data_split_kind", kinds.TEXT)
     seed: int = at("seed", kinds.COUNT)
     folds: int = at("folds", kinds.COUNT, 0)
