@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -21,7 +22,7 @@ from deepbloom.engine import train as engine
 from deepbloom.engine.checkpoint import STATE_KIND, read_tensors
 from deepbloom.engine.resolve import resolve
 from deepbloom.errors import ConfigError
-from deepbloom.models.registry import architecture
+from deepbloom.models.registry import architecture, create_model
 from deepbloom.runs import folder as run_dir
 
 
@@ -100,8 +101,16 @@ def settings(images: Path, folder: Path, **changes: object) -> RunConfig:
         train=options | {"feature_copies": 2, "checkpoint_seconds": 0, "ema_decay": 0.5} | changes,
         output_dir=str(folder),
     )
-    config.model = ModelConfig(name="probed", arch="probed", trainable=["block2", "fc"], weights="none")
+    config.model = ModelConfig(name="probed", arch="probed", trainable=["block2", "fc"], weights=str(start(folder)))
     return config
+
+
+def start(folder: Path) -> Path:
+    """Write the weights that every run here starts from."""
+    torch.manual_seed(0)
+    path = folder.parent / "start.safetensors"
+    save_file(create_model("probed", 3).state_dict(), path)
+    return path
 
 
 def state(folder: Path) -> dict[str, torch.Tensor]:
@@ -151,6 +160,13 @@ def test_a_frozen_classifier_cannot_be_fitted(images: Path, tmp_path: Path) -> N
     config.model.trainable = ["block2"]
     with pytest.raises(ConfigError, match="leaves it frozen: add fc"):
         resolve(config)
+
+
+@pytest.mark.parametrize("model", ["resnet18_partial", "mini_resnet"])
+def test_random_features_are_not_fitted(images: Path, model: str) -> None:
+    data = {"name": "imagefolder", "root": str(images)}
+    with pytest.raises(ConfigError, match=r"train\.probe=true .* model\.weights=none"):
+        resolve(recipe(model, model={"weights": "none"}, data=data, train={"probe": True}))
 
 
 def test_the_probe_decides_the_result(images: Path, tmp_path: Path) -> None:

@@ -78,7 +78,10 @@ def _models() -> list[str]:
     start = ", ".join(
         f"{group}={name}" for group, name in group_defaults(RunConfig).items() if name and group != "logger"
     )
-    text = f"A run starts from {start}; networks from scratch take augment=progressive_crop, frozen ones none. {RULE}"
+    text = (
+        f"A run starts from {start}. Networks from scratch take augment=progressive_crop, frozen ones augment=none and "
+        f"scheduler=constant, efficientnet_lite0_partial (1 and 2 too) train.epochs=10. {RULE}"
+    )
     lines = ["", "Defaults:", *textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")]
     lines += ["", "Models, for 102 classes (modules that train):"]
     for path in sorted((conf_dir() / "model").glob("*.yaml")):

@@ -5,6 +5,7 @@ first, it does not (Kumar et al. 2022, https://arxiv.org/abs/2202.10054).
 """
 
 import logging
+import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from deepbloom.models.registry import get_architecture
 log = logging.getLogger("deepbloom")
 
 PENALTIES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
-"""Weights of the squared norm, strongest first; the validation loss chooses one."""
+"""Weights of the squared norm, strongest first: one after the other, as long as the validation loss falls."""
 ITERATIONS = 100
 """Most steps of L-BFGS for each of them."""
 
@@ -103,11 +104,16 @@ def choose_fit(
     smoothing: float,
     weights: Tensor | None = None,
 ) -> Linear:
-    """Return the fit, of those with each of `PENALTIES`, that has the lowest loss on the validation features."""
-    fits: list[Linear] = []
+    """Return the fit with the penalty, of `PENALTIES`, from which on the loss on the validation features rises."""
+    best, lowest = None, math.inf
     for penalty in PENALTIES:
-        fits.append(fit(features, targets, num_classes, penalty, smoothing, fits[-1] if fits else None, weights))
-    return min(fits, key=lambda fitted: float(F.cross_entropy(fitted(val_features), val_targets)))
+        fitted = fit(features, targets, num_classes, penalty, smoothing, best, weights)
+        loss = float(F.cross_entropy(fitted(val_features), val_targets))
+        if best is not None and loss >= lowest:
+            return best
+        best, lowest = fitted, loss
+    assert best is not None
+    return best
 
 
 def fit(

@@ -92,8 +92,15 @@ def check_batch_size(plan: Plan, processes: int) -> None:
 
 
 def _check_probe(config: RunConfig, trainable: tuple[str, ...]) -> None:
+    if not config.train.probe:
+        return
+    if config.model.weights == "none":
+        raise ConfigError(
+            "train.probe=true fits the classifier to pretrained features, and model.weights=none gives random ones. "
+            "Leave one of them out."
+        )
     frozen = [path for path in get_architecture(config.model.arch).head if not covers(trainable, path)]
-    if config.train.probe and frozen:
+    if frozen:
         raise ConfigError(
             f"train.probe=true fits the classifier, but model.trainable leaves it frozen: add {', '.join(frozen)}."
         )
