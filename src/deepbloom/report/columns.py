@@ -44,6 +44,8 @@ class Column:
     """Where the value of a model comes from if it is not the mean."""
     detail: Callable[[Model], str] | None = None
     """Smaller lines below the value."""
+    adds: bool = False
+    """Whether an ensemble has the sum over its members; otherwise it has no value of theirs."""
     optional: int = 0
     """Where the table is too wide, the page leaves out columns above 0, the lowest first; readers can choose them."""
 
@@ -56,15 +58,16 @@ class Column:
         if self.model:
             return self.model(model)
         if self.kind.is_number:
-            return model.mean(self.of_run)
+            return model.total(self.of_run) if self.adds else model.mean(self.of_run)
         first, *others = map(self.of_run, model.runs)
         return first if all(other == first for other in others) else None
 
     def cell(self, model: Model) -> str:
         """Return the cell of the benchmark table: the value, and its details on lines of their own."""
         value = self.of_model(model)
-        details = self.detail(model) if self.detail else ""
-        return "\n".join(filter(None, ["–" if value is None else self.format(value), details]))
+        if value is None:
+            return "–"
+        return "\n".join(filter(None, [self.format(value), self.detail(model) if self.detail else ""]))
 
 
 def _interval(model: Model) -> str:
@@ -155,18 +158,19 @@ COLUMNS = (
     Column("top1_accuracy_high", FRACTION, run=lambda run: _wilson(run, 1), model=lambda model: model.interval[1]),
     Column("interval_over", run=lambda run: "images", model=lambda model: model.interval_kind),
     Column("top1_accuracy_std", model=lambda model: model.spread),
-    Column("params_total", COUNT, "params.total", "Parameters", "Size of the network.", format_count),
+    Column("params_total", COUNT, "params.total", "Parameters", "Size of the network.", format_count, adds=True),
     Column(
         "params_trainable", COUNT, "params.trainable", "Trainable",
-        "Parameters that are trained; the others are frozen.", format_count, optional=1,
+        "Parameters that are trained; the others are frozen.", format_count, optional=1, adds=True,
     ),
     Column(
         "macs", COUNT, "macs", "MACs",
-        "Multiply-accumulate operations to classify one image.", format_count, required=False,
+        "Multiply-accumulate operations to classify one image.", format_count, required=False, adds=True,
     ),
     Column(
         "train_seconds", NUMBER, "train_seconds", "Training time",
         "Training steps and feature cache, mean over runs. Comparable on equal machines only.", format_seconds,
+        adds=True,
     ),
     Column("total_seconds", NUMBER, "total_seconds", required=False),
     Column(
@@ -176,9 +180,11 @@ COLUMNS = (
     Column(
         "latency_ms", NUMBER, "latency_ms", "Latency",
         "Median time to classify a single image, measured after training on the same machine and threads. Comparable "
-        "on equal machines only.", format_milliseconds, required=False,
+        "on equal machines only.", format_milliseconds, required=False, adds=True,
     ),
-    Column("size_bytes", COUNT, "size_bytes", "Size", "Size of the weights file.", format_bytes, required=False),
+    Column(
+        "size_bytes", COUNT, "size_bytes", "Size", "Size of the weights file.", format_bytes, required=False, adds=True,
+    ),
     Column(
         "peak_memory_bytes", COUNT, "peak_memory_bytes", "Peak memory",
         "Highest memory use of the run: of the GPU where it trained on one, otherwise of the process.", format_bytes,

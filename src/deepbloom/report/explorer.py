@@ -61,7 +61,8 @@ def list_units(group: Group) -> list[Unit]:
         for model in group.models:
             if place < len(model.predictions):
                 units.append(Unit(model.seed_names[place], model.predictions[place]))
-    return units[:MAX_UNITS]
+    averaged = [Unit(ensemble.short, ensemble.averaged) for ensemble in group.ensembles]
+    return [*units[: MAX_UNITS - len(averaged)], *averaged]
 
 
 def describe_confusions(group: Group, is_first: bool) -> list[Section]:

@@ -176,7 +176,7 @@ def legend_below(figure: Figure, axis: Axes) -> None:
 
 def draw_accuracy(group: Group, path: Path, explain: bool) -> Illustration:
     """Draw accuracies with their intervals."""
-    shown = group.models[:MAX_BARS]
+    shown = group.rows[:MAX_BARS]
     plot_accuracy([m.short for m in shown], [m.accuracy for m in shown], [m.interval for m in shown], path)
     worst, best = format_percent(shown[-1].accuracy), format_percent(shown[0].accuracy)
     return Illustration(

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import combinations
 from typing import Any
 
+from deepbloom.report.ensembles import Ensemble, compare_ensembles, make_ensembles
 from deepbloom.report.formatting import shorten, shorten_apart
 from deepbloom.report.models import Comparison, Model
 from deepbloom.report.statistics import (
@@ -38,6 +39,14 @@ class Group:
     models: tuple[Model, ...]
     comparisons: tuple[Comparison, ...]
     repeats: tuple[CompleteRun, ...]
+    ensembles: tuple[Ensemble, ...] = ()
+    """Of the seeds of a model, the most accurate first."""
+    ensemble_comparisons: tuple[Comparison, ...] = ()
+
+    @property
+    def rows(self) -> list[Model]:
+        """Models and ensembles, the most accurate first."""
+        return sorted([*self.models, *self.ensembles], key=lambda model: -model.accuracy)
 
     @property
     def runs(self) -> list[CompleteRun]:
@@ -171,7 +180,8 @@ def _make_group(units: Sequence[_Unit]) -> Group:
     names = shorten_apart([model.label for model in models])
     models = [replace(model, short=name) for model, name in zip(models, names, strict=True)]
     repeats = tuple(run for unit in units for run in unit.repeats)
-    return Group(tuple(models), compare_models(models), repeats)
+    ensembles = make_ensembles(models)
+    return Group(tuple(models), compare_models(models), repeats, tuple(ensembles), compare_ensembles(models, ensembles))
 
 
 def _label(runs: Sequence[CompleteRun]) -> list[str]:

@@ -139,6 +139,10 @@ class Model:
         values = [get(run) for run in self.runs]
         return None if None in values else float(np.mean(values))
 
+    def total(self, get: Callable[[CompleteRun], Any]) -> float | None:
+        """Return a cost of the model, the mean over its runs; None if one lacks it."""
+        return self.mean(get)
+
     def mean_of(self, key: str) -> float | None:
         """Return the mean of a number of metrics.json over the runs; None if a run lacks it."""
         return self.mean(lambda run: run.values.get(key))

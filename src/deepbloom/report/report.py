@@ -150,7 +150,7 @@ def _look_at_images(group: Group, thumbnails: bool, given: Mapping[str, Facts], 
 
 
 def _write_plain(group: Group) -> str:
-    table = benchmark_table([column for column in COLUMNS if column.key in SUMMARY], group.models)
+    table = benchmark_table([column for column in COLUMNS if column.key in SUMMARY], group.rows)
     rows = [[str(cell).split("\nover")[0].replace("\n", " ") for cell in row] for row in (table.headings, *table.rows)]
     return f"{shorten(group.name, 120)}\n{align(rows)}"
 
@@ -183,7 +183,7 @@ def _model_rows(columns: Sequence[Column], groups: Sequence[Group]) -> Rows:
     return [
         {"group": number, "rank": rank} | {column.key: column.of_model(model) for column in columns}
         for number, group in enumerate(groups, 1)
-        for rank, model in enumerate(group.models, 1)
+        for rank, model in enumerate(group.rows, 1)
     ]
 
 
@@ -192,5 +192,5 @@ def _pair_rows(groups: Sequence[Group]) -> Rows:
     return [
         {"group": number} | {key: get(pair) for key, get in PAIR_COLUMNS.items()}
         for number, group in enumerate(groups, 1)
-        for pair in group.comparisons
+        for pair in (*group.comparisons, *group.ensemble_comparisons)
     ]

@@ -42,6 +42,11 @@ MANY_CLASSES = 40
 FEW_CLASSES = 12
 """With this many classes or fewer, confusion matrices are small enough to stand side by side."""
 LOOKS = {"passed": "good", "failed": "bad", "remark": "look"}
+ENSEMBLES = (
+    "Ensembles average the probabilities of the seeds of a model. They are compared image by image (McNemar's exact "
+    "test), with the mean over the seeds of a model that has several (Student's t), and corrected for the pairs of "
+    "this table. The finding holds for these trained networks; other seeds may change it."
+)
 FILES = (
     ("report.html", "this report as one page"),
     ("report.md", "this report as Markdown"),
@@ -73,7 +78,7 @@ def describe_group(
         sections=[
             _benchmark(group, columns, drawn, is_first),
             describe_settings(group, MAX_ROWS),
-            *([_pairs(group)] if group.comparisons else []),
+            *([_pairs(group)] if group.comparisons or group.ensembles else []),
             *_figures(group, drawn, is_first),
             *describe_corrupted(group, corrupted, _name(drawn, "corrupted") if drawn else None),
             *_audits(group),
@@ -92,10 +97,10 @@ def _name(prefix: Path, topic: str) -> Path:
 
 
 def _benchmark(group: Group, columns: Sequence[Column], drawn: Path | None, is_first: bool) -> Section:
-    shown = shown_columns(columns, group.models)
+    shown = shown_columns(columns, group.rows)
     return Section(
         "Benchmark",
-        tables=[benchmark_table(columns, group.models, MAX_ROWS)],
+        tables=[benchmark_table(columns, group.rows, MAX_ROWS)],
         notes=list_notes(group),
         figures=[group_plots.draw_accuracy(group, _name(drawn, "accuracy"), is_first)] if drawn else [],
         meanings=[(column.heading, column.meaning) for column in shown] if is_first else [],
@@ -118,11 +123,8 @@ def _pairs(group: Group) -> Section:
         "Pairs of models on the same images",
         paragraphs=[note] if left_out else [],
         tables=[
-            PageTable(
-                ("First", "Second", "Finding", "Difference", "Interval, Holm", "p", "p, Holm"),
-                [_pair_row(pair) for pair in group.comparisons],
-                words=frozenset({1, 2}),
-            )
+            *([_pair_table(group.comparisons)] if group.comparisons else []),
+            *([_pair_table(group.ensemble_comparisons, ENSEMBLES)] if group.ensembles else []),
         ],
         meanings=[
             ("Finding", "A tie has p, Holm of 0.05 or more: these data cannot tell the two apart. It does not prove "
@@ -138,6 +140,11 @@ def _pairs(group: Group) -> Section:
         details=describe_methods(group),
         is_help=True,
     )  # fmt: skip
+
+
+def _pair_table(pairs: Sequence[Comparison], caption: str = "") -> PageTable:
+    headings = ("First", "Second", "Finding", "Difference", "Interval, Holm", "p", "p, Holm")
+    return PageTable(headings, [_pair_row(pair) for pair in pairs], caption, words=frozenset({1, 2}))
 
 
 def _pair_row(pair: Comparison) -> list[Cell]:
