@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from deepbloom.config.command_settings import (
+    CompressConfig,
     DemoConfig,
     DoctorConfig,
     EvalConfig,
@@ -118,6 +119,17 @@ COMMANDS: dict[str, Command] = {
         ),
         "deepbloom.commands.export:run",
         names={"format": "deepbloom.export.formats:FORMATS"},
+    ),
+    "compress": Command(
+        "Make a network smaller: 8-bit integers, fewer channels, or a small network taught by it.",
+        CompressConfig,
+        (
+            "deepbloom compress ckpt=outputs/RUN method=int8",
+            "deepbloom compress ckpt=outputs/RUN method=prune target_macs=0.5 train.epochs=10",
+            "deepbloom compress 'ckpt=[outputs/RUN,outputs/OTHER]' method=distill student=mini_resnet augment=mixup",
+        ),
+        "deepbloom.commands.compress:run",
+        names={"method": "deepbloom.export.compression:METHODS"},
     ),
     "runs": Command(
         "List runs and their state: complete, running, partial, failed or damaged.",

@@ -240,8 +240,13 @@ class TrainConfig:
     ``train.epochs``. The speed is measured once; reading image files for the first time comes on top."""
     batch_size: int = 32
     """Images per optimizer step; at most as many as there are training images."""
-    label_smoothing: float = 0.1
+    label_smoothing: float = setting(0.1, only=("train.teacher=''", lambda train: not train.teacher))
     """Share of the target spread over all classes, in [0, 1)."""
+    teacher: Any = setting("", path=True)
+    """A run or model file whose probabilities the network learns instead of the labels, on the same augmented images;
+    for several, ``[a,b]``, their mean. It must have been trained on the same split. Empty: none."""
+    teacher_temperature: float = setting(2.0, only=("train.teacher=RUN", lambda train: bool(train.teacher)))
+    """What divides the logits of both before the softmax, so that small probabilities count more."""
     probe: bool = False
     """Fit the classifier to the features of the starting weights first, by logistic regression; then train."""
     balance: str = "none"
@@ -277,6 +282,11 @@ class TrainConfig:
         check_range("train.batch_size", self.batch_size, 1)
         check_range("train.label_smoothing", self.label_smoothing, 0, 0.99)
         check_choice("train.balance", self.balance, BALANCES)
+        check_range("train.teacher_temperature", self.teacher_temperature, 0.1, 100)
+        if self.teacher and self.balance == "weights":
+            raise ConfigError("train.balance=weights weights labels, and train.teacher replaces them: leave out one.")
+        if self.teacher and self.minutes:
+            raise ConfigError("train.minutes does not count the time of train.teacher: give train.epochs instead.")
         check_range("train.ema_decay", self.ema_decay, 0, 0.99999)
         check_choice("train.device", self.device, DEVICES)
         check_choice("train.precision", self.precision, PRECISIONS)

@@ -117,7 +117,7 @@ def remembered_speed(plan: Plan) -> Speed:
     key = json.dumps(
         [
             [config.model.arch, plan.trainable, len(plan.source.class_names), train.batch_size, plan.splits_network],
-            [asdict(config.optimizer), asdict(config.augment), asdict(plan.preprocessing)],
+            [asdict(config.optimizer), asdict(config.augment), asdict(plan.preprocessing), plan.widths],
             [device_name(plan.device), plan.precision, threads, torch.__version__],
         ]
     )
@@ -145,9 +145,8 @@ def _measure(plan: Plan) -> Speed:
     """Time the parts of a run on black images."""
     config, device, preprocessing = plan.config, plan.device, plan.preprocessing
     batch, size, num_classes = config.train.batch_size, preprocessing.size, len(plan.source.class_names)
-    model = (
-        create_model(config.model.arch, num_classes, plan.trainable).to(device).to(memory_format=torch.channels_last)
-    )
+    model = create_model(config.model.arch, num_classes, plan.trainable, widths=plan.widths)
+    model.to(device).to(memory_format=torch.channels_last)
     pixels = torch.zeros(batch, size, size, 3, dtype=torch.uint8, device=device)
     whole = normalize(pixels, preprocessing)
     train_mode(model, plan.trainable)

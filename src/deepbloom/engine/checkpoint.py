@@ -22,6 +22,7 @@ from deepbloom.engine.evaluate import last_layer, record_inputs
 from deepbloom.engine.predictor import EXPORTED, Predictor, read_header
 from deepbloom.errors import CheckpointError, ConfigError
 from deepbloom.models.registry import create_model, get_architecture
+from deepbloom.models.widths import Widths
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 
@@ -176,9 +177,10 @@ def read_model(run_or_file: str | Path) -> Trained:
         tensors = {name.replace("classifier.1.", "classifier."): tensor for name, tensor in tensors.items()}
     try:
         classes, preprocessing = read_header(header)
-        _check_tensors(str(header["arch"]), len(classes), tensors)
+        widths = header.get("widths")
+        _check_tensors(str(header["arch"]), len(classes), widths, tensors)
         with torch.random.fork_rng(devices=[]):
-            network = create_model(str(header["arch"]), len(classes), header.get("trainable", ["all"]))
+            network = create_model(str(header["arch"]), len(classes), header.get("trainable", ["all"]), widths=widths)
         network.load_state_dict(tensors)
     except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not describe a network of this version: {error}") from error
@@ -200,13 +202,13 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return parts, {key: value for key, value in header.items() if key != "epoch"}
 
 
-def _check_tensors(name: str, num_classes: int, tensors: Mapping[str, Tensor]) -> None:
+def _check_tensors(name: str, num_classes: int, widths: Widths | None, tensors: Mapping[str, Tensor]) -> None:
     """Raise `ValueError` unless the tensors are a network's, before memory is taken for the classes of a header.
 
     All of them must be finite.
     """
     with torch.device("meta"):
-        wanted = create_model(name, num_classes).state_dict()
+        wanted = create_model(name, num_classes, widths=widths).state_dict()
     differing = _shapes(wanted) ^ _shapes(tensors)
     if differing:
         key, shape = min(differing)

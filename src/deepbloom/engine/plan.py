@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from deepbloom.models.registry import create_model, get_architecture
 from deepbloom.models.weights import Weights
 from deepbloom.runs.identity import Identity
 from deepbloom.runs.provenance import collect_versions
+
+if TYPE_CHECKING:
+    from deepbloom.engine.teacher import Teacher
 
 log = logging.getLogger("deepbloom")
 
@@ -66,6 +69,8 @@ class Plan:
         The train resolution and the augmented copy that each epoch shows.
     notes : tuple of str
         Sentences for the log: which settings were adapted.
+    teacher : Teacher or None
+        Whose probabilities take the place of labels.
     """
 
     config: RunConfig
@@ -78,12 +83,16 @@ class Plan:
     precision: str
     schedule: CopySchedule
     notes: tuple[str, ...]
+    teacher: "Teacher | None" = None
 
     @cached_property
     def identity(self) -> Identity:
         """The settings that decide the result; see `Identity`."""
         config = self.config
         train = {key: value for key, value in asdict(config.train).items() if key not in NOT_DECIDING}
+        del train["teacher"], train["teacher_temperature"]
+        if self.teacher:
+            train |= {"teacher": ",".join(self.teacher.digests), "teacher_temperature": self.teacher.temperature}
         settings = {
             "model": {
                 "arch": config.model.arch,
@@ -108,6 +117,11 @@ class Plan:
     @property
     def run_id(self) -> str:
         return self.identity.run_id
+
+    @property
+    def widths(self) -> dict[str, Any]:
+        """Those of a pruned network; empty for a whole one."""
+        return self.weights.widths if self.weights else {}
 
     @property
     def splits_network(self) -> bool:
@@ -160,6 +174,7 @@ class Plan:
             seed=self.config.seed,
             num_threads=torch.get_num_threads(),
             versions=collect_versions(),
+            **({"widths": self.widths} if self.widths else {}),
         )
 
     def log_data(self) -> None:
@@ -199,4 +214,4 @@ def can_split(config: RunConfig, trainable: tuple[str, ...]) -> bool:
 
 
 def splits_network(config: RunConfig, trainable: tuple[str, ...]) -> bool:
-    return not changes_labels(config.augment) and can_split(config, trainable)
+    return not changes_labels(config.augment) and not config.train.teacher and can_split(config, trainable)

@@ -57,13 +57,20 @@ def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
     weights = read_starting_weights(config.model.arch, config.model.weights)
     schedule = _schedule(config, trainable, preprocessing.size)
     check_resolutions(config.model.arch, schedule.resolutions)
-    if changes_labels(config.augment) and can_split(config, trainable):
+    if config.train.teacher and can_split(config, trainable):
+        notes.append("There is no feature cache: the teacher sees the images.")
+    elif changes_labels(config.augment) and can_split(config, trainable):
         notes.append("There is no feature cache: mixing the images of a batch changes the input of the frozen modules.")
     source = _find_source(config.data, {} if sources is None else sources)
     split = make_split(source, config.data.split)
     if (size := config.train.batch_size) > len(split.train):
         notes.append(f"train.batch_size={size} is reduced to {len(split.train)}, the number of training images.")
         config = replace(config, train=replace(config.train, batch_size=len(split.train)))
+    teacher = None
+    if config.train.teacher:
+        from deepbloom.engine.teacher import read_teacher
+
+        teacher = read_teacher(config, source, split, preprocessing, schedule.resolutions, device)
     plan = Plan(
         config=config,
         device=device,
@@ -75,6 +82,7 @@ def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
         precision=precision,
         schedule=schedule,
         notes=tuple(notes),
+        teacher=teacher,
     )
     return _within_budget(plan) if config.train.minutes else plan
 

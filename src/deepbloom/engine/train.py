@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from deepbloom.engine.distributed import Group
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.engine.feature_cache import FeatureBatches, make_features
 from deepbloom.engine.freeze_check import hash_frozen
-from deepbloom.engine.loss import cross_entropy
+from deepbloom.engine.loss import cross_entropy, distillation
 from deepbloom.engine.optim import lr_factor, set_lr
 from deepbloom.engine.outcome import Outcome, finish
 from deepbloom.engine.plan import Plan
@@ -38,6 +39,9 @@ from deepbloom.rng import generator, seed_everything
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
 from deepbloom.signals import StopRequest
+
+if TYPE_CHECKING:
+    from deepbloom.engine.teacher import Teacher
 
 log = logging.getLogger("deepbloom")
 
@@ -168,7 +172,7 @@ def _train_epoch(
         seed_everything(config.seed, "step", epoch, progress.step, group.rank)  # dropout
         stream = generator(config.seed, "mix", epoch, progress.step)
         loss, logits = training_loss(
-            network, inputs, targets, num_classes, config, stream, plan.precision, plan.class_weights
+            network, inputs, targets, num_classes, config, stream, plan.precision, plan.class_weights, plan.teacher
         )
         sums += torch.stack([loss.detach() * len(targets), (logits.argmax(1) == targets).sum()]).to(sums)
         count += len(targets)
@@ -207,13 +211,16 @@ def training_loss(
     stream: torch.Generator,
     precision: str,
     weights: Tensor | None = None,
+    teacher: "Teacher | None" = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of one batch (scalar) and its logits, float32 of shape (B, C).
 
-    For ``weights`` see `cross_entropy`.
+    For ``weights`` see `cross_entropy`. A ``teacher`` sees the same inputs, and takes the place of targets.
     """
     inputs, targets = mix_batch(inputs, targets, num_classes, config.augment, stream)
     logits = forward(network, inputs, precision)
+    if teacher:
+        return distillation(logits, teacher.probabilities(inputs, precision), teacher.temperature), logits
     return cross_entropy(logits, targets, config.train.label_smoothing, weights), logits
 
 

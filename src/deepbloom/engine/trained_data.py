@@ -5,7 +5,8 @@ from typing import Any
 from deepbloom.config.schema import check_read, flatten, from_dict
 from deepbloom.config.settings import DataConfig
 from deepbloom.data.dataset import PreparedData, prepare
-from deepbloom.data.sources import flowers102
+from deepbloom.data.sources import ImageSource, flowers102
+from deepbloom.data.split import Split
 from deepbloom.device import available_cores
 from deepbloom.engine.predictor import Predictor
 from deepbloom.errors import CheckpointError
@@ -31,6 +32,13 @@ def prepare_trained_data(ckpt: str, trained: Predictor, changes: dict[str, Any])
     DataError
         Images are absent or unreadable.
     """
+    data = prepare(trained_data_config(ckpt, trained, changes), trained.preprocessing, available_cores())
+    check_same_data(ckpt, trained.header, trained.classes, data.source, data.split)
+    return data
+
+
+def trained_data_config(ckpt: str, trained: Predictor, changes: dict[str, Any]) -> DataConfig:
+    """Return the settings of the data of a checkpoint's run, with changes; see `prepare_trained_data`."""
     given = {key: value for key, value in changes.items() if value is not None}
     try:
         merged = dict(trained.header["data"]) | {"pixel_cache": "auto"}
@@ -49,23 +57,24 @@ def prepare_trained_data(ckpt: str, trained: Predictor, changes: dict[str, Any])
             f"{ckpt} was trained with data.fit={trained.preprocessing.fit}, and sees every image so. Leave out "
             f"data.fit, or train with data.fit={config.fit}."
         )
-    data = prepare(config, trained.preprocessing, available_cores())
-    check_same_data(ckpt, trained.header, trained.classes, data)
-    return data
+    return config
 
 
-def check_same_data(ckpt: str, header: dict[str, Any], classes: tuple[str, ...], data: PreparedData) -> None:
-    if data.source.class_names != classes:
+def check_same_data(
+    ckpt: str, header: dict[str, Any], classes: tuple[str, ...], source: ImageSource, split: Split
+) -> None:
+    """Raise `CheckpointError` unless a network was trained on this split of these images."""
+    if source.class_names != classes:
         raise CheckpointError(
-            f"{ckpt} tells {len(classes)} classes apart, and these data have {len(data.source.class_names)} "
+            f"{ckpt} tells {len(classes)} classes apart, and these data have {len(source.class_names)} "
             "or others. Give the data that it was trained on: data=NAME data.root=PATH."
         )
-    if data.source.fingerprint != header.get("dataset_fingerprint"):
+    if source.fingerprint != header.get("dataset_fingerprint"):
         raise CheckpointError(
             f"{ckpt} was trained and tested with other images than these. To classify your own images, use "
             f"deepbloom predict; to evaluate the run again, give its data: {header['data']}."
         )
-    if data.split_fingerprint != header.get("split_fingerprint"):
+    if split.fingerprint(source) != header.get("split_fingerprint"):
         raise CheckpointError(
             f"{ckpt} was trained with another split of the images, so some of these test images may have trained "
             "it and the result would mean nothing. Give the same images, and leave out data.split.* and "

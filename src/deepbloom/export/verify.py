@@ -19,7 +19,7 @@ from deepbloom.report.statistics import compare_runs, wilson_interval
 BOUNDS = {"fp32": (1.0, 1e-4), "fp16": (0.99, 0.02)}
 """Least share of equal predictions, and largest difference of a probability."""
 MOST_LOST = 0.005
-"""Accuracy that int8 may lose. A single image may always differ."""
+"""Accuracy that int8 may lose. A single image may always be lost."""
 LEAST_EQUAL = 0.95
 """Share of equal predictions that int8 needs where the classes of the images are not known."""
 PASSES, WARM_UP, MAX_SECONDS = 60, 5, 8.0
@@ -45,10 +45,13 @@ class Sample:
     name: str
 
 
-def compare(checkpoint: Predictor, exported: Predictor, sample: Sample, precision: str) -> dict[str, Any]:
+def compare(
+    checkpoint: Predictor, exported: Predictor, sample: Sample, precision: str, most_lost: float = MOST_LOST
+) -> dict[str, Any]:
     """Return how far the predictions of both agree, and their accuracies.
 
-    ``agreement`` is the share of equal predictions; ``verified`` says whether it is enough for the precision.
+    ``agreement`` is the share of equal predictions; ``verified`` says whether it is enough for the precision; where
+    that has no bound of its own, whether at most ``most_lost`` of the accuracy is lost.
     ``difference`` is the accuracy of the file minus that of the checkpoint, with its interval (`compare_runs`).
     """
     before, after = (
@@ -73,10 +76,10 @@ def compare(checkpoint: Predictor, exported: Predictor, sample: Sample, precisio
         found |= {"accuracy": float(correct[1].mean()), "low": float(low), "high": float(high)}
         found |= {"checkpoint_accuracy": float(correct[0].mean()), "difference": paired.estimate}
         found |= {"difference_low": paired.low, "difference_high": paired.high, "p_value": paired.p_value}
-    return found | {"verified": _is_enough(precision, equal, largest, lost)}
+    return found | {"verified": _is_enough(precision, most_lost, equal, largest, lost)}
 
 
-def _is_enough(precision: str, equal: np.ndarray, largest: float, lost: int | None) -> bool:
+def _is_enough(precision: str, most_lost: float, equal: np.ndarray, largest: float, lost: int | None) -> bool:
     if not np.isfinite(largest):
         return False
     if precision in BOUNDS:
@@ -84,7 +87,7 @@ def _is_enough(precision: str, equal: np.ndarray, largest: float, lost: int | No
         return bool(equal.mean() >= least and largest <= most)
     if lost is None:
         return bool(equal.mean() >= LEAST_EQUAL)
-    return lost <= max(1, MOST_LOST * len(equal))
+    return lost <= max(1, most_lost * len(equal))
 
 
 def measure(checkpoint: Predictor, exported: Predictor, file: Path) -> dict[str, Any]:

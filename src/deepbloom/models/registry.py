@@ -19,6 +19,7 @@ from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.errors import ConfigError, unknown
 from deepbloom.models.freezing import covers, freeze, resolve_trainable
 from deepbloom.models.weights import Weights, load_weights, read_weights
+from deepbloom.models.widths import Widths, shrink, widths_of
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +212,11 @@ def training_type(arch: str, trainable: Sequence[str], weights: str) -> str:
 
 
 def create_model(
-    arch: str, num_classes: int, trainable: Iterable[str] = ("all",), weights: str | Weights | None = "none"
+    arch: str,
+    num_classes: int,
+    trainable: Iterable[str] = ("all",),
+    weights: str | Weights | None = "none",
+    widths: Widths | None = None,
 ) -> nn.Module:
     """Make a network, in eval mode, in which only the parameters of the trainable modules take gradients.
 
@@ -227,6 +232,8 @@ def create_model(
     weights : str, Weights or None
         What `read_starting_weights` takes or returns. Where the weights have a head of another size, the new head
         stays random.
+    widths : mapping, optional
+        Those of a pruned network; by default those that the weights come with.
 
     Returns
     -------
@@ -246,10 +253,19 @@ def create_model(
     model = found.build(num_classes)
     for path in found.head:
         initialize_head(model.get_submodule(path))
+    if found_widths := widths or (given.widths if given else {}):
+        shrink(model, _of_the_same_classes(model, found.head, found_widths))
     if given and not load_weights(model, given, found.head):
         log.info("%s has no classifier for %d classes: a new one is trained.", given.source, num_classes)
     freeze(model, resolve_trainable(model, found.head, trainable))
     return model.eval()
+
+
+def _of_the_same_classes(model: nn.Module, head: Sequence[str], widths: Widths) -> Widths:
+    """Return widths in which the classifier gives as many classes as the network does."""
+    own = widths_of(model)
+    last = [path for path in own if covers(head, path)][-1:]
+    return dict(widths) | {path: [widths[path][0], own[path][1]] for path in last if path in widths}
 
 
 def initialize_head(head: nn.Module) -> None:

@@ -5,12 +5,13 @@ import contextlib
 import hashlib
 import io
 import itertools
+import json
 import logging
 import re
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ class Weights:
     """SHA-256 of the bytes that were parsed, in hex."""
     source: str
     """The file, for messages."""
+    widths: dict[str, Any] = field(default_factory=dict)
+    """Those of a pruned network (`deepbloom.models.widths`), which its starting point takes too."""
 
 
 def rename_by_order(state: StateDict, template: StateDict, source: str) -> StateDict:
@@ -139,7 +142,18 @@ def read_weights(path: Path, published: bool = False) -> Weights:
             f"Cannot read weights from {path} ({type(error).__name__}): it is damaged or holds more than tensors. Save "
             "it again with torch.save(model.state_dict(), PATH)."
         ) from error
-    return Weights(_unwrap(loaded, path), digest, str(path))
+    return Weights(_unwrap(loaded, path), digest, str(path), _read_widths(path, content))
+
+
+def _read_widths(path: Path, content: bytes) -> dict[str, Any]:
+    """Return the widths that the header of a run's model file names; none for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        return dict(json.loads(metadata["deepbloom"])["header"]["widths"])
+    except (KeyError, TypeError, ValueError):
+        return {}
 
 
 def _published_hash(path: Path) -> str:

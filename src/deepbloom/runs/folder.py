@@ -28,6 +28,8 @@ HISTORY = "history.csv"
 PREDICTIONS = "predictions.csv"
 PROBABILITIES = "probabilities.npz"
 TRAINING_IMAGES = "training_images.safetensors"
+PRUNED = "pruned.safetensors"
+"""The starting point of a pruned run."""
 PLOTS = "plots"
 LOG = "train.log"
 FAILED = "failed.txt"
@@ -178,7 +180,7 @@ def _refuse_links(folder: Path) -> None:
 def _is_of_a_beginning(path: Path) -> bool:
     """Whether a run has such a file before its settings are written: one that begins now, or was killed then."""
     temporary = path.name.startswith(".writable.") or path.match(".*.tmp")
-    return temporary or path.name in (LOCK, SOFT_LOCK, LOG, PROVENANCE, ELAPSED)
+    return temporary or path.name in (LOCK, SOFT_LOCK, LOG, PROVENANCE, ELAPSED, PRUNED)
 
 
 def discard(folder: Path) -> None:

@@ -1,0 +1,124 @@
+"""``deepbloom compress``: a smaller network, measured again on the whole test split."""
+
+import logging
+import platform
+from pathlib import Path
+from typing import Any
+
+import deepbloom
+from deepbloom.config.command_settings import CompressConfig
+from deepbloom.config.settings import check_choice
+from deepbloom.cost import count_macs
+from deepbloom.device import available_cores, choose_device, device_name, use_cores
+from deepbloom.engine.checkpoint import Trained, find_model_file
+from deepbloom.engine.predictor import Predictor
+from deepbloom.errors import DisagreementError, require_package
+from deepbloom.export.compression import METHODS, CompressionJob, check_checkpoints
+from deepbloom.export.opening import find_file, open_predictor
+from deepbloom.export.verify import Sample, compare, measure
+from deepbloom.report.formatting import (
+    align,
+    format_bytes,
+    format_count,
+    format_milliseconds,
+    format_percent,
+    format_points,
+)
+from deepbloom.runs import files
+from deepbloom.runs.provenance import collect_versions
+
+log = logging.getLogger("deepbloom")
+
+SUMMARY = "compress.json"
+
+
+def run(config: CompressConfig) -> None:
+    """Make the smaller network, write compress.json beside it, and print what was measured.
+
+    Raises
+    ------
+    DeepBloomError
+        The checkpoint, its data, the settings or the folder cannot be used.
+    DisagreementError
+        The smaller network loses more accuracy than its method may.
+    """
+    check_choice("method", config.method, tuple(METHODS))
+    if config.method == "prune":
+        require_package("torch_pruning", "method=prune", extra="prune")
+    checkpoints = check_checkpoints(config)
+    python: Any = deepbloom
+    job = CompressionJob(config, _find_folder(config, checkpoints[0]), python.recipe, python.train)
+    use_cores()
+    method = METHODS[config.method]
+    made = find_file(method.make(job))
+    before, after = open_predictor(checkpoints[0], "cpu"), open_predictor(str(made), "cpu")
+    data = job.data
+    sample = Sample(data.pixels, data.split.test, data.source.targets[data.split.test], "test split")
+    found = compare(before, after, sample, config.method, method.most_lost)
+    log.info("measuring latency and throughput")
+    found |= measure(before, after, made)
+    content = _content(config, checkpoints, before, after, made) | found
+    files.write_json(job.folder / SUMMARY, content)
+    print(_table(content))
+    print(job.folder)
+    if not content["verified"]:
+        raise DisagreementError(
+            f"{made} loses {format_points(-found['difference'])} points of accuracy, and method={config.method} may "
+            f"lose {format_points(method.most_lost)}. Compress less, or let it train longer."
+        )
+
+
+def _find_folder(config: CompressConfig, ckpt: str) -> Path:
+    if config.output_dir:
+        return Path(config.output_dir)
+    run_folder = find_model_file(ckpt).resolve().parent
+    if config.method == "int8":
+        return run_folder / "compress-int8"
+    detail = f"{config.target_macs:g}" if config.method == "prune" else config.student
+    return run_folder.with_name(f"{run_folder.name}-{config.method}-{detail}-s{config.seed}")
+
+
+def _content(
+    config: CompressConfig, checkpoints: list[str], before: Predictor, after: Predictor, made: Path
+) -> dict[str, Any]:
+    binary = made.with_suffix(".bin")
+    return {
+        "method": config.method,
+        "model": after.label,
+        "files": [made.name],
+        "checkpoint": str(find_model_file(checkpoints[0]).resolve()),
+        "checkpoint_model": before.label,
+        "size_bytes": made.stat().st_size + (binary.stat().st_size if made.suffix == ".xml" else 0),
+        "checkpoint_bytes": find_model_file(checkpoints[0]).stat().st_size,
+        "macs": _macs(after) or _macs(before),
+        "checkpoint_macs": _macs(before),
+        "num_threads": available_cores(),
+        "processor": device_name(choose_device("cpu")),
+        "machine": platform.machine(),
+        "versions": collect_versions(),
+    }
+
+
+def _macs(predictor: Predictor) -> int:
+    """Return the multiply-accumulates of a network; 0 for an exported file."""
+    return count_macs(predictor.network, predictor.preprocessing.size) if isinstance(predictor, Trained) else 0
+
+
+def _table(found: dict[str, Any]) -> str:
+    interval = f"{format_percent(found['low'])} to {format_percent(found['high'])}"
+    span = f"{format_points(found['difference_low'])} to {format_points(found['difference_high'])}"
+    rows = [
+        ["", found["checkpoint_model"], f"{found['method']} ({found['files'][0]})"],
+        ["size", format_bytes(found["checkpoint_bytes"]), format_bytes(found["size_bytes"])],
+        ["multiply-accumulates", format_count(found["checkpoint_macs"]), format_count(found["macs"])],
+        ["accuracy", format_percent(found["checkpoint_accuracy"]), f"{format_percent(found['accuracy'])} ({interval})"],
+        ["difference, points", "", f"{format_points(found['difference'])} ({span})"],
+        ["predictions changed", "", f"{found['changed']} of {found['count']}"],
+    ]
+    for title, key, show in (
+        ("latency, one image", "latency_ms", format_milliseconds),
+        ("latency, 95th percentile", "latency_p95_ms", format_milliseconds),
+        ("images per second, batches of 32", "images_per_second", "{:.1f}".format),
+    ):
+        rows.append([title, show(found[f"torch_{key}"]), show(found[key])])
+    return align(rows)

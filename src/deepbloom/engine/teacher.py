@@ -1,0 +1,83 @@
+"""Trained networks whose probabilities another network learns."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deepbloom.config.schema import as_list
+from deepbloom.config.settings import RunConfig
+from deepbloom.data.preprocessing import Preprocessing, standardize
+from deepbloom.data.sources import ImageSource
+from deepbloom.data.split import Split
+from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
+from deepbloom.engine.precision import forward
+from deepbloom.engine.trained_data import check_same_data
+from deepbloom.errors import ConfigError
+from deepbloom.models.registry import check_resolutions
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """One or several trained networks.
+
+    Attributes
+    ----------
+    members : tuple of Trained
+        On the device of the training.
+    digests : tuple of str
+        SHA-256 of their files, which is part of the identity of what they teach.
+    preprocessing : Preprocessing
+        Of the inputs that `probabilities` takes.
+    temperature : float
+    """
+
+    members: tuple[Trained, ...]
+    digests: tuple[str, ...]
+    preprocessing: Preprocessing
+    temperature: float
+
+    @torch.no_grad()
+    def probabilities(self, inputs: Tensor, precision: str) -> Tensor:
+        """Return the mean of softmax(logits / T), float32 of shape (B, C), for inputs of the network that learns."""
+        mean, std = (inputs.new_tensor(v).view(3, 1, 1) for v in (self.preprocessing.mean, self.preprocessing.std))
+        images = inputs * std + mean
+        each = [
+            forward(member.network, standardize(images.clone(), member.preprocessing), precision)
+            for member in self.members
+        ]
+        return torch.stack([(logits.float() / self.temperature).softmax(1) for logits in each]).mean(0)
+
+
+def read_teacher(
+    config: RunConfig,
+    source: ImageSource,
+    split: Split,
+    preprocessing: Preprocessing,
+    resolutions: Sequence[int],
+    device: torch.device,
+) -> Teacher:
+    """Return the networks that ``train.teacher`` names.
+
+    Raises
+    ------
+    CheckpointError
+        A file cannot be read, or its network was trained on other images, classes or another split.
+    ConfigError
+        A network takes no images of the train resolutions, or images that were made square in another way.
+    """
+    paths = [str(path) for path in as_list(config.train.teacher)]
+    members = []
+    for path in paths:
+        trained = read_model(path)
+        check_same_data(path, trained.header, trained.classes, source, split)
+        check_resolutions(str(trained.header["arch"]), resolutions)
+        if trained.preprocessing.fit != config.data.fit:
+            raise ConfigError(f"{path} sees images with data.fit={trained.preprocessing.fit}: add it.")
+        trained.network.requires_grad_(False)
+        trained.place(device)
+        members.append(trained)
+    digests = tuple(hashlib.sha256(find_model_file(path).read_bytes()).hexdigest() for path in paths)
+    return Teacher(tuple(members), digests, preprocessing, config.train.teacher_temperature)
