@@ -1,6 +1,7 @@
 """The report in a headless Chromium, opened from disk: on a desk and on a phone, light and dark."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,23 @@ def test_the_images_of_a_comparison_are_those_of_the_paired_test(tab):
     p_value = mcnemar_exact(rows[0], rows[3])
     shown = "< 0.0001" if p_value < 0.0001 else f"{p_value:.2g}"
     assert shown in tab.locator("p:has-text('McNemar')").inner_text()
+
+
+def test_a_card_shows_the_heatmap_and_the_most_similar_training_images(browser, trained_run, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "runs" / "only")
+    for image_id in {row.split(",")[0] for row in (run / "predictions.csv").read_text().splitlines()[1:]}:
+        path = run / "explain" / "heatmaps" / f"{image_id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.linear_gradient("L").save(path)
+    tab = browser.new_page(viewport={"width": 390, "height": 800})
+    tab.goto(write_report(run.parent, tmp_path / "report").html.as_uri())
+    tab.locator("button", has_text="Show class").click()
+    card = tab.locator("dialog article").first
+    assert card.locator("img[alt^='Where']").evaluate("e => e.naturalWidth") > 0
+    assert "Most similar training images" in card.inner_text()
+    assert card.locator("figure img").evaluate_all("all => all.map(e => e.naturalWidth > 0)") == [True] * 3
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    tab.close()
 
 
 def test_columns_that_do_not_fit_can_be_chosen(tab):

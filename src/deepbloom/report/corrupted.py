@@ -184,7 +184,8 @@ def describe_corrupted(group: Group, known: Measured, path: Path | None) -> list
             "Accuracy under corruption",
             tables=[table, *pairs],
             notes=[] if pairs or len(shown) == 1 else [
-                "The networks were not measured on the same images with the same suite, so they are not compared."
+                "The networks were not measured on the same images with the same suite, so they are not compared. "
+                "Measure them together: deepbloom robustness ckpt=[A,B]."
             ],
             figures=figures,
         )

@@ -77,8 +77,9 @@ def find_hard_images(group: Group, limit: int = 12) -> list[HardImage]:
     return images
 
 
-def describe_hard_classes(group: Group, is_first: bool) -> Section:
+def describe_hard_classes(group: Group, is_first: bool, thumbnails: Mapping[str, bytes]) -> Section:
     """Return the section of `find_hard_classes`; the first of a report explains its columns."""
+    hardest = {image.class_name: image.image_id for image in reversed(find_hard_images(group, group.num_images))}
     rows = [
         (
             shorten(found.name),
@@ -86,6 +87,7 @@ def describe_hard_classes(group: Group, is_first: bool) -> Section:
             format_percent(found.mean_recall),
             format_percent(found.best_recall),
             shorten(found.confused_with) if found.confused_with else "–",
+            _picture(hardest[found.name], thumbnails.get(hardest[found.name])),
         )
         for found in find_hard_classes(group)
     ]
@@ -95,8 +97,15 @@ def describe_hard_classes(group: Group, is_first: bool) -> Section:
         "Recall is the share of a class's test images that are classified correctly. A class with few images can be "
         "here by chance. A class that even the best model misses is hard, or mislabeled."
     )
-    headings = ("Class", "Test images", "Mean recall of all models", "Recall of the best model", "Most confused with")
-    return Section("Hardest classes", tables=[PageTable(headings, rows, caption * is_first, frozenset({4}))])
+    headings = (
+        "Class",
+        "Test images",
+        "Mean recall of all models",
+        "Recall of the best model",
+        "Most confused with",
+        "Hardest image",
+    )
+    return Section("Hardest classes", tables=[PageTable(headings, rows, caption * is_first, frozenset({4, 5}))])
 
 
 def describe_hard_images(group: Group, is_first: bool, thumbnails: Mapping[str, bytes]) -> list[Section]:

@@ -55,7 +55,7 @@ class Ensemble(Model):
 def make_ensembles(models: Sequence[Model]) -> list[Ensemble]:
     """Return an ensemble of each of the first `MAX_ENSEMBLES` models with several seeds whose probabilities are there.
 
-    Folds are left out.
+    Folds are left out. The most accurate comes first.
     """
     found = []
     for model in [model for model in models if len(model.runs) > 1 and not model.runs[0].metrics.folds][:MAX_ENSEMBLES]:
@@ -66,7 +66,7 @@ def make_ensembles(models: Sequence[Model]) -> list[Ensemble]:
             averaged = replace(first, predicted=mean.argmax(axis=1), confidences=np.minimum(mean.max(axis=1), 1))
             label, short = (f"ensemble of {len(known)}: {name}" for name in (model.label, model.short))
             found.append(Ensemble(label, model.runs, short, averaged))
-    return found
+    return sorted(found, key=lambda ensemble: -ensemble.accuracy)
 
 
 def compare_ensembles(models: Sequence[Model], ensembles: Sequence[Ensemble]) -> tuple[Comparison, ...]:

@@ -95,12 +95,13 @@ def heatmap_table(group: Group) -> PageTable | None:
 
 def _find_view(model: Model) -> _View | None:
     for run in model.runs:
-        if files := _list_images(run.path / run_dir.EXPLAIN / run_dir.HEATMAPS):
+        if files := list_heatmaps(run.path / run_dir.EXPLAIN / run_dir.HEATMAPS):
             return _View(model.name_of(run), run, files)
     return None
 
 
-def _list_images(folder: Path) -> dict[str, Path]:
+def list_heatmaps(folder: Path) -> dict[str, Path]:
+    """Return the heatmaps in a folder by image; those that a page has no room for are left out."""
     found = {}
     for path in sorted(folder.rglob("*.png")):
         with open(path, "rb") as file:

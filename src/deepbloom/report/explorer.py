@@ -1,7 +1,7 @@
 """What the page needs to show test images: by cell of the confusion matrix, by disagreement of two models, by error."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from scipy.spatial.distance import squareform
 from deepbloom.report.formatting import count_of, format_percent, shorten
 from deepbloom.report.groups import Group
 from deepbloom.report.pages import PageTable, Section
+from deepbloom.report.thumbnails import TestImages
 from deepbloom.runs.reading import Predictions
 from deepbloom.sinks import printable
 
@@ -83,7 +84,7 @@ def describe_confusions(group: Group, is_first: bool) -> list[Section]:
     return [Section("Most frequent confusions", tables=[table])] if rows else []
 
 
-def explorer_data(group: Group, thumbnails: Mapping[str, bytes], problem: str) -> dict[str, Any]:
+def explorer_data(group: Group, images: TestImages) -> dict[str, Any]:
     """Return what ``explorer.js`` shows of a group, as plain values for JSON."""
     units = list_units(group)
     predictions = group.models[0].predictions[0]
@@ -92,10 +93,26 @@ def explorer_data(group: Group, thumbnails: Mapping[str, bytes], problem: str) -
         "order": class_order(group).tolist(),
         "images": [printable(name) for name in predictions.image_ids],
         "targets": predictions.targets.tolist(),
-        "thumbnails": [_encode(thumbnails.get(name)) for name in predictions.image_ids],
+        "thumbnails": [_encode(images.thumbnails.get(name)) for name in predictions.image_ids],
+        "evidence": [_explain(name, images) for name in predictions.image_ids],
+        "source": printable(images.evidence.source),
+        "others": {printable(name): _encode(images.thumbnails.get(name)) for name in images.evidence.others},
         "units": [_describe(unit) for unit in units],
-        "problem": printable(problem),
+        "problem": printable(images.problem),
     }
+
+
+def _explain(image_id: str, images: TestImages) -> dict[str, Any]:
+    """Return what is known of an image: ``near``, ``double``, ``looks`` and ``heatmap``, those that are."""
+    evidence, found = images.evidence, dict[str, Any]()
+    if near := evidence.nearest.get(image_id):
+        found["near"] = [[printable(name), target, round(score, 3)] for name, target, score in near]
+    if image_id in evidence.doubles:
+        found["double"] = printable(evidence.doubles[image_id])
+    if image_id in evidence.heatmaps:
+        name, heatmap = evidence.heatmaps[image_id]
+        found |= {"looks": printable(name), "heatmap": _encode(heatmap)}
+    return found
 
 
 def _describe(unit: Unit) -> dict[str, Any]:

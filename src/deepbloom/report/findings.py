@@ -29,8 +29,10 @@ def state_finding(group: Group) -> str:
         f"{format_percent(best.accuracy)} of the test images (95 % interval over {best.interval_kind}: "
         f"{100 * low:.1f} to {100 * high:.1f})"
     )
+    averaged = group.ensembles[:1] if group.rows[0] is not best else ()
+    more = "".join(f" The {shorten(one.label, 120)} has {format_percent(one.accuracy)}." for one in averaged)
     if len(group.models) == 1:
-        return f"{shorten(best.label, 120)} classifies {score} correctly."
+        return f"{shorten(best.label, 120)} classifies {score} correctly.{more}"
     pairs = [pair for pair in group.comparisons if pair.first is best]
     others = {verdict: [shorten(p.second.label, 120) for p in pairs if p.verdict == verdict] for verdict in VERDICTS}
     sentences = [text.format(_enumerate(others[verdict])) for verdict, text in VERDICTS.items() if others[verdict]]
@@ -38,9 +40,8 @@ def state_finding(group: Group) -> str:
         sentences = ["It is better than every other compared model, by more than chance explains."]
     if any(pair.difference.basis == "images" for pair in pairs):
         sentences.append("This holds for these trained networks; another seed may change it.")
-    return (
-        f"{shorten(best.label, 120)} is the most accurate model. It classifies {score} correctly. {' '.join(sentences)}"
-    )
+    verdict = f"{' '.join(sentences)}{more}"
+    return f"{shorten(best.label, 120)} is the most accurate model. It classifies {score} correctly. {verdict}"
 
 
 def _enumerate(names: Sequence[str]) -> str:

@@ -86,7 +86,7 @@ def describe_group(
             *describe_confusions(group, is_first),
             *describe_slices(group, images.facts),
             *([_heatmaps(group)] if drawn else []),
-            describe_hard_classes(group, is_first),
+            describe_hard_classes(group, is_first, images.thumbnails),
             *describe_hard_images(group, is_first, images.thumbnails),
         ],
     )
@@ -247,7 +247,7 @@ def _audits(group: Group) -> list[Section]:
 
 
 def _explorer(group: Group, images: TestImages) -> Section:
-    return Section("The test images", data=explorer_data(group, images.thumbnails, images.problem))
+    return Section("The test images", data=explorer_data(group, images))
 
 
 def _heatmaps(group: Group) -> Section:

@@ -3,7 +3,6 @@
 Nothing is downloaded. Images are shown only if their fingerprint is that of the data that the runs were tested on.
 """
 
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from PIL import Image
 from deepbloom.config.schema import from_dict
 from deepbloom.config.settings import DataConfig
 from deepbloom.errors import DeepBloomError, RunError
+from deepbloom.report.evidence import Evidence, find_evidence, to_webp
 from deepbloom.report.groups import Group
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import read_text
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SIDE, QUALITY = 96, 55
 """Longer side in pixels, and WebP quality, of a thumbnail: about 2 kB."""
+SMALL_SIDE = 64
+"""The same of an image that is named beside a test image."""
 MAX_BYTES = 4_500_000
 """All thumbnails of a page together, before base64. Where this is not enough, the hardest images are shown."""
 MEASURED_SIDE = 256
@@ -40,6 +42,8 @@ class TestImages:
     """WebP."""
     facts: Mapping[str, Facts] = field(default_factory=dict)
     """Columns for slices: see `measure`."""
+    evidence: Evidence = field(default_factory=Evidence)
+    """Thumbnails are of the images that it names, too."""
     problem: str = ""
     """Why there are none."""
 
@@ -67,16 +71,24 @@ def load_test_images(group: Group, budget: int = MAX_BYTES) -> TestImages:
             place = place_of[image_id]
             image = source.read(place)
             class_size = {"images of the class": float(sizes[source.targets[place]])}
-            return _shrink(image), class_size | measure(image)
+            return to_webp(image, (SIDE, SIDE), QUALITY), class_size | measure(image)
 
         for image_id, (thumbnail, found) in zip(chosen, map_ahead(look, chosen, available_cores()), strict=True):
             facts[image_id] = found
             used += len(thumbnail)
             if used <= budget:
                 thumbnails[image_id] = thumbnail
+        evidence = find_evidence(group, chosen)
+        named = [image_id for image_id in evidence.others if image_id in place_of and image_id not in thumbnails]
+        small = map_ahead(
+            lambda image_id: to_webp(source.read(place_of[image_id]), (SMALL_SIDE, SMALL_SIDE), QUALITY),
+            named,
+            available_cores(),
+        )
+        thumbnails |= dict(zip(named, small, strict=True))
     except (DeepBloomError, OSError, ValueError) as error:
         return TestImages(problem=str(error))
-    return TestImages(thumbnails, facts)
+    return TestImages(thumbnails, facts, evidence)
 
 
 def measure(image: Image.Image) -> dict[str, float]:
@@ -97,14 +109,6 @@ def measure(image: Image.Image) -> dict[str, float]:
         "brightness": float(luma.mean()),
         "sharpness": float(edges.var()) if edges.size else 0.0,
     }
-
-
-def _shrink(image: Image.Image) -> bytes:
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE))
-    content = io.BytesIO()
-    small.save(content, "webp", quality=QUALITY)
-    return content.getvalue()
 
 
 def _hardest_first(group: Group) -> list[str]:

@@ -43,6 +43,23 @@ const difference = (gains, losses, count) => {
 
 const points = (share) => `${share > 0 ? "+" : ""}${(100 * share).toFixed(1)}`;
 
+const photo = (encoded, alt) =>
+  encoded ? [make("img", { className: "photo", src: `data:image/webp;base64,${encoded}`, alt })] : [];
+
+// Heatmap, near-duplicate and most similar training images of a test image, those that are known.
+const explain = (data, image) => {
+  const { near, double, looks, heatmap } = data.evidence[image];
+  const parts = [];
+  const add = (text, ...found) => parts.push(make("p", { textContent: text }), make("div", { className: "evidence" }, ...found));
+  const other = (name, text) => make("figure", { title: name }, ...photo(data.others[name], name), make("figcaption", { textContent: text }));
+  if (heatmap) add(`Where ${looks} looks:`, ...photo(heatmap, `Where ${looks} looks in ${data.images[image]}`));
+  if (double) add("Near-duplicate in training or validation:", other(double, double));
+  if (near) {
+    add(`Most similar training images for ${data.source}:`, ...near.map(([name, target, score]) => other(name, `${data.classes[target]}, ${score.toFixed(2)}`)));
+  }
+  return parts;
+};
+
 const explore = (place, data) => {
   const { classes, images, targets, units } = data;
   const names = units.map((unit) => unit.name);
@@ -62,12 +79,10 @@ const explore = (place, data) => {
       const text = `${name}: ${classes[predicted[image]]}, ${confidence[image]} % (${verdict})`;
       return make("p", { className: verdict, textContent: text });
     });
-    const encoded = data.thumbnails[image];
-    const picture = encoded
-      ? [make("img", { className: "photo", src: `data:image/webp;base64,${encoded}`, alt: `Test image ${images[image]}` })]
-      : [];
+    const picture = photo(data.thumbnails[image], `Test image ${images[image]}`);
     const head = make("p", {}, make("b", { textContent: classes[targets[image]] }));
-    return make("article", {}, ...picture, head, ...lines, make("p", { className: "id", textContent: images[image] }));
+    const id = make("p", { className: "id", textContent: images[image] });
+    return make("article", {}, ...picture, head, ...lines, id, ...explain(data, image));
   };
 
   const showMore = () => {
