@@ -14,13 +14,25 @@ import pytest
 import torch
 from PIL import Image
 
+from deepbloom.calibration.out_of_distribution import TrainingImages, normalize
+from deepbloom.calibration.rejection import Rejection
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.engine.checkpoint import model_header, write_tensors
+from deepbloom.engine.training_images import write_training_images
 from deepbloom.models.registry import create_model
 
 SCRIPT = "</script><script>window.ran = true</script>"
 CLASSES = (("iris", "rose", SCRIPT), ("rose", "tulip", "a", "b", "c", "d"))
 SLOW_SECONDS = 1.5
+
+
+NOTHING_IS_ALIKE = Rejection(np.array([0.9]), np.array([True]), np.array([False]), limit=0.0)
+
+
+def training_images() -> TrainingImages:
+    """Return what the second network knows of three training images, which lie nowhere."""
+    embeddings = np.random.default_rng(0).normal(size=(3, 304))
+    return TrainingImages(normalize(embeddings), np.array([0, 1, 1]), ("x/1.png", "x/2.png", "x/3.png"))
 
 
 def image_bytes(seed: int = 0, kind: str = "png") -> bytes:
@@ -68,13 +80,16 @@ class Page:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Run directories of two untrained networks that know the `CLASSES`."""
+    """Run directories of two untrained networks that know the `CLASSES`. The second accepts no image."""
     folders = []
     for seed, classes in enumerate(CLASSES):
         torch.manual_seed(seed)
         network = create_model("scratch_cnn", len(classes))
         folder = tmp_path_factory.mktemp(f"run{seed}")
         header = model_header("scratch_cnn", classes, Preprocessing(size=32))
+        if seed:
+            header |= {"run_id": "second", "rejection": NOTHING_IS_ALIKE.as_header()}
+            write_training_images(folder, training_images(), "second")
         write_tensors(folder / "model.safetensors", network.state_dict(), header)
         folders.append(folder)
     return folders
@@ -84,8 +99,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def page(checkpoints: list[Path]) -> Iterator[Page]:
     """The page with both networks. An upload may take `SLOW_SECONDS`."""
     pytest.importorskip("uvicorn", reason="the extra 'demo' is not installed")
-    from deepbloom.demo.app import Server, build_app, listen
+    from deepbloom.demo.app import build_app
     from deepbloom.demo.predictions import load_networks
+    from deepbloom.demo.server import Server, listen
     from deepbloom.demo.uploads import UploadQueue
 
     listening = listen(0)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepbloom.demo.predictions import EVIDENCE, draw_result, load_networks, predict_image
+from deepbloom.engine.checkpoint import write_tensors
+from deepbloom.explain.figures import Tile
 from demo_page import image_bytes
 
 Run = Callable[..., tuple[int, str, str]]
@@ -62,6 +66,42 @@ def test_a_network_that_does_not_know_the_class_says_so(page) -> None:
     assert len(second["top5"]) == 5
 
 
+def test_the_training_images_most_like_an_image_are_shown_where_they_are_on_this_machine(
+    trained_run: Path, images: Path, tmp_path: Path
+) -> None:
+    (network,) = load_networks([str(trained_run)], "cpu")
+    assert network.images is not None
+    first = network.judge.training.image_ids[0]
+    found = predict_image((images / first).read_bytes(), [network], "gradcam")["networks"][0]["evidence"]
+    assert len(found) == EVIDENCE
+    assert found[0]["image_id"] == first
+    assert found[0]["similarity"] > 0.99
+    assert all(decode(image["image"]).size for image in found)
+
+    elsewhere = shutil.copytree(trained_run, tmp_path / "elsewhere")
+    header = network.trained.header | {"dataset_fingerprint": "of other images"}
+    write_tensors(elsewhere / "model.safetensors", network.trained.network.state_dict(), header)
+    (other,) = load_networks([str(elsewhere)], "cpu")
+    found = predict_image((images / first).read_bytes(), [other], "gradcam")["networks"][0]["evidence"]
+    assert [image["image"] for image in found] == [None] * EVIDENCE
+
+
+def test_a_result_as_one_image_names_the_file_and_says_none_of_these(
+    checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+
+    def draw_gallery(tiles: list[Tile], title: str) -> Image.Image:
+        titles.extend([title, *(tile.caption for tile in tiles)])
+        return Image.new("RGB", (1, 1))
+
+    monkeypatch.setattr("deepbloom.demo.predictions.draw_gallery", draw_gallery)
+    draw_result(image_bytes(), load_networks(list(map(str, checkpoints)), "cpu"), "gradcam", "predicted", "rose.jpg")
+    assert titles[0] == "rose.jpg · Grad-CAM"
+    assert "%" in titles[2]
+    assert titles[3].startswith("none of these (unlike the training images); heatmap for ")
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", image_bytes()[:200], b"GIF89a\1\0\1\0\0\0\0;"])
 def test_a_file_that_is_not_an_image_gets_a_message(page, content: bytes) -> None:
     status, body = page.request(body=content)
@@ -89,7 +129,7 @@ def test_a_missing_package_is_named_with_the_extra(
     deepbloom: Run, checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "deepbloom.demo.app", raising=False)
+    monkeypatch.delitem(sys.modules, "deepbloom.demo.server", raising=False)
     code, _, err = deepbloom("demo", f"ckpt={checkpoints[0]}")
     assert code == 2
     assert "pip install 'deepbloom[demo]'" in err

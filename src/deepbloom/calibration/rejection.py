@@ -133,6 +133,11 @@ class Rejection:
         targets = (np.arange(199, 99, -1) / 200).tolist()
         return next((target for target in targets if self.threshold(target) is not None), None)
 
+    def highest_target(self) -> float | None:
+        """Return `TARGET`, or the highest target below that has a threshold; None if none above one half has."""
+        reachable = self.reachable()
+        return None if reachable is None else min(TARGET, reachable)
+
 
 def images_needed(target: float, level: float = LEVEL) -> int:
     """Return the smallest number of accepted validation images, all correct, that show a target."""

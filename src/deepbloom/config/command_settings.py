@@ -18,6 +18,7 @@ from deepbloom.errors import ConfigError
 
 TARGET = 0.99
 """Share of the accepted predictions that must be correct."""
+LOOPBACK = "127.0.0.1"
 
 
 def _check(command: str, settings: Any) -> None:
@@ -266,7 +267,9 @@ class DemoConfig:
     ckpt: Any = setting("", path=True)
     """A run directory or its ``model.safetensors``, or two to compare: ``[A,B]``."""
     port: int = 7860
-    """Port on 127.0.0.1, which only this machine can reach; 0 takes any free one."""
+    """0 takes any free one."""
+    host: str = LOOPBACK
+    """Only this machine can reach 127.0.0.1. ``0.0.0.0`` lets others in who know the address with its token."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple)."""
 
@@ -275,6 +278,10 @@ class DemoConfig:
         if not 1 <= len(self.checkpoints) <= 2:
             raise ConfigError(f"ckpt names {len(self.checkpoints)} checkpoints: give one, or two to compare, as [A,B].")
         check_range("port", self.port, 0, 65535)
+        if not self.host:
+            raise ConfigError(f"host is empty: give host={LOOPBACK}, or host=0.0.0.0 to let others in.")
+        if self.host == "localhost":
+            self.host = LOOPBACK
 
     @property
     def checkpoints(self) -> list[str]:

@@ -1,5 +1,6 @@
-"""Middleware that serves the page to this machine's browser only and keeps other sites away from it."""
+"""Middleware that serves the page to this machine only, or to those who know a token, and to no other site."""
 
+import secrets
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,13 +23,15 @@ SECURITY_HEADERS: Mapping[str, str] = {
 }
 
 
-def refusal(method: str, headers: Headers, port: int) -> tuple[int, str] | None:
+def refusal(method: str, headers: Headers, port: int, token: str = "") -> tuple[int, str] | None:
     """Return the HTTP status and message that refuse a request, or None if it may pass.
 
-    DNS rebinding shows in Host; another site shows in Origin and Sec-Fetch-Site.
+    DNS rebinding shows in Host; another site shows in Origin and Sec-Fetch-Site. With a token, which no other site
+    knows, the page may be reached under any name of this machine.
     """
-    hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
-    if [host.lower() for host in headers.getlist("host")] not in [[host] for host in hosts]:
+    given = [host.lower() for host in headers.getlist("host")]
+    hosts = set(given) if token else {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+    if len(given) != 1 or given[0] not in hosts:
         return 403, f"This page is only at http://127.0.0.1:{port}."
     if any(origin.lower() not in {f"http://{host}" for host in hosts} for origin in headers.getlist("origin")):
         return 403, "Another site may not use this page."
@@ -44,10 +47,13 @@ def refusal(method: str, headers: Headers, port: int) -> tuple[int, str] | None:
 
 
 class Guard:
-    """ASGI middleware: refuses requests that `refusal` names and adds `SECURITY_HEADERS` to each response."""
+    """ASGI middleware: refuses requests that `refusal` names and adds `SECURITY_HEADERS` to each response.
 
-    def __init__(self, app: ASGIApp, port: int) -> None:
-        self.app, self.port = app, port
+    With a token, everything lies below ``/TOKEN/``, and nothing else is there.
+    """
+
+    def __init__(self, app: ASGIApp, port: int, token: str = "") -> None:
+        self.app, self.port, self.token = app, port, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection; anything but HTTP is closed."""
@@ -66,6 +72,11 @@ class Guard:
                     headers["connection"] = "close"  # do not wait for the rest of a refused upload
             await send(message)
 
-        refused = refusal(scope["method"], Headers(scope=scope), self.port)
+        refused = refusal(scope["method"], Headers(scope=scope), self.port, self.token)
+        if self.token:
+            first, slash, rest = scope["path"].removeprefix("/").partition("/")
+            if not secrets.compare_digest(first.encode(), self.token.encode()) or not slash:
+                refused = 404, "Not Found"
+            scope = dict(scope) | {"path": f"/{rest}"}
         app = self.app if refused is None else PlainTextResponse(refused[1], refused[0])
         await app(scope, receive, send_with_headers)

@@ -20,6 +20,8 @@ from deepbloom.runs import folder as run_dir
 log = logging.getLogger("deepbloom")
 
 UNSURE, UNLIKE = "unsure", "unlike the training images"
+ACCEPT_ALL = -1.0
+"""The threshold that no confidence lies below."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Judge:
         None where they are not known, or not needed.
     evidence : int
         Number of training images to name.
+    target : float or None
+        The share of accepted predictions that are correct; None where none is shown.
     """
 
     ensemble: Ensemble
@@ -44,6 +48,7 @@ class Judge:
     limit: float = math.inf
     training: TrainingImages | None = None
     evidence: int = 0
+    target: float | None = None
 
     @classmethod
     def create(cls, config: PredictConfig, ensemble: Ensemble) -> "Judge":
@@ -73,6 +78,26 @@ class Judge:
             return cls(ensemble, training=training, evidence=config.evidence)
         threshold, limit = _choose(config, Rejection.read(predictor.header), training is not None)
         return cls(ensemble, threshold, limit, training, config.evidence)
+
+    @classmethod
+    def as_shown(cls, name: str, predictor: Predictor, evidence: int) -> "Judge":
+        """Return what rejects as far as the checkpoint ``name`` allows, by the highest target that it can show.
+
+        Raises
+        ------
+        CheckpointError
+            The file of its training images is damaged.
+        """
+        training = _read_training(name, predictor)
+        ensemble = Ensemble((name,), (predictor,))
+        rejection = Rejection.read(predictor.header)
+        if rejection is None:
+            return cls(ensemble, training=training, evidence=evidence)
+        alike = rejection if training is None else rejection.of_alike()
+        target = alike.highest_target()
+        threshold = None if target is None else alike.threshold(target)
+        limit = math.inf if training is None else rejection.limit
+        return cls(ensemble, ACCEPT_ALL if threshold is None else threshold, limit, training, evidence, target)
 
     @property
     def columns(self) -> tuple[str, ...]:

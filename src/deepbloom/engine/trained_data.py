@@ -1,15 +1,17 @@
 """The data that a network was trained and tested with, found again."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from deepbloom.config.schema import check_read, flatten, from_dict
 from deepbloom.config.settings import DataConfig
+from deepbloom.data.cache_folder import cache_folder
 from deepbloom.data.dataset import PreparedData, prepare
-from deepbloom.data.sources import ImageSource, flowers102
+from deepbloom.data.sources import ImageSource, flowers102, load_source
 from deepbloom.data.split import Split
 from deepbloom.device import available_cores
 from deepbloom.engine.predictor import Predictor
-from deepbloom.errors import CheckpointError
+from deepbloom.errors import CheckpointError, DeepBloomError
 
 
 def prepare_trained_data(ckpt: str, trained: Predictor, changes: dict[str, Any]) -> PreparedData:
@@ -58,6 +60,21 @@ def trained_data_config(ckpt: str, trained: Predictor, changes: dict[str, Any]) 
             f"data.fit, or train with data.fit={config.fit}."
         )
     return config
+
+
+def find_trained_images(header: Mapping[str, Any]) -> ImageSource | None:
+    """Return the images that a run was trained on, from where the header of its model file says they are.
+
+    Nothing is downloaded. None where these very images are not there.
+    """
+    try:
+        config = from_dict(DataConfig, dict(header["data"]), "data.")
+        if config.name == "flowers102" and not flowers102.is_in(config.root or cache_folder()):
+            return None
+        source = load_source(config)
+    except (DeepBloomError, OSError, KeyError, TypeError, ValueError):
+        return None
+    return source if source.fingerprint == header.get("dataset_fingerprint") else None
 
 
 def check_same_data(

@@ -17,7 +17,6 @@ from string import Template
 from typing import Any
 
 from deepbloom.calibration.rejection import Rejection
-from deepbloom.config.command_settings import TARGET
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.engine.predictor import Predictor
 from deepbloom.errors import DataError
@@ -81,8 +80,8 @@ def build_page(predictor: Predictor, model: bytes, script: str, binary: bytes) -
 def _threshold(predictor: Predictor) -> float | None:
     """Return the threshold of `TARGET`, or of the highest target that validation can show; None without any."""
     rejection = Rejection.read(predictor.header)
-    reachable = rejection.reachable() if rejection else None
-    return rejection.threshold(min(TARGET, reachable)) if rejection and reachable else None
+    target = rejection.highest_target() if rejection else None
+    return rejection.threshold(target) if rejection and target else None
 
 
 def read_runtime() -> tuple[str, bytes]:
