@@ -2,7 +2,8 @@
 # make test         ruff, mypy and the quick tests, with branch coverage
 # make test-long    all fault tests (kills, full disks, damaged files, attacks, leaks), then the other long tests
 # make test-oldest  the tests of the command line with the oldest supported hydra and omegaconf
-# make docs         API reference in build/docs
+# make docs         the documentation as a site in build/docs, with the API reference in build/docs/api
+# make notebook     docs/tutorial.ipynb from docs/tutorial.md
 # make lock         requirements-dev.lock: the versions that pip installs today, for pip-audit
 # make bench FOLDER=IMAGES   speed of training and heatmaps, side by side with other libraries
 # Each target installs what it needs into .venv first. PYTHON=python3.12 make ... selects another interpreter.
@@ -12,7 +13,7 @@ BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 INSTALLED := .venv/.installed
 OLDEST := hydra-core==1.3.7 omegaconf==2.3.0
 
-.PHONY: quickstart test test-long test-oldest docs lock bench clean
+.PHONY: quickstart test test-long test-oldest docs notebook lock bench clean
 
 quickstart: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/quickstart.sh
@@ -33,7 +34,12 @@ test-oldest: $(INSTALLED)
 	PYTHONPATH=.venv/oldest $(BIN)/pytest tests/cli tests/test_dependencies.py tests/faults/test_settings.py
 
 docs: $(INSTALLED)
-	$(BIN)/python scripts/api_reference.py build/docs
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
+	$(BIN)/python scripts/api_reference.py build/docs/api
+
+notebook: $(INSTALLED)
+	$(BIN)/python scripts/tutorial_notebook.py docs/tutorial.md docs/tutorial.ipynb
 
 lock: $(INSTALLED)
 	$(BIN)/python scripts/lock.py > requirements-dev.lock

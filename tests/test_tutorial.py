@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 
 sys.path.append(str(ROOT / "scripts"))
-notebook = pytest.importorskip("notebook", reason="nbformat is not installed")
+notebook = pytest.importorskip("tutorial_notebook", reason="nbformat is not installed")
 
 TINY = {
     "train.epochs": "1",

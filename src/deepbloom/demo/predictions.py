@@ -47,7 +47,7 @@ class Network:
 
 
 def load_networks(checkpoints: Sequence[str], device: str) -> list[Network]:
-    """Load the networks of run directories, model files or exported files, and name them as their run, or after their folder.
+    """Load the networks of run directories, model files or exported files, named as their run or after its folder.
 
     Raises
     ------
