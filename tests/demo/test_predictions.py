@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from deepbloom.demo.predictions import EVIDENCE, draw_result, load_networks, predict_image
-from deepbloom.engine.checkpoint import write_tensors
+from deepbloom.engine.checkpoint import read_model, write_tensors
 from deepbloom.explain.figures import Tile
 from demo_page import image_bytes
 
@@ -79,8 +79,9 @@ def test_the_training_images_most_like_an_image_are_shown_where_they_are_on_this
     assert all(decode(image["image"]).size for image in found)
 
     elsewhere = shutil.copytree(trained_run, tmp_path / "elsewhere")
-    header = network.trained.header | {"dataset_fingerprint": "of other images"}
-    write_tensors(elsewhere / "model.safetensors", network.trained.network.state_dict(), header)
+    trained = read_model(trained_run)
+    header = trained.header | {"dataset_fingerprint": "of other images"}
+    write_tensors(elsewhere / "model.safetensors", trained.network.state_dict(), header)
     (other,) = load_networks([str(elsewhere)], "cpu")
     found = predict_image((images / first).read_bytes(), [other], "gradcam")["networks"][0]["evidence"]
     assert [image["image"] for image in found] == [None] * EVIDENCE

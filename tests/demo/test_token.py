@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="the extra 'demo' is not installed")
 
+from starlette.types import Message
+
 from deepbloom.demo import server
 from deepbloom.demo.app import build_app
 from deepbloom.demo.predictions import load_networks
@@ -33,18 +35,21 @@ def app(checkpoints: list[Path]) -> App:
             "query_string": b"",
             "headers": [(name.encode(), value.encode()) for name, value in given.items()],
         }
-        sent: list[dict] = []
-        waiting = [{"type": "http.request", "body": body, "more_body": False}]
+        sent: list[Message] = []
+        waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def receive() -> dict:
+        async def receive() -> Message:
             if not waiting:
                 await asyncio.sleep(3600)
             return waiting.pop()
 
-        async def send(message: dict) -> None:
+        async def send(message: Message) -> None:
             sent.append(message)
 
-        asyncio.run(served(scope, receive, send))
+        async def serve() -> None:
+            await served(scope, receive, send)
+
+        asyncio.run(serve())
         return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
 
     return request
