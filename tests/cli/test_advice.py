@@ -67,7 +67,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("train weights=x.pth", "Write model.weights=x.pth."),
         ("eval weights=x.pth", "Write ckpt=x.pth."),
         ("predict source=a.jpg", "Write image=a.jpg."),
-        ("train name=x", "Write output_dir=x."),
+        ("train exp_name=x", "Write output_dir=x."),
         ("train epochs=3", "Did you mean 'train.epochs'?"),
         ("train patience=3", "There is no early stopping"),
         ("train imgsz=224", "augment.train_resolution"),
@@ -75,7 +75,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("train num_classes=3", "Each folder of images is a class"),
         (
             "train zzz=1",
-            "It has augment.*, data.*, experiment, logger.*, model.*, optimizer.*, output_dir,",
+            "It has augment.*, data.*, experiment, logger.*, model.*, name, optimizer.*, output_dir,",
         ),
     ],
 )

@@ -33,7 +33,7 @@ WRITE = {
     "source input img images file": "image data.root",
     "data_dir data_path dataset_path train_dir folder": "data.root",
     "dataset": "data",
-    "project save_dir out out_dir output name save_path exp_name": "output_dir",
+    "project save_dir out out_dir output save_path exp_name": "output_dir",
     "val_split validation_split": "data.split.val_fraction",
     "test_split test_size": "data.split.test_fraction",
     "kfold n_splits": "data.split.folds",
