@@ -10,17 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from deepbloom.data.images import read_image
 from deepbloom.data.preprocessing import Preprocessing, resize
-from deepbloom.engine.checkpoint import model_header, read_model, write_tensors
+from deepbloom.engine.checkpoint import Trained, model_header, read_model, write_tensors
 from deepbloom.errors import CheckpointError, ConfigError
 from deepbloom.export import formats, quantize, verify, web
-from deepbloom.export.formats import FORMATS, check_packages
+from deepbloom.export.formats import FORMATS, Job, check_packages
+from deepbloom.export.graph import graph_of
 from deepbloom.export.opening import open_predictor
 from deepbloom.export.reference import reference_source
+from deepbloom.models.registry import create_model
 
 onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
 Run = Callable[..., tuple[int, str, str]]
@@ -180,15 +183,48 @@ def test_half_precision_takes_half_of_the_bytes(exported: Path, trained_run: Pat
 def test_int8_takes_a_quarter_of_the_bytes_and_falls_back_where_activations_collapse(
     exported: Path, trained_run: Path, deepbloom: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(quantize, "FLOAT_SHARES", ())
     sizes = {}
     for name, least in (("static", 0.0), ("weights", 1.1)):
         monkeypatch.setattr(quantize, "LEAST_AGREEMENT", least)
         code, _, err = deepbloom("export", f"ckpt={trained_run}", "precision=int8", f"output_dir={tmp_path / name}")
         assert code in (0, 4)
         assert ("only the weights are 8-bit" in err) == (name == "weights")
+        assert ("sensitivity of operators" in err) == (name == "weights")
         sizes[name] = summary(tmp_path / name)["size_bytes"]
         assert bool(summary(tmp_path / name)["notes"]) == (name == "weights")
     assert max(sizes.values()) < 0.27 * summary(exported)["size_bytes"]
+
+
+def fragile_job(folder: Path) -> tuple[Any, Any]:
+    """A network and its graph: one channel in front of the second convolution is a thousand times as large as others.
+
+    The network computes what it did before, since the convolution divides by as much.
+    """
+    network = create_model("scratch_cnn", 3)
+    with torch.no_grad():
+        network.get_parameter("fc.weight").normal_(generator=torch.Generator().manual_seed(0))
+        network.block1[2].weight[0] *= 1000
+        network.block2[0].weight[:, 0] /= 1000
+    rng = np.random.default_rng(0)
+    pixels = (pixels_of(48) * rng.random((48, 1, 1, 3))).astype(np.uint8)
+    preprocessing = Preprocessing()
+    header = model_header("scratch_cnn", ("a", "b", "c"), preprocessing)
+    trained = Trained(("a", "b", "c"), preprocessing, header, network)
+    job = Job(trained, "int8", folder, lambda: pixels[:16], lambda: pixels[16:], [])
+    return job, graph_of(job)
+
+
+def test_the_operator_that_int8_breaks_stays_in_float(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, model = fragile_job(tmp_path)
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    finished = quantize.quantize_onnx(model, job, tmp_path / "model.onnx")
+    assert convolutions[1].name in job.notes[0]
+    assert "of 5 operators stay in float" in job.notes[0]
+    (kept,) = (node for node in finished.graph.node if node.name == convolutions[1].name)
+    assert not kept.input[1].endswith("DequantizeLinear_Output")
+    (other,) = (node for node in finished.graph.node if node.name == convolutions[2].name)
+    assert other.input[1].endswith("DequantizeLinear_Output")
 
 
 def test_without_the_test_split_images_are_needed(

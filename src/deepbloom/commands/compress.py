@@ -25,11 +25,10 @@ from deepbloom.report.formatting import (
     format_points,
 )
 from deepbloom.runs import files
+from deepbloom.runs import folder as run_dir
 from deepbloom.runs.provenance import collect_versions
 
 log = logging.getLogger("deepbloom")
-
-SUMMARY = "compress.json"
 
 
 def run(config: CompressConfig) -> None:
@@ -58,7 +57,7 @@ def run(config: CompressConfig) -> None:
     log.info("measuring latency and throughput")
     found |= measure(before, after, made)
     content = _content(config, checkpoints, before, after, made) | found
-    files.write_json(job.folder / SUMMARY, content)
+    files.write_json(job.folder / run_dir.COMPRESSED, content)
     print(_table(content))
     print(job.folder)
     if not content["verified"]:

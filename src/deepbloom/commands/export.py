@@ -20,11 +20,11 @@ from deepbloom.export.sample import find_samples
 from deepbloom.export.verify import compare, measure
 from deepbloom.report.formatting import align, format_bytes, format_milliseconds, format_percent, format_points
 from deepbloom.runs import files
+from deepbloom.runs import folder as run_dir
 from deepbloom.runs.provenance import collect_versions
 
 log = logging.getLogger("deepbloom")
 
-SUMMARY = "export.json"
 DISAGREES = "disagrees-"
 """Begins the names of files that do not agree with their checkpoint."""
 
@@ -62,7 +62,7 @@ def run(config: ExportConfig) -> None:
             shutil.move(page, folder / page.name)
     size = sum((folder / name).stat().st_size for name in names)
     content = _content(config, trained.label, names, size, verified) | found | {"notes": job.notes}
-    files.write_json(folder / SUMMARY, content)
+    files.write_json(folder / run_dir.EXPORTED, content)
     files.write_bytes(folder / reference.NAME, reference.reference_source(trained.preprocessing).encode())
     files.write_bytes(folder / card.NAME, card.model_card(trained, content).encode("utf-8", "backslashreplace"))
     print(_table(content))

@@ -8,6 +8,7 @@ from deepbloom.errors import RunError
 from deepbloom.report.columns import COLUMNS, Column, benchmark_table, fields
 from deepbloom.report.corrupted import find_corrupted, robustness_columns
 from deepbloom.report.explanations import explanation_columns
+from deepbloom.report.exported import find_exported
 from deepbloom.report.findings import explain_separation, list_origins
 from deepbloom.report.formatting import align, count_of, shorten
 from deepbloom.report.groups import Group, make_groups
@@ -96,7 +97,7 @@ def write_report(
     if not complete:
         example = runs[0].problem or f"{runs[0].path} is {runs[0].state}"
         raise RunError(f"None of the {len(runs)} runs in {runs_folder} is complete and readable. The first: {example}")
-    corrupted = find_corrupted(runs_folder, complete)
+    corrupted, exported = find_corrupted(runs_folder, complete), find_exported(runs_folder, complete)
     columns = [*columns, *robustness_columns(corrupted), *explanation_columns(complete)]
     groups = make_groups(complete)
     given = read_slices(slices) if slices else {}
@@ -121,6 +122,7 @@ def write_report(
                 if number <= MAX_ILLUSTRATED
                 else TestImages(facts=given),
                 corrupted,
+                exported,
             )
             for number, group in enumerate(groups, 1)
         ),

@@ -13,6 +13,7 @@ from deepbloom.report.corrupted import Measured, describe_corrupted
 from deepbloom.report.difficulty import describe_hard_classes, describe_hard_images
 from deepbloom.report.explanations import heatmap_table
 from deepbloom.report.explorer import class_order, describe_confusions, explorer_data
+from deepbloom.report.exported import Exported, describe_exported
 from deepbloom.report.findings import (
     describe_audits,
     describe_methods,
@@ -64,6 +65,7 @@ def describe_group(
     folder: Path | None,
     images: TestImages,
     corrupted: Measured,
+    exported: Exported,
 ) -> Section:
     """Return the section of a group. Figures are drawn into ``folder``, unless it is None.
 
@@ -81,6 +83,7 @@ def describe_group(
             *([_pairs(group)] if group.comparisons or group.ensembles else []),
             *_figures(group, drawn, is_first),
             *describe_corrupted(group, corrupted, _name(drawn, "corrupted") if drawn else None),
+            *describe_exported(group, exported),
             *_audits(group),
             *([_explorer(group, images)] if drawn else []),
             *describe_confusions(group, is_first),

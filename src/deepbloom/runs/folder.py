@@ -37,6 +37,7 @@ PROVENANCE = "provenance.json"
 ELAPSED = ".elapsed"
 """The seconds of all attempts so far."""
 EXPLAIN, EXPLANATION, HEATMAPS = "explain", "explain.json", "heatmaps"
+EXPORTED, COMPRESSED = "export.json", "compress.json"
 ROBUST, ROBUSTNESS, ROBUST_IMAGES = "robustness", "robustness.json", "images.csv"
 
 MAX_TEXT_BYTES = 200_000_000
