@@ -11,6 +11,7 @@ import pytest
 from scipy.special import softmax
 
 from deepbloom.data.label_check import find_suspects, read_out_of_fold
+from deepbloom.data.near_duplicates import Fingerprints, find_near_duplicates
 from deepbloom.data.sources.imagefolder import ImageFolder
 from deepbloom.errors import RunError
 from deepbloom.runs import folder as run_dir
@@ -38,6 +39,22 @@ def test_a_class_without_images_is_suggested_only_where_it_is_most_probable():
     assert (found.places.tolist(), found.suggested.tolist()) == ([2], [2])
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_suspects_are_those_of_cleanlab(seed):
+    """Those that its confident joint finds off the diagonal, and those predicted as another class."""
+    filters = pytest.importorskip("cleanlab.filter")
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 8, 600)
+    probabilities = softmax(rng.normal(size=(600, 8)) * 1.5 + 3 * np.eye(8)[truth], axis=1)
+    given = np.where(rng.random(600) < 0.05, rng.integers(0, 8, 600), truth)
+    found = find_suspects(probabilities, given)
+    expected = np.zeros(600, bool)
+    for method in ("confident_learning", "predicted_neq_given"):
+        expected |= filters.find_label_issues(given, probabilities, filter_by=method, n_jobs=1)
+    assert 30 < expected.sum() < 300
+    assert sorted(found.places.tolist()) == np.flatnonzero(expected).tolist()
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_four_of_five_planted_errors_are_in_the_first_five_percent(seed):
     """A network that is right on about 90 %, as simulated logits, and 3 % of the labels flipped."""
@@ -51,6 +68,17 @@ def test_four_of_five_planted_errors_are_in_the_first_five_percent(seed):
     assert 0.8 < (probabilities.argmax(1) == truth).mean() < 0.97
     assert len(np.intersect1d(found.places[:150], flipped)) >= 0.8 * 90
     assert (np.diff(found.scores) <= 0).all()
+
+
+def test_near_duplicates_with_different_labels_are_found():
+    """Of three copies, two of one class, each has one of the other class; two of a pair of one class have none."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (2, 16, 16, 3), dtype=np.uint8)
+    bits = rng.integers(0, 255, (2, 32), dtype=np.uint8)
+    which, classes = np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 1])
+    prints = Fingerprints(bits[which], images[which])
+    assert find_near_duplicates(prints, prints, (classes, classes)).tolist() == [2, 2, 0, -1, -1]
+    assert (find_near_duplicates(prints, prints) >= 0).all()
 
 
 @pytest.fixture
@@ -92,6 +120,7 @@ def test_the_command_writes_ranked_suspects_that_training_takes(
     name = ImageFolder.create(images).image_ids[4]
     assert row == {"image_id": name, "given": "azure", "suggested": "lime", "score": "0.900000"}
     assert "1 of 36" in out
+    assert "0 images with a near-duplicate of another label" in out
 
     code, out, err = deepbloom(*data, f"data.labels={path}", f"output_dir={tmp_path / 'corrected'}")
     assert code == 0, err

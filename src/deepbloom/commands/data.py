@@ -12,6 +12,7 @@ from deepbloom.data import quality
 from deepbloom.data.dataset import PreparedData, prepare
 from deepbloom.data.label_check import COLUMNS, find_suspects, read_out_of_fold
 from deepbloom.data.leakage import audit_split, describe_findings
+from deepbloom.data.near_duplicates import find_near_duplicates, fingerprints_of
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.sources import load_source
 from deepbloom.data.split import PARTS
@@ -23,6 +24,7 @@ from deepbloom.sinks import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+CONFLICT_COLUMNS = ("image_id", "given", "near_duplicate", "its_label")
 SHOWN_CLASSES = 12
 IMAGES_PER_CLASS = 6
 SHOWN_SUSPECTS = 20
@@ -63,7 +65,7 @@ def run(config: InspectConfig) -> None:
 
 
 def _check_labels(config: InspectConfig) -> None:
-    """Write label_suspects.csv, and print how many there are and the first of them."""
+    """Write label_suspects.csv and label_conflicts.csv, and print how many there are and the first of them."""
     source = load_source(config.data)
     found = find_suspects(read_out_of_fold(Path(config.runs), source), source.targets)
     rows = [
@@ -81,7 +83,27 @@ def _check_labels(config: InspectConfig) -> None:
         names = f"{printable(row['given'])}, or {printable(row['suggested'])}?"
         print(f"{row['score'][:5]}  {printable(row['image_id'])}: {names}")
     print(f"\n{len(rows)} of {count_of(len(source), 'label')} may be wrong; wrote {path}")
+    _check_near_duplicates(config, path.with_name("label_conflicts.csv"))
     print("Look at them, delete rows that you do not agree with, and train with data.labels=FILE or data.exclude=FILE.")
+
+
+def _check_near_duplicates(config: InspectConfig, path: Path) -> None:
+    """Write near-duplicates with different labels, of which at least one is wrong, and print how many there are."""
+    data = prepare(config.data, Preprocessing(fit=config.data.fit), available_cores())
+    prints, source = fingerprints_of(data), data.source
+    found = find_near_duplicates(prints, prints, (source.targets, source.targets))
+    rows = [
+        {
+            "image_id": source.image_ids[place],
+            "given": source.class_names[source.targets[place]],
+            "near_duplicate": source.image_ids[other],
+            "its_label": source.class_names[source.targets[other]],
+        }
+        for place, other in enumerate(found)
+        if other >= 0
+    ]
+    atomic_files.write_csv(path, CONFLICT_COLUMNS, rows)
+    print(f"{count_of(len(rows), 'image')} with a near-duplicate of another label; wrote {path}")
 
 
 def count_images(data: PreparedData) -> list[dict[str, Any]]:

@@ -295,7 +295,8 @@ class InspectConfig:
 
     data: DataConfig
     output_dir: str = setting("outputs/data", path=True)
-    """Where counts.csv, quality.csv and contact_sheet.png go; with ``check=labels``, label_suspects.csv."""
+    """Where counts.csv, quality.csv and contact_sheet.png go; with ``check=labels``, label_suspects.csv
+    and label_conflicts.csv, near-duplicates with different labels."""
     check: str = "off"
     """``labels``: find images whose label is probably wrong, from runs that tested every image in a fold."""
     runs: str = setting("outputs", path=True, only=("check=labels", lambda inspect: inspect.check == "labels"))

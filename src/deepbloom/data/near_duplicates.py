@@ -153,8 +153,12 @@ def _remembered(key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str
     return arrays
 
 
-def find_near_duplicates(first: Fingerprints, second: Fingerprints) -> np.ndarray:
+def find_near_duplicates(
+    first: Fingerprints, second: Fingerprints, classes: tuple[np.ndarray, np.ndarray] | None = None
+) -> np.ndarray:
     """Return a near-duplicate in ``second`` of each image of ``first``: int64 indices, shape (N,), -1 if none.
+
+    With the ``classes`` of both, only images of another class count.
 
     The difference hashes of a pair, one of them mirrored or not, differ in at most `MAX_BITS`. Of the closest
     `MAX_CANDIDATES`, the thumbnails differ by at most `MAX_LEVELS` on average; this rejects images that only share an
@@ -172,7 +176,8 @@ def find_near_duplicates(first: Fingerprints, second: Fingerprints) -> np.ndarra
         near = np.sort(other_order[low:high])
         rows, others = first[numbers], second[near]
         for turned in (rows, rows.mirrored()):
-            for row, candidates in _candidates(turned, others):
+            known = (classes[0][numbers], classes[1][near]) if classes else None
+            for row, candidates in _candidates(turned, others, known):
                 one, those = turned.thumbnails[row].astype(np.int16), others.thumbnails[candidates]
                 difference = np.abs(those - one).mean(axis=(1, 2, 3))
                 if difference.min() <= MAX_LEVELS:
@@ -180,12 +185,16 @@ def find_near_duplicates(first: Fingerprints, second: Fingerprints) -> np.ndarra
     return matches
 
 
-def _candidates(rows: Fingerprints, others: Fingerprints) -> Iterator[tuple[int, np.ndarray]]:
+def _candidates(
+    rows: Fingerprints, others: Fingerprints, classes: tuple[np.ndarray, np.ndarray] | None
+) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the number of each row whose hash is close to some of ``others``, and the closest of these, in order."""
     signs, least = rows.signs(), rows.bits.shape[1] * 8 - 2 * MAX_BITS
     close: dict[int, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
     for start in range(0, len(others.bits), COMPARED_AT_ONCE):
         products = signs @ others[start : start + COMPARED_AT_ONCE].signs().T  # (R, M)
+        if classes:
+            products[classes[0][:, None] == classes[1][start : start + COMPARED_AT_ONCE]] = -np.inf
         for row in np.flatnonzero(products.max(axis=1, initial=-1) >= least):
             found = np.flatnonzero(products[row] >= least)
             found = found[np.argsort(-products[row, found], kind="stable")[:MAX_CANDIDATES]]
