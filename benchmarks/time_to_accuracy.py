@@ -25,7 +25,7 @@ from torchvision.datasets import ImageFolder
 from training_speed import timed
 
 from deepbloom import recipe
-from deepbloom.config.settings import DataConfig, SplitConfig
+from deepbloom.config.data_settings import DataConfig, SplitConfig
 from deepbloom.data.sources import load_source
 from deepbloom.data.split import make_split
 from deepbloom.models.registry import create_model, get_architecture

@@ -1,6 +1,6 @@
 """Drawn flowers for tests, without a command."""
 
-from deepbloom.config.settings import DataConfig
+from deepbloom.config.data_settings import DataConfig
 from deepbloom.data.sources.synthetic.source import SyntheticFlowers, load
 
 

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 import deepbloom
 from deepbloom.cli.compose import compose, multirun, recipe
+from deepbloom.config.data_settings import DataConfig
 from deepbloom.config.groups import choices
 from deepbloom.config.schema import from_dict, keys
-from deepbloom.config.settings import DataConfig, RunConfig
+from deepbloom.config.settings import RunConfig
 from deepbloom.errors import ConfigError
 from hydra_plugins.deepbloom_launcher import GridSweeper
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from deepbloom.config.settings import DataConfig
+from deepbloom.config.data_settings import DataConfig
 
 
 @pytest.mark.parametrize(

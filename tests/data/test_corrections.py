@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deepbloom.config.settings import DataConfig
+from deepbloom.config.data_settings import DataConfig
 from deepbloom.data.sources import ImageSource, load_source
 from deepbloom.errors import DeepBloomError
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepbloom.config.settings import DataConfig, SplitConfig
+from deepbloom.config.data_settings import DataConfig, SplitConfig
 from deepbloom.data import near_duplicates
 from deepbloom.data.dataset import prepare
 from deepbloom.data.leakage import WatchedPixels, audit_split

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepbloom.config.settings import DataConfig
+from deepbloom.config.data_settings import DataConfig
 from deepbloom.data.folders import find_images
 from deepbloom.data.samples import sample_images
 from deepbloom.data.sources.synthetic.source import load

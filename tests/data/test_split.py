@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepbloom.config.settings import SplitConfig
+from deepbloom.config.data_settings import SplitConfig
 from deepbloom.data.sources import ImageSource
 from deepbloom.data.split import PARTS, make_split, split_kind
 from deepbloom.errors import DataError

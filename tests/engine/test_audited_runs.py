@@ -9,7 +9,8 @@ import pytest
 
 from deepbloom import recipe
 from deepbloom.commands import train as command
-from deepbloom.config.settings import DataConfig, RunConfig
+from deepbloom.config.data_settings import DataConfig
+from deepbloom.config.settings import RunConfig
 from deepbloom.engine.plan import Plan
 from deepbloom.runs import folder as run_dir
 

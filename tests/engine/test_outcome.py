@@ -11,7 +11,7 @@ import torch
 
 import deepbloom as package
 from deepbloom.calibration.temperature import fit_temperature
-from deepbloom.config.settings import DataConfig
+from deepbloom.config.data_settings import DataConfig
 from deepbloom.data.dataset import prepare
 from deepbloom.engine.checkpoint import MODEL_KIND, read_model, read_tensors, write_tensors
 from deepbloom.errors import CheckpointError

@@ -19,9 +19,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from deepbloom import recipe
 from deepbloom.commands.train import train
+from deepbloom.config.data_settings import DataConfig
 from deepbloom.config.settings import (
     AugmentConfig,
-    DataConfig,
     LoggerConfig,
     OptimizerConfig,
     RunConfig,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepbloom.config.settings import SplitConfig
+from deepbloom.config.data_settings import SplitConfig
 from deepbloom.data.dataset import PreparedData, choose_images
 from deepbloom.data.masks import Masks
 from deepbloom.data.pixel_cache import DecodedPixels

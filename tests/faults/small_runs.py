@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from deepbloom import recipe
+from deepbloom.config.data_settings import DataConfig
 from deepbloom.config.settings import (
     AugmentConfig,
-    DataConfig,
     LoggerConfig,
     ModelConfig,
     OptimizerConfig,

@@ -10,13 +10,9 @@ import pytest
 import yaml
 
 from deepbloom import recipe
+from deepbloom.config.data_settings import DataConfig, SplitConfig
 from deepbloom.config.schema import from_dict
-from deepbloom.config.settings import (
-    DataConfig,
-    RunConfig,
-    SplitConfig,
-    TrainConfig,
-)
+from deepbloom.config.settings import RunConfig, TrainConfig
 from deepbloom.errors import ConfigError, RunError
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir

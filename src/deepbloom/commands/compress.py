@@ -7,7 +7,7 @@ from typing import Any
 
 import deepbloom
 from deepbloom.config.command_settings import CompressConfig
-from deepbloom.config.settings import check_choice
+from deepbloom.config.schema import check_choice
 from deepbloom.cost import count_macs
 from deepbloom.device import available_cores, choose_device, device_name, use_cores
 from deepbloom.engine.checkpoint import Trained, find_model_file

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepbloom.config.command_settings import ExportConfig
-from deepbloom.config.settings import check_choice
+from deepbloom.config.schema import check_choice
 from deepbloom.device import available_cores, choose_device, device_name, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model
 from deepbloom.errors import DisagreementError

@@ -3,17 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from deepbloom.config.schema import as_list, setting
-from deepbloom.config.settings import (
-    DEVICES,
-    AugmentConfig,
-    DataConfig,
-    OptimizerConfig,
-    SchedulerConfig,
-    TrainConfig,
-    check_choice,
-    check_range,
-)
+from deepbloom.config.data_settings import DataConfig
+from deepbloom.config.schema import as_list, check_choice, check_range, setting
+from deepbloom.config.settings import DEVICES, AugmentConfig, OptimizerConfig, SchedulerConfig, TrainConfig
 from deepbloom.errors import ConfigError
 
 TARGET = 0.99

@@ -1,5 +1,6 @@
 """What a settings dataclass declares about its fields: which hold text as typed, and which choice reads them."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
@@ -202,6 +203,20 @@ def check_read(settings: Any, given: Iterable[str], prefix: str = "") -> None:
         only = {entry.name: entry.metadata.get("only") for entry in fields(owner)}.get(parts[-1])
         if only and not only[1](owner):
             raise ConfigError(f"Nothing reads {name} here. Leave it out, or add {only[0]}.")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise `ConfigError` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ConfigError(unknown(name, value, choices))
+
+
+def check_range(name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False) -> None:
+    """Raise `ConfigError` unless ``low <= value <= high`` (``low < value`` where ``open_low``)."""
+    if not math.isfinite(value) or not (low < value if open_low else low <= value) or not value <= high:
+        sign = "greater than" if open_low else "at least"
+        upper = "" if high == float("inf") else f" and at most {high:g}"
+        raise ConfigError(f"{name}={value!r} is out of range: give a number {sign} {low:g}{upper}.")
 
 
 def flatten(

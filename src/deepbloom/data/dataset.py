@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepbloom.config.settings import DataConfig
+from deepbloom.config.data_settings import DataConfig
 from deepbloom.data.pixel_cache import Pixels, open_pixels
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.sources import ImageSource, load_source

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from deepbloom.config.settings import FITS, check_choice, check_range
+from deepbloom.config.data_settings import FITS
+from deepbloom.config.schema import check_choice, check_range
 from deepbloom.errors import ConfigError
 
 if TYPE_CHECKING:  # an exported file is used without torch

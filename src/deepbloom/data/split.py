@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from deepbloom.config.settings import SplitConfig
+from deepbloom.config.data_settings import SplitConfig
 from deepbloom.data.sources import ImageSource
 from deepbloom.errors import ConfigError, DataError, name_some
 

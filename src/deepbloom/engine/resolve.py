@@ -4,7 +4,8 @@ import logging
 from collections.abc import MutableMapping
 from dataclasses import replace
 
-from deepbloom.config.settings import DataConfig, RunConfig, SplitConfig
+from deepbloom.config.data_settings import DataConfig, SplitConfig
+from deepbloom.config.settings import RunConfig
 from deepbloom.data.augment import changes_labels, chosen_ops, is_random
 from deepbloom.data.resolution import CopySchedule, train_resolutions
 from deepbloom.data.sources import ImageSource, load_source

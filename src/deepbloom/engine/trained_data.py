@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from deepbloom.config.data_settings import DataConfig
 from deepbloom.config.schema import check_read, flatten, from_dict
-from deepbloom.config.settings import DataConfig
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.data.dataset import PreparedData, prepare
 from deepbloom.data.sources import ImageSource, flowers102, load_source

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepbloom.config.schema import as_list
-from deepbloom.config.settings import check_choice
+from deepbloom.config.schema import as_list, check_choice
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
 from deepbloom.errors import ConfigError, unknown

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from deepbloom.config.settings import check_range
+from deepbloom.config.schema import check_range
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.errors import ConfigError, unknown
 from deepbloom.models.freezing import covers, freeze, resolve_trainable

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from deepbloom.config.data_settings import DataConfig
 from deepbloom.config.schema import from_dict
-from deepbloom.config.settings import DataConfig
 from deepbloom.errors import DeepBloomError, RunError
 from deepbloom.report.evidence import Evidence, find_evidence, to_webp
 from deepbloom.report.groups import Group

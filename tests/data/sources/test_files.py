@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepbloom.config.settings import DataConfig, SplitConfig
+from deepbloom.config.data_settings import DataConfig, SplitConfig
 from deepbloom.data import images as image_files
 from deepbloom.data import index as file_index
 from deepbloom.data.cache_folder import cache_folder

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from deepbloom.config.settings import SplitConfig
+from deepbloom.config.data_settings import SplitConfig
 from deepbloom.data.masks import find_masks
 from deepbloom.data.sources import flowers102
 from deepbloom.data.sources.flowers102 import Flowers102

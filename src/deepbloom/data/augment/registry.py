@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from deepbloom.config.settings import AugmentConfig, check_choice, check_range
+from deepbloom.config.schema import check_choice, check_range
+from deepbloom.config.settings import AugmentConfig
 from deepbloom.errors import ConfigError, unknown
 
 Function = TypeVar("Function", bound=Callable[..., Any])

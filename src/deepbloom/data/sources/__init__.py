@@ -8,7 +8,8 @@ from importlib import import_module
 import numpy as np
 from PIL import Image
 
-from deepbloom.config.settings import DataConfig, check_choice
+from deepbloom.config.data_settings import DataConfig
+from deepbloom.config.schema import check_choice
 
 
 @dataclass(frozen=True)

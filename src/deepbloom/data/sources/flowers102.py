@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deepbloom.config.settings import DataConfig
+from deepbloom.config.data_settings import DataConfig
 from deepbloom.data.cache_folder import cache_folder, locked_folder
 from deepbloom.data.images import read_image
 from deepbloom.data.index import digest_files

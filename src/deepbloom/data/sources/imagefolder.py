@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepbloom.config.settings import DataConfig
+from deepbloom.config.data_settings import DataConfig
 from deepbloom.data.folders import read_folder, refuse_archive
 from deepbloom.data.index import digest_files
 from deepbloom.data.layout import describe, find_classes, find_parts

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from deepbloom.config.settings import DataConfig
+from deepbloom.config.data_settings import DataConfig
 from deepbloom.data.sources import ImageSource
 from deepbloom.data.sources.synthetic.drawing import Color, Draws
 from deepbloom.data.sources.synthetic.scene import SIZE, Mark, draw_scene
