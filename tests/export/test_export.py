@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from deepbloom.data.images import read_image
-from deepbloom.data.preprocessing import Preprocessing, resize
+from deepbloom.data.preprocessing import Preprocessing, resize, to_inputs
 from deepbloom.engine.checkpoint import Trained, model_header, read_model, write_tensors
 from deepbloom.errors import CheckpointError, ConfigError
 from deepbloom.export import formats, quantize, verify, web
@@ -201,14 +201,16 @@ def fragile_job(folder: Path) -> tuple[Any, Any]:
 
     The network computes what it did before, since the convolution divides by as much.
     """
-    network = create_model("scratch_cnn", 3)
-    with torch.no_grad():
-        network.get_parameter("fc.weight").normal_(generator=torch.Generator().manual_seed(0))
+    rng, preprocessing = np.random.default_rng(0), Preprocessing()
+    pixels = (pixels_of(48) * rng.random((48, 1, 1, 3))).astype(np.uint8)
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = create_model("scratch_cnn", 3)
+        network.get_parameter("fc.weight").normal_()
+        mean = network(to_inputs(pixels[:16], preprocessing, torch.device("cpu"))).mean(0)
+        network.get_parameter("fc.bias").copy_(-mean)  # so that all classes are predicted
         network.block1[2].weight[0] *= 1000
         network.block2[0].weight[:, 0] /= 1000
-    rng = np.random.default_rng(0)
-    pixels = (pixels_of(48) * rng.random((48, 1, 1, 3))).astype(np.uint8)
-    preprocessing = Preprocessing()
     header = model_header("scratch_cnn", ("a", "b", "c"), preprocessing)
     trained = Trained(("a", "b", "c"), preprocessing, header, network)
     job = Job(trained, "int8", folder, lambda: pixels[:16], lambda: pixels[16:], [])
