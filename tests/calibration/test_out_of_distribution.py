@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from deepbloom.calibration.out_of_distribution import TrainingImages, choose_limit, normalize
+from deepbloom.errors import CheckpointError
 
 TRAINING = TrainingImages(normalize(np.array([[2, 0], [0, 1], [3, 4]])), np.array([0, 1, 1]), ("a", "b", "c"))
 
@@ -23,3 +24,8 @@ def test_one_percent_of_validation_is_beyond_the_limit():
     distances = np.random.default_rng(0).random(1000)
     assert 5 <= (distances > choose_limit(distances)).sum() <= 10
     assert choose_limit(np.array([0.3])) == 0.3
+
+
+def test_images_of_another_network_are_refused():
+    with pytest.raises(CheckpointError, match="have 2 features each and the network's images 3"):
+        TRAINING.distances(np.ones((1, 3)))

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from deepbloom.errors import CheckpointError
+
 MAX_STORED = 20_000
 """Training images of which embeddings are kept; of more, a sample."""
 ALIKE = 0.99
@@ -43,7 +45,17 @@ class TrainingImages:
         -------
         similarities : ndarray of float32 in [-1, 1], shape (B, min(count, N))
         places : ndarray of int64, of the same shape
+
+        Raises
+        ------
+        CheckpointError
+            The embeddings are of a network with another number of features.
         """
+        if embeddings.shape[1] != self.embeddings.shape[1]:
+            raise CheckpointError(
+                f"The stored training images have {self.embeddings.shape[1]} features each and the network's images "
+                f"{embeddings.shape[1]}: training_images.safetensors is of another network."
+            )
         similarities = normalize(embeddings) @ self.embeddings.T
         places = np.argsort(-similarities, axis=1, kind="stable")[:, :count]
         return np.take_along_axis(similarities, places, axis=1), places

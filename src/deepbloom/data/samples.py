@@ -11,7 +11,7 @@ from deepbloom.runs import files as atomic_files
 
 SAMPLE = "sample"
 PHOTOGRAPHS = ("flower.jpg", "china.jpg")
-ATTRIBUTION = "flower.jpg and china.jpg are scikit-learn's sample images (CC BY 2.0, by danielbuechele)."
+ATTRIBUTION = "flower.jpg and china.jpg are scikit-learn's sample images (CC BY 2.0, by vultilion and danielbuechele)."
 SPECIES = 6
 NUMBER = 900_001
 """Of each drawn flower among those of its species: beyond those that anyone trains with."""
