@@ -71,10 +71,12 @@ def prune(trained: Trained, pixels: np.ndarray, targets: np.ndarray, target_macs
                 round_to=MULTIPLE,
                 ignored_layers=[last_layer(network.get_submodule(path)) for path in get_architecture(arch).head],
             )
+            left = count_macs(network, size)
             for _ in range(STEPS):
-                if (left := count_macs(network, size)) <= most:
+                if left <= most:
                     break
                 pruner.step()
+                left = count_macs(network, size)
         network.zero_grad(set_to_none=True)
         widths = widths_of(network)
         _check_rebuilt(network, arch, len(trained.classes), size, widths)

@@ -192,6 +192,7 @@ def _around_network(model: Any) -> list[str]:
 
 def quantize_openvino(model: Any, job: Job) -> Any:
     """Return an OpenVINO model in int8 by NNCF, as `quantize_onnx` does; NNCF ranks the operators."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # nncf imports it, and it misses a GPU
     import nncf
     import openvino
     from nncf.quantization.advanced_parameters import OverflowFix
