@@ -132,7 +132,7 @@ def test_models_are_ranked_and_a_tie_is_called_a_tie(report, page):
 
 def test_official_and_stratified_runs_stand_apart_and_it_says_why(page):
     assert "Group 1: synthetic, stratified split, 150 test images" in page.text
-    assert "Group 2: synthetic, official split, 90 test images" in page.text
+    assert "Group 2: synthetic, predefined split, 90 test images" in page.text
     assert "not ranked together, because their kinds of split differ" in page.text
 
 
