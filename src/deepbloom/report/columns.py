@@ -193,8 +193,8 @@ COLUMNS = (
     Column("peak_memory_of", TEXT, "peak_memory_of", required=False),
     Column(
         "epochs", POSITIVE, "epochs", "Epochs",
-        "Passes over the training images; more of them are an advantage. Below, the epoch with the highest validation "
-        "accuracy, whose weights were tested. If it is the last, longer training may help.", "{:.0f}".format,
+        "Passes over the training images; more of them are an advantage. Below, the epoch whose weights were "
+        "tested: the latest whose validation accuracy is within one standard error of the highest.", "{:.0f}".format,
         detail=_best_epochs,
     ),
     Column("best_epoch", POSITIVE, "best_epoch"),

@@ -30,7 +30,10 @@ def state_finding(group: Group) -> str:
         f"{100 * low:.1f} to {100 * high:.1f})"
     )
     averaged = group.ensembles[:1] if group.rows[0] is not best else ()
-    more = "".join(f" The {shorten(one.label, 120)} has {format_percent(one.accuracy)}." for one in averaged)
+    more = "".join(
+        f" The mean of {len(one.runs)} runs of {shorten(one.runs[0].metrics.model)} has {format_percent(one.accuracy)}."
+        for one in averaged
+    )
     if len(group.models) == 1:
         return f"{shorten(best.label, 120)} classifies {score} correctly.{more}"
     pairs = [pair for pair in group.comparisons if pair.first is best]

@@ -18,7 +18,7 @@ def describe_settings(group: Group, shown: int) -> Section:
         PageTable(
             ("Model", *(shorten(key, 60) for key in differing)),
             [
-                (model.short, *(shorten(model.runs[0].model_identity.get(key, "–")) for key in differing))
+                (model.short, *(shorten(model.runs[0].model_identity.get(key) or "–") for key in differing))
                 for model in group.models
             ],
             caption,
