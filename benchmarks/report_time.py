@@ -12,9 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from fake_runs import write_run
-
 from deepbloom.cli.main import dispatch
+from fake_runs import write_run
 
 
 def main() -> None:
