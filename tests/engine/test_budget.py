@@ -35,6 +35,24 @@ def test_a_run_costs_its_parts(epochs: int, cached: bool, seconds: float) -> Non
     assert SPEED.run_seconds(growing(epochs), cached, COUNTS) == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("schedule", [CopySchedule(7, (128, 192), 2), CopySchedule(11, (192,), 4), growing(2)])
+def test_a_run_costs_what_its_epochs_and_copies_cost_one_by_one(schedule: CopySchedule, cached: bool) -> None:
+    train, val, test = COUNTS
+    copies = [schedule.copy(epoch) for epoch in range(1, schedule.epochs + 1)]
+    prepared = schedule.shown() if cached else copies
+    seconds = train * sum(SPEED.features[copy.resolution] for copy in prepared)
+    seconds += train * sum(SPEED.step[copy.resolution] for copy in copies)
+    seconds += val * (SPEED.features[224] * (1 if cached else len(copies)) + SPEED.validation * len(copies))
+    assert SPEED.run_seconds(schedule, cached, COUNTS) == pytest.approx(seconds + test * SPEED.test)
+
+
+def test_thousands_of_epochs_of_a_small_network_are_counted() -> None:
+    quick = Speed({224: 1e-3}, {224: 2e-5}, 1e-5, 1e-3)
+    found = epochs_within(3, quick, (600, 60, 100), lambda epochs: CopySchedule(epochs, (224,), min(4, epochs)), True)
+    assert found == 14082  # (180 - 4 * 600 * 0.001 - 60 * 0.001 - 100 * 0.001) / (600 * 0.00002 + 60 * 0.00001)
+
+
 @pytest.mark.parametrize("minutes", [0.6, 1.0, 2.0, 60.0])
 @pytest.mark.parametrize("cached", [False, True])
 def test_one_more_epoch_would_not_fit(minutes: float, cached: bool) -> None:

@@ -58,15 +58,12 @@ class Speed:
     def run_seconds(self, schedule: CopySchedule, cached: bool, counts: tuple[int, int, int]) -> float:
         """Return the time of a run over this many train, validation and test images."""
         train, val, test = counts
-        full = max(self.features)
-        epochs = [schedule.copy(epoch).resolution for epoch in range(1, schedule.epochs + 1)]
-        prepared = [copy.resolution for copy in schedule.shown()] if cached else epochs
         validations = 1 if cached else schedule.epochs
-        seconds = train * sum(self.features[resolution] for resolution in prepared)
-        seconds += train * sum(self.step[resolution] for resolution in epochs)
-        return (
-            seconds + val * (validations * self.features[full] + schedule.epochs * self.validation) + test * self.test
-        )
+        seconds = val * (validations * self.features[max(self.features)] + schedule.epochs * self.validation)
+        for resolution, epochs in zip(schedule.resolutions, schedule.epochs_per_stage, strict=True):
+            prepared = min(schedule.copies, epochs) if cached else epochs
+            seconds += train * (prepared * self.features[resolution] + epochs * self.step[resolution])
+        return seconds + test * self.test
 
 
 def epochs_within(
