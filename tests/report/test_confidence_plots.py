@@ -4,7 +4,6 @@ import csv
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from deepbloom.metrics import bin_by_confidence, softmax
 from deepbloom.report import confidence_plots
@@ -14,20 +13,6 @@ from deepbloom.report.report import write_report
 from deepbloom.runs.files import write_arrays
 from deepbloom.runs.parsing import NUMBER
 from deepbloom.runs.reading import Field, read_run
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The axes of each figure when it is written: a list that fills while figures are drawn."""
-    axes = []
-    write = Figure.savefig
-
-    def keep(figure, *arguments, **options):
-        write(figure, *arguments, **options)
-        axes.extend(figure.axes)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
-    return axes
 
 
 @pytest.mark.parametrize("models", [1, 30])

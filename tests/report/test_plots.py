@@ -6,7 +6,6 @@ from itertools import pairwise
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from deepbloom.report import group_plots
@@ -29,20 +28,6 @@ def no_trace():
         warnings.simplefilter("error")
         yield
     assert dict(matplotlib.rcParams) == before
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The axes of each figure when it is written: a list that fills while figures are drawn."""
-    axes = []
-    write = Figure.savefig
-
-    def keep(figure, *arguments, **options):
-        write(figure, *arguments, **options)
-        axes.extend(figure.axes)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
-    return axes
 
 
 @pytest.fixture
