@@ -1,6 +1,6 @@
 """Time, processor time and size of the report of many runs: ``python benchmarks/report_time.py --runs 500``.
 
-The runs are invented: a fifth of them are seeds of one model, every model has the same test images.
+The runs are invented: five seeds of each model, all on the same test images.
 """
 
 import argparse

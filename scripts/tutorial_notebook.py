@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-INSTALL = '%pip install -q "deepbloom[lite0]"  # from a clone: %pip install -q ".[lite0]"'
+INSTALL = '%pip install -q "..[lite0]"  # the notebook lies in docs/ of a clone'
 COMMANDS = re.compile(r"^```bash\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
 OUTPUT = re.compile(r"^```text\n.*?^```\n", re.DOTALL | re.MULTILINE)
 
