@@ -1,7 +1,6 @@
 """``deepbloom compress``: a smaller network, measured again on the whole test split."""
 
 import logging
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +8,21 @@ import deepbloom
 from deepbloom.config.command_settings import CompressConfig
 from deepbloom.config.schema import check_choice
 from deepbloom.cost import count_macs
-from deepbloom.device import available_cores, choose_device, device_name, use_cores
+from deepbloom.device import use_cores
 from deepbloom.engine.checkpoint import Trained, find_model_file
 from deepbloom.engine.predictor import Predictor
 from deepbloom.errors import DisagreementError, require_package
 from deepbloom.export.compression import METHODS, CompressionJob, check_checkpoints
 from deepbloom.export.opening import find_file, open_predictor
-from deepbloom.export.verify import Sample, compare, measure
+from deepbloom.export.verify import Sample, accuracy_rows, compare, describe_measurement, measure, speed_rows
 from deepbloom.report.formatting import (
     align,
     format_bytes,
     format_count,
-    format_milliseconds,
-    format_percent,
     format_points,
 )
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
-from deepbloom.runs.provenance import collect_versions
 
 log = logging.getLogger("deepbloom")
 
@@ -85,17 +81,11 @@ def _content(
         "method": config.method,
         "model": after.label,
         "files": [made.name],
-        "checkpoint": str(find_model_file(checkpoints[0]).resolve()),
         "checkpoint_model": before.label,
         "size_bytes": made.stat().st_size + (binary.stat().st_size if made.suffix == ".xml" else 0),
-        "checkpoint_bytes": find_model_file(checkpoints[0]).stat().st_size,
         "macs": _macs(after) or _macs(before),
         "checkpoint_macs": _macs(before),
-        "num_threads": available_cores(),
-        "processor": device_name(choose_device("cpu")),
-        "machine": platform.machine(),
-        "versions": collect_versions(),
-    }
+    } | describe_measurement(checkpoints[0])
 
 
 def _macs(predictor: Predictor) -> int:
@@ -104,20 +94,11 @@ def _macs(predictor: Predictor) -> int:
 
 
 def _table(found: dict[str, Any]) -> str:
-    interval = f"{format_percent(found['low'])} to {format_percent(found['high'])}"
-    span = f"{format_points(found['difference_low'])} to {format_points(found['difference_high'])}"
     rows = [
         ["", found["checkpoint_model"], f"{found['method']} ({found['files'][0]})"],
         ["size", format_bytes(found["checkpoint_bytes"]), format_bytes(found["size_bytes"])],
         ["multiply-accumulates", format_count(found["checkpoint_macs"]), format_count(found["macs"])],
-        ["accuracy", format_percent(found["checkpoint_accuracy"]), f"{format_percent(found['accuracy'])} ({interval})"],
-        ["difference, points", "", f"{format_points(found['difference'])} ({span})"],
-        ["predictions changed", "", f"{found['changed']} of {found['count']}"],
+        *accuracy_rows(found),
+        *speed_rows(found),
     ]
-    for title, key, show in (
-        ("latency, one image", "latency_ms", format_milliseconds),
-        ("latency, 95th percentile", "latency_p95_ms", format_milliseconds),
-        ("images per second, batches of 32", "images_per_second", "{:.1f}".format),
-    ):
-        rows.append([title, show(found[f"torch_{key}"]), show(found[key])])
     return align(rows)

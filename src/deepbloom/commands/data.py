@@ -14,7 +14,7 @@ from deepbloom.data.label_check import COLUMNS, find_suspects, read_out_of_fold
 from deepbloom.data.leakage import audit_split, describe_findings
 from deepbloom.data.near_duplicates import find_near_duplicates, fingerprints_of
 from deepbloom.data.preprocessing import Preprocessing
-from deepbloom.data.sources import load_source
+from deepbloom.data.sources import ImageSource, load_source
 from deepbloom.data.split import PARTS
 from deepbloom.device import available_cores
 from deepbloom.report.formatting import count_of
@@ -83,14 +83,13 @@ def _check_labels(config: InspectConfig) -> None:
         names = f"{printable(row['given'])}, or {printable(row['suggested'])}?"
         print(f"{row['score'][:5]}  {printable(row['image_id'])}: {names}")
     print(f"\n{len(rows)} of {count_of(len(source), 'label')} may be wrong; wrote {path}")
-    _check_near_duplicates(config, path.with_name("label_conflicts.csv"))
+    _check_near_duplicates(config, source, path.with_name("label_conflicts.csv"))
     print("Look at them, delete rows that you do not agree with, and train with data.labels=FILE or data.exclude=FILE.")
 
 
-def _check_near_duplicates(config: InspectConfig, path: Path) -> None:
+def _check_near_duplicates(config: InspectConfig, source: ImageSource, path: Path) -> None:
     """Write near-duplicates with different labels, of which at least one is wrong, and print how many there are."""
-    data = prepare(config.data, Preprocessing(fit=config.data.fit), available_cores())
-    prints, source = fingerprints_of(data), data.source
+    prints = fingerprints_of(prepare(config.data, Preprocessing(fit=config.data.fit), available_cores(), source))
     found = find_near_duplicates(prints, prints, (source.targets, source.targets))
     rows = [
         {

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import platform
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,18 +9,17 @@ from typing import Any
 
 from deepbloom.config.command_settings import ExportConfig
 from deepbloom.config.schema import check_choice
-from deepbloom.device import available_cores, choose_device, device_name, use_cores
+from deepbloom.device import choose_device, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model
 from deepbloom.errors import DisagreementError
 from deepbloom.export import card, reference
 from deepbloom.export.formats import FORMATS, Job, check_packages
 from deepbloom.export.opening import open_predictor
 from deepbloom.export.sample import find_samples
-from deepbloom.export.verify import compare, measure
-from deepbloom.report.formatting import align, format_bytes, format_milliseconds, format_percent, format_points
+from deepbloom.export.verify import accuracy_rows, compare, describe_measurement, measure, speed_rows
+from deepbloom.report.formatting import align, format_bytes
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
-from deepbloom.runs.provenance import collect_versions
 
 log = logging.getLogger("deepbloom")
 
@@ -92,32 +90,15 @@ def _content(config: ExportConfig, label: str, names: list[str], size: int, veri
         "size_bytes": size,
         "verified": verified,
         "model": label,
-        "checkpoint": str(find_model_file(config.ckpt).resolve()),
-        "checkpoint_bytes": find_model_file(config.ckpt).stat().st_size,
-        "num_threads": available_cores(),
-        "processor": device_name(choose_device("cpu")),
-        "machine": platform.machine(),
-        "versions": collect_versions(),
-    }
+    } | describe_measurement(config.ckpt)
 
 
 def _table(found: dict[str, Any]) -> str:
     rows = [["", "checkpoint, torch fp32", f"{found['format']} {found['precision']}"]]
     rows.append(["size", format_bytes(found["checkpoint_bytes"]), format_bytes(found["size_bytes"])])
-    if "accuracy" in found:
-        interval = f"{format_percent(found['low'])} to {format_percent(found['high'])}"
-        accuracy = f"{format_percent(found['accuracy'])} ({interval})"
-        rows.append(["accuracy", format_percent(found["checkpoint_accuracy"]), accuracy])
-        span = f"{format_points(found['difference_low'])} to {format_points(found['difference_high'])}"
-        rows.append(["difference, points", "", f"{format_points(found['difference'])} ({span})"])
-    rows.append(["predictions changed", "", f"{found['changed']} of {found['count']}"])
+    rows += accuracy_rows(found)
     rows.append(["largest difference of a probability", "", f"{found['max_probability_difference']:.2g}"])
-    for title, key, show in (
-        ("latency, one image", "latency_ms", format_milliseconds),
-        ("latency, 95th percentile", "latency_p95_ms", format_milliseconds),
-        ("images per second, batches of 32", "images_per_second", "{:.1f}".format),
-    ):
-        rows.append([title, show(found[f"torch_{key}"]), show(found[key])])
+    rows += speed_rows(found)
     if found["peak_memory_bytes"]:
         rows.append(["peak memory, one image", "", format_bytes(found["peak_memory_bytes"])])
     return align(rows)

@@ -1,6 +1,5 @@
 """``deepbloom robustness``: measure networks on corrupted test images."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,7 +107,7 @@ def _test(
         wanted,
         config.seed,
         files.make_folder(folder / "cache"),
-        hashlib.sha256(path.read_bytes()).hexdigest(),
+        files.digest(path),
     )
     return Measured(label, str(path.resolve()), correct, confidence)
 

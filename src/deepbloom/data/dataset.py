@@ -29,15 +29,19 @@ class PreparedData:
         return self.split.fingerprint(self.source)
 
 
-def prepare(config: DataConfig, preprocessing: Preprocessing, num_workers: int) -> PreparedData:
+def prepare(
+    config: DataConfig, preprocessing: Preprocessing, num_workers: int, source: ImageSource | None = None
+) -> PreparedData:
     """Find the images, split them, and decode those that are not cached yet; what was found is logged.
+
+    ``source`` is what `load_source` found already.
 
     Raises
     ------
     DataError
         Images are absent or unreadable (and ``allow_missing`` is off), or there are too few to split.
     """
-    source = load_source(config)
+    source = source or load_source(config)
     for note in source.notes:
         log.info("%s", note)
     split = make_split(source, config.split)

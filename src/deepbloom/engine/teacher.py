@@ -1,6 +1,5 @@
 """Trained networks whose probabilities another network learns."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from deepbloom.engine.precision import forward
 from deepbloom.engine.trained_data import check_same_data
 from deepbloom.errors import ConfigError
 from deepbloom.models.registry import check_resolutions
+from deepbloom.runs import files
 
 
 @dataclass(frozen=True)
@@ -79,5 +79,5 @@ def read_teacher(
         trained.network.requires_grad_(False)
         trained.place(device)
         members.append(trained)
-    digests = tuple(hashlib.sha256(find_model_file(path).read_bytes()).hexdigest() for path in paths)
+    digests = tuple(files.digest(find_model_file(path)) for path in paths)
     return Teacher(tuple(members), digests, preprocessing, config.train.teacher_temperature)

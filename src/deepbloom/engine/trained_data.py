@@ -5,9 +5,8 @@ from typing import Any
 
 from deepbloom.config.data_settings import DataConfig
 from deepbloom.config.schema import check_read, flatten, from_dict
-from deepbloom.data.cache_folder import cache_folder
 from deepbloom.data.dataset import PreparedData, prepare
-from deepbloom.data.sources import ImageSource, flowers102, load_source
+from deepbloom.data.sources import ImageSource, find_source, flowers102
 from deepbloom.data.split import Split
 from deepbloom.device import available_cores
 from deepbloom.engine.predictor import Predictor
@@ -69,12 +68,10 @@ def find_trained_images(header: Mapping[str, Any]) -> ImageSource | None:
     """
     try:
         config = from_dict(DataConfig, dict(header["data"]), "data.")
-        if config.name == "flowers102" and not flowers102.is_in(config.root or cache_folder()):
-            return None
-        source = load_source(config)
+        source = find_source(config)
     except (DeepBloomError, OSError, KeyError, TypeError, ValueError):
         return None
-    return source if source.fingerprint == header.get("dataset_fingerprint") else None
+    return source if source and source.fingerprint == header.get("dataset_fingerprint") else None
 
 
 def check_same_data(

@@ -1,6 +1,5 @@
 """The registry of compression methods: one function with a decorator per method."""
 
-import hashlib
 import logging
 import os
 import tempfile
@@ -140,7 +139,7 @@ def prune(job: CompressionJob) -> Path:
     from deepbloom.export.prune import prune as take_channels
 
     start, label = job.folder / run_dir.PRUNED, _base(job.trained)
-    fact = {"of": _digest(job.ckpt), "target_macs": job.config.target_macs}
+    fact = {"of": files.digest(find_model_file(job.ckpt)), "target_macs": job.config.target_macs}
     if not start.exists():
         chosen = choose_images(job.data, job.data.split.train, CALIBRATION, 0)
         pixels, targets = job.data.pixels.read(chosen), job.data.source.targets[chosen]
@@ -165,10 +164,6 @@ def distill(job: CompressionJob) -> Path:
 def _base(trained: Trained) -> str:
     """Return the name of the recipe of a run, pruned or distilled ones included."""
     return trained.label.partition("-")[0]
-
-
-def _digest(ckpt: str) -> str:
-    return hashlib.sha256(find_model_file(ckpt).read_bytes()).hexdigest()
 
 
 def check_checkpoints(config: CompressConfig) -> list[str]:

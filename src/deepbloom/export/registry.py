@@ -32,6 +32,16 @@ class Job:
         """The checkpoint's header as JSON, which travels in the file."""
         return json.dumps(self.trained.header, ensure_ascii=True)
 
+    @cached_property
+    def expected(self) -> np.ndarray:
+        """The checkpoint's predictions of the control images: int64, shape (N,)."""
+        return np.concatenate([self.trained.logits(pixels).argmax(1) for pixels in self.control_batches()])
+
+    def control_batches(self) -> list[np.ndarray]:
+        """Return the control images in batches of about 32."""
+        control = self.control()
+        return np.array_split(control, max(1, len(control) // 32))
+
 
 @dataclass(frozen=True)
 class Format:

@@ -1,9 +1,10 @@
 """Whether an exported file gives the predictions of its checkpoint, and what it costs, measured in one process."""
 
+import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,13 @@ from typing import Any
 import numpy as np
 
 from deepbloom.data.pixel_cache import Pixels
+from deepbloom.device import available_cores, choose_device, device_name
+from deepbloom.engine.checkpoint import find_model_file
 from deepbloom.engine.predictor import Predictor
 from deepbloom.metrics import softmax
+from deepbloom.report.formatting import format_milliseconds, format_percent, format_points
 from deepbloom.report.statistics import compare_runs, wilson_interval
+from deepbloom.runs.provenance import collect_versions
 
 BOUNDS = {"fp32": (1.0, 1e-4), "fp16": (0.99, 0.02)}
 """Least share of equal predictions, and largest difference of a probability."""
@@ -108,6 +113,41 @@ def measure(checkpoint: Predictor, exported: Predictor, file: Path) -> dict[str,
         found[f"{prefix}latency_p95_ms"] = round(1000 * float(np.percentile(times, 95)), 3)
         found[f"{prefix}images_per_second"] = round(LARGE_BATCH / float(np.median(batches)), 2)
     return found | {"peak_memory_bytes": _peak(file)}
+
+
+def describe_measurement(checkpoint: str) -> dict[str, Any]:
+    """Return which checkpoint was compared, and the machine, its threads and versions that `measure` ran with."""
+    model_file = find_model_file(checkpoint)
+    return {
+        "checkpoint": str(model_file.resolve()),
+        "checkpoint_bytes": model_file.stat().st_size,
+        "num_threads": available_cores(),
+        "processor": device_name(choose_device("cpu")),
+        "machine": platform.machine(),
+        "versions": collect_versions(),
+    }
+
+
+def accuracy_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Return what `compare` found as rows of a table: title, checkpoint, file."""
+    rows = []
+    if "accuracy" in found:
+        interval = f"{format_percent(found['low'])} to {format_percent(found['high'])}"
+        accuracy = f"{format_percent(found['accuracy'])} ({interval})"
+        rows.append(["accuracy", format_percent(found["checkpoint_accuracy"]), accuracy])
+        span = f"{format_points(found['difference_low'])} to {format_points(found['difference_high'])}"
+        rows.append(["difference, points", "", f"{format_points(found['difference'])} ({span})"])
+    return [*rows, ["predictions changed", "", f"{found['changed']} of {found['count']}"]]
+
+
+def speed_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Return what `measure` found as rows of a table: title, checkpoint, file."""
+    titles: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+        ("latency, one image", "latency_ms", format_milliseconds),
+        ("latency, 95th percentile", "latency_p95_ms", format_milliseconds),
+        ("images per second, batches of 32", "images_per_second", "{:.1f}".format),
+    )
+    return [[title, show(found[f"torch_{key}"]), show(found[key])] for title, key, show in titles]
 
 
 def _time(calls: Sequence[Callable[[], object]], passes: int) -> list[list[float]]:

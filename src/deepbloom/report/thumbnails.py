@@ -119,8 +119,7 @@ def _hardest_first(group: Group) -> list[str]:
 
 def _find_source(runs: Iterable[CompleteRun]) -> "ImageSource":
     """Return the images that the first run with readable settings was tested on."""
-    from deepbloom.data.cache_folder import cache_folder
-    from deepbloom.data.sources import flowers102, load_source
+    from deepbloom.data.sources import find_source
 
     problem = "No run has a config.yaml that says where its images are."
     tried = list[DataConfig]()
@@ -132,10 +131,10 @@ def _find_source(runs: Iterable[CompleteRun]) -> "ImageSource":
         if config in tried:
             continue
         tried.append(config)
-        if config.name == "flowers102" and not flowers102.is_in(config.root or cache_folder()):
+        source = find_source(config)
+        if source is None:
             problem = f"Flowers102 is not in {config.root!r}."
             continue
-        source = load_source(config)
         if source.fingerprint == run.metrics.dataset_fingerprint:
             return source
         problem = f"The images in {config.root!r} are not those that {run.name} was tested on."

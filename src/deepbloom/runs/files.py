@@ -6,6 +6,7 @@ support is done without; what fails is an error.
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -90,6 +91,11 @@ def _sync_folder(folder: Path) -> None:
         sync(descriptor, NO_FOLDER_SYNC)
     finally:
         os.close(descriptor)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:

@@ -53,6 +53,16 @@ def source_names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "files"))
 
 
+def find_source(config: DataConfig) -> ImageSource | None:
+    """Return the images as `load_source` does, but download nothing: None where Flowers102 is not there yet."""
+    from deepbloom.data.cache_folder import cache_folder
+    from deepbloom.data.sources import flowers102
+
+    if config.name == "flowers102" and not flowers102.is_in(config.root or cache_folder()):
+        return None
+    return load_source(config)
+
+
 def load_source(config: DataConfig) -> ImageSource:
     """Return the images that ``config`` names; with ``allow_missing``, without those absent or unreadable.
 
