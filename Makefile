@@ -1,7 +1,7 @@
 # make quickstart   train, explain and compare three networks on drawn flowers, in minutes
 # make test         ruff, mypy and the quick tests, with branch coverage
 # make test-long    all fault tests (kills, full disks, damaged files, attacks, leaks), then the other long tests
-# make test-oldest  the tests of the command line with the oldest supported hydra and omegaconf
+# make test-oldest  settings, help, advice and a multirun with the oldest supported hydra and omegaconf
 # make docs         the documentation as a site in build/docs, with the API reference in build/docs/api
 # make notebook     docs/tutorial.ipynb from docs/tutorial.md
 # make lock         requirements-dev.lock: the versions that pip installs today, for pip-audit
@@ -12,6 +12,9 @@ PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 INSTALLED := .venv/.installed
 OLDEST := hydra-core==1.3.7 omegaconf==2.3.0
+# Tests that hydra and omegaconf cannot break while the others of these files pass: paths, files, trainings, processes.
+WITHOUT_HYDRA := nowhere or terminal or secret or need or heavy or loads_neither or log or batch_of_one or every_command \
+  or test_commands and not multirun
 
 .PHONY: quickstart test test-long test-oldest docs notebook lock bench clean
 
@@ -31,7 +34,8 @@ test-long: $(INSTALLED)
 
 test-oldest: $(INSTALLED)
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .venv/oldest $(OLDEST)
-	PYTHONPATH=.venv/oldest $(BIN)/pytest tests/cli tests/test_dependencies.py tests/faults/test_settings.py
+	PYTHONPATH=.venv/oldest $(BIN)/pytest -n 2 --dist loadfile -k "not ($(WITHOUT_HYDRA))" \
+	  tests/cli tests/faults/test_settings.py tests/commands/test_commands.py tests/test_dependencies.py
 
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'

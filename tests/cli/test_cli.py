@@ -248,7 +248,7 @@ def test_nothing_heavy_is_imported_for_help_or_settings() -> None:
 
 
 def test_importing_the_package_loads_neither_torch_nor_hydra() -> None:
-    check = "import sys, deepbloom; print({'torch', 'hydra'} & set(sys.modules))"
+    check = "import sys, deepbloom; print({'torch', 'hydra', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

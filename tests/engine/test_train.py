@@ -37,6 +37,7 @@ from deepbloom.metrics import mean_cross_entropy, top_k_accuracy
 from deepbloom.models.registry import create_model
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
+from small_data import draw_images
 
 STOCHASTIC = AugmentConfig(
     {"rotate": {"degrees": 20}, "crop": {"min_area": 0.4}, "flip": {}, "mixup": {"alpha": 0.2}},
@@ -110,11 +111,20 @@ def stop_after(child: subprocess.Popen, written: Path, number: int) -> int:
 
 
 @pytest.fixture(scope="module")
+def few_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 18 images in three classes, for larger networks."""
+    return draw_images(tmp_path_factory.mktemp("few") / "root", per_class=6)
+
+
+@pytest.fixture(scope="module")
 def uninterrupted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(settings(images, tmp_path_factory.mktemp("whole") / "run"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.long) for number in (signal.SIGKILL, signal.SIGINT))],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(
     number: signal.Signals, images: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
@@ -218,10 +228,12 @@ def test_training_learns_what_is_easy(images: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("feature_cache", ["auto", "off"])
-def test_frozen_parts_keep_weights_and_statistics_bit_for_bit(feature_cache: str, images: Path, tmp_path: Path) -> None:
+def test_frozen_parts_keep_weights_and_statistics_bit_for_bit(
+    feature_cache: str, few_images: Path, tmp_path: Path
+) -> None:
     """EfficientNet-B0's features.8 lies behind the trained modules: gradients flow through it, nothing in it moves."""
     name = "efficientnet_b0_partial"
-    config = settings(images, tmp_path / "run", name, epochs=1, ema_decay=0.0, feature_cache=feature_cache)
+    config = settings(few_images, tmp_path / "run", name, epochs=1, ema_decay=0.0, feature_cache=feature_cache)
     folder = train(config)
     from deepbloom.rng import seed_everything
 
@@ -238,12 +250,12 @@ def test_frozen_parts_keep_weights_and_statistics_bit_for_bit(feature_cache: str
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.long)])
-def test_runs_with_and_without_stored_features_are_equal(precision: str, images: Path, tmp_path: Path) -> None:
+def test_runs_with_and_without_stored_features_are_equal(precision: str, few_images: Path, tmp_path: Path) -> None:
     """EfficientNet-B0's frozen modules hold depthwise convolutions, which bf16 training treats apart."""
     runs = {}
     for feature_cache in ("auto", "off"):
         config = settings(
-            images,
+            few_images,
             tmp_path / feature_cache,
             "efficientnet_b0_partial",
             epochs=2,

@@ -36,9 +36,16 @@ def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     return outcome(train(settings(images, tmp_path_factory.mktemp("whole") / "run")))
 
 
-@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize(
-    "phase", [(at_step, 6), (at_validation, 2), (at_write, 40)], ids=["epoch", "validation", "save"]
+    ("phase", "number"),
+    [
+        pytest.param((at_step, 6), signal.SIGINT, id="epoch-SIGINT"),
+        pytest.param((at_step, 6), signal.SIGTERM, id="epoch-SIGTERM"),
+        pytest.param((at_validation, 2), signal.SIGINT, id="validation-SIGINT"),
+        pytest.param((at_validation, 2), signal.SIGTERM, id="validation-SIGTERM", marks=pytest.mark.long),
+        pytest.param((at_write, 40), signal.SIGINT, id="save-SIGINT", marks=pytest.mark.long),
+        pytest.param((at_write, 40), signal.SIGTERM, id="save-SIGTERM"),
+    ],
 )
 def test_a_signal_in_training_saves_and_goes_on_later(
     phase: tuple, number: int, images: Path, whole: dict, tmp_path: Path, tally: Callable
@@ -61,8 +68,9 @@ def test_a_signal_in_training_saves_and_goes_on_later(
     tally("signals answered")
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("place", [1, 6], ids=["opening", "syncing the folder"])
+@pytest.mark.parametrize(
+    ("place", "number"), [(1, signal.SIGINT), (6, signal.SIGTERM)], ids=["opening", "syncing the folder"]
+)
 def test_a_signal_in_the_last_save_is_not_swallowed(
     place: int,
     number: int,
@@ -92,8 +100,7 @@ def test_a_signal_in_the_last_save_is_not_swallowed(
     tally("signals answered")
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("workers", "number"), [(0, signal.SIGINT), (2, signal.SIGTERM)])
 def test_a_signal_while_images_are_decoded_leaves_no_half_cache(
     workers: int, number: int, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable
 ) -> None:

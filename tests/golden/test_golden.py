@@ -31,6 +31,8 @@ MODELS = (
     "efficientnet_lite0_frozen",
     "efficientnet_lite0_partial",
 )
+ALIKE = ("mini_resnet", "resnet18_frozen", "efficientnet_b0_partial")
+"""Trained as others are, with another network: `long`."""
 SETTINGS = (
     "model.weights=none",
     "data.num_classes=3",
@@ -64,7 +66,9 @@ def test_the_values_are_those_of_this_recipe_version():
     assert json.loads(VALUES.read_text())["recipe_version"] == RECIPE_VERSION
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=[pytest.mark.long] if name in ALIKE else []) for name in MODELS]
+)
 def test_training_gives_the_pinned_values(model, tmp_path):
     pinned = json.loads(VALUES.read_text())
     result = train(model, tmp_path / "run")

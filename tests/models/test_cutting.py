@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_registry import NETWORKS, images
+from test_registry import EACH, NETWORKS, images
 from torch import nn
 
 from deepbloom.models.cutting import cut
@@ -18,7 +18,7 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in UNTRACEABLE])
+@pytest.mark.parametrize("name", [case for case in EACH if case.values[0] not in UNTRACEABLE])
 @pytest.mark.parametrize("trainable", ["declared", "head"])
 def test_the_halves_of_a_network_give_its_logits(name, trainable):
     chosen = NETWORKS[name] if trainable == "declared" else ("head",)

@@ -49,6 +49,17 @@ TIMM = (
 )
 FIXED_SIZE = {"test_vit": 160, "deit_tiny_distilled_patch16_224": 224, "maxvit_rmlp_pico_rw_256": 256}
 NETWORKS = REGISTERED | dict.fromkeys(TIMM, ("last:2",))
+LARGE = {
+    "efficientnet_b2",
+    "efficientnet_b4",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "regnetx_002",
+    "mobileone_s0",
+}
+LARGE |= {"tf_efficientnetv2_b0", "deit_tiny_distilled_patch16_224", "maxvit_rmlp_pico_rw_256"}
+"""Relatives of the others, each a second or more per test: `long`."""
+EACH = [pytest.param(name, marks=[pytest.mark.long] if name in LARGE else []) for name in NETWORKS]
 MODELS = (
     "scratch_cnn",
     "mini_resnet",
@@ -71,7 +82,7 @@ def images(name, batch=4, size=64):
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_new_network_gives_finite_logits_with_a_first_loss_of_ln_c(name):
     model = create_model(name, 7)
     assert not any(module.training for module in model.modules())
@@ -92,8 +103,9 @@ def test_imagenet_weights_with_a_new_head_have_a_first_loss_of_ln_c_too(version)
     assert loss.item() == pytest.approx(math.log(7), rel=0.05)
 
 
-@pytest.mark.parametrize(("name", "trainable"), NETWORKS.items())
-def test_training_reaches_the_declared_parameters_and_no_other_bit(name, trainable):
+@pytest.mark.parametrize("name", EACH)
+def test_training_reaches_the_declared_parameters_and_no_other_bit(name):
+    trainable = NETWORKS[name]
     model, paths = create_model(name, 4, trainable), resolved_trainable(name, trainable)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     declared = {key for key, _ in model.named_parameters() if covers(paths, key)}
@@ -120,7 +132,7 @@ def test_plain_train_mode_would_let_frozen_statistics_drift(name):
     assert any(not covers(paths, key) for key in drifted) == any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EACH)
 def test_head_and_target_layer_exist(name):
     model, found = create_model(name, 9), get_architecture(name)
     for path in found.head:

@@ -221,6 +221,7 @@ def test_a_job_killed_by_sigterm_is_one_of_the_table_and_the_others_run(
     assert "1 of 2 jobs are not done" in err
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_told_to_stop_stops_its_job_and_begins_no_other(
     work_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
