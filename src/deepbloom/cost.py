@@ -30,11 +30,6 @@ def count_macs(model: nn.Module, input_size: int) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def model_size_bytes(model: nn.Module) -> int:
-    """Return the size in bytes of all parameters and saved buffers, as they lie in a weights file."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-
-
 def measure_latency_ms(model: nn.Module, input_size: int, passes: int = 30, max_seconds: float = 3.0) -> float:
     """Return the median time of one forward pass of one image in fp32, in milliseconds.
 

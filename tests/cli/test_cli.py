@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from deepbloom.cli import main as cli
-from deepbloom.config.commands import COMMANDS, Command, load
+from deepbloom.config.commands import COMMANDS, Command
 from deepbloom.config.settings import AugmentConfig
 from deepbloom.data.resolution import train_resolutions
 from deepbloom.engine.checkpoint import MODEL_KIND, read_tensors, write_tensors
@@ -269,8 +269,7 @@ def run(config: CountConfig) -> None:
 def test_a_command_is_one_module_and_one_row(deepbloom: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "counting.py").write_text(THROWAWAY)
     monkeypatch.syspath_prepend(tmp_path)
-    settings = load("counting:CountConfig")
-    row = Command("Count.", settings, ("deepbloom count number=5",), "counting:run")
+    row = Command("Count.", "counting:CountConfig", ("deepbloom count number=5",), "counting:run")
     monkeypatch.setitem(COMMANDS, "count", row)
     assert ["count", "Count."] in [line.split() for line in deepbloom("--help")[1].splitlines()]
     _, out, _ = deepbloom("count", "--help")

@@ -17,8 +17,7 @@ from deepbloom.data.augment import (
     training_inputs,
 )
 from deepbloom.data.augment.apply import uniform_numbers, warp
-from deepbloom.data.augment.geometric import crop, flip, rotate
-from deepbloom.data.augment.pixel import color_jitter, erase, trivial
+from deepbloom.data.augment.ops import color_jitter, crop, erase, flip, rotate, trivial
 from deepbloom.data.augment.registry import OPS
 from deepbloom.data.preprocessing import Preprocessing, resize
 from deepbloom.data.resolution import AugmentedCopy

@@ -16,9 +16,9 @@ from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.data.resolution import CopySchedule
 from deepbloom.engine.distributed import Group
+from deepbloom.engine.loss import training_loss
 from deepbloom.engine.probe import Linear, fit
 from deepbloom.engine.resolve import resolve
-from deepbloom.engine.train import training_loss
 from deepbloom.rng import generator
 
 SIZES = (30, 12, 3)

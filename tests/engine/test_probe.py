@@ -150,7 +150,7 @@ def test_a_resumed_run_keeps_its_fit(
         patch.setattr(engine, "_validate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(config)
-    monkeypatch.setattr(engine, "fit_classifier", lambda *_: pytest.fail("the classifier is fitted again"))
+    monkeypatch.setattr(probe, "fit_classifier", lambda *_: pytest.fail("the classifier is fitted again"))
     train(config)
     assert same(tmp_path / "run", probed)
 

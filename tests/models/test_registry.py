@@ -19,8 +19,8 @@ from deepbloom.models.registry import (
     check_resolutions,
     create_model,
     get_architecture,
+    read_starting_weights,
     resolved_trainable,
-    starting_weights_digest,
     training_type,
 )
 
@@ -331,7 +331,7 @@ def test_nothing_but_a_name_of_timm_is_looked_up_there(name):
 )
 def test_a_keyword_that_the_network_has_no_weights_for_is_refused(name, weights, choices):
     with pytest.raises(ConfigError, match=choices):
-        starting_weights_digest(name, weights)
+        read_starting_weights(name, weights)
 
 
 def test_a_network_needs_a_class():

@@ -28,7 +28,7 @@ from deepbloom.data.preprocessing import Preprocessing, preprocess
 from deepbloom.engine.checkpoint import model_header, read_model, write_tensors
 from deepbloom.errors import WeightsError
 from deepbloom.models import weights as pretrained
-from deepbloom.models.registry import create_model, get_architecture, starting_weights_digest
+from deepbloom.models.registry import create_model, get_architecture, read_starting_weights
 
 PALACE = 698
 
@@ -392,13 +392,13 @@ def test_the_digest_is_that_of_the_bytes_and_not_of_the_path(source, tmp_path):
     path = tmp_path / "w.safetensors"
     save(source.state_dict(), path)
     copy = shutil.copy(path, tmp_path / "copy.safetensors")
-    digest = starting_weights_digest("scratch_cnn", str(path))
-    assert digest == hashlib.sha256(path.read_bytes()).hexdigest() == starting_weights_digest("scratch_cnn", str(copy))
+    digest, digest_of_copy = (read_starting_weights("scratch_cnn", str(file)).digest for file in (path, copy))
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest() == digest_of_copy
     state = source.state_dict()
     state["fc.bias"] = torch.nextafter(state["fc.bias"], torch.ones(3))
     save(state, path)
-    assert starting_weights_digest("scratch_cnn", str(path)) != digest
-    assert starting_weights_digest("scratch_cnn", "none") == "none"
+    assert read_starting_weights("scratch_cnn", str(path)).digest != digest
+    assert read_starting_weights("scratch_cnn", "none") is None
 
 
 # --- timm's weights
@@ -411,7 +411,8 @@ def test_weights_of_other_networks_come_from_the_hub_of_hugging_face(tmp_path, m
     state = create_model("test_resnet", 5, weights="imagenet").state_dict()
     assert state["fc.weight"].shape[0] == 5
     assert all(torch.equal(state[name], published[name]) for name in published if not name.startswith("fc."))
-    assert starting_weights_digest("test_resnet", "imagenet") == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    found = read_starting_weights("test_resnet", "imagenet")
+    assert found.digest == hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def test_without_network_the_error_says_how_to_fetch_weights_of_other_networks(tmp_path, monkeypatch):

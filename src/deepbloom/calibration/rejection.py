@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepbloom.config.command_settings import TARGET
+from deepbloom.config.settings import TARGET
 
 LEVEL = 0.05
 """Probability that less than the target share is correct."""

@@ -17,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from deepbloom.cli.advice import is_stray, stray_word, unknown_key, unknown_name
-from deepbloom.cli.checkpoints import choose_checkpoint
 from deepbloom.cli.choice import chosen_model
 from deepbloom.cli.quoting import quote_text
 from deepbloom.config.commands import COMMANDS
@@ -111,6 +110,8 @@ def typed(command: str, composed: DictConfig, overrides: Sequence[Override]) -> 
     """Return a composed config as the command's dataclass, checked; ``overrides`` are those that the user gave."""
     content = _plain(composed)
     if "ckpt" in content:
+        from deepbloom.cli.checkpoints import choose_checkpoint
+
         content["ckpt"] = choose_checkpoint(command, expand_home(content["ckpt"]))
     given: list[str] = []
     for place, override in enumerate(overrides):

@@ -6,13 +6,14 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from functools import lru_cache
+from typing import Any
 
 import yaml
 
 from deepbloom.cli.choice import RULE
 from deepbloom.config.commands import COMMANDS, load
 from deepbloom.config.groups import choices, conf_dir, group_defaults, groups_of
-from deepbloom.config.schema import Key, keys
+from deepbloom.config.schema import Key, flatten, keys
 from deepbloom.config.settings import RunConfig
 
 WIDTH = 100
@@ -78,22 +79,29 @@ def _models() -> list[str]:
     start = ", ".join(
         f"{group}={name}" for group, name in group_defaults(RunConfig).items() if name and group != "logger"
     )
-    text = (
-        f"A run starts from {start}. Networks from scratch take augment=progressive_crop, frozen ones augment=none and "
-        f"scheduler=constant, efficientnet_lite0_partial (1 and 2 too) train.epochs=10. {RULE}"
-    )
+    text = f"A run starts from {start}, unless the model says otherwise. {RULE}"
     lines = ["", "Defaults:", *textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")]
-    lines += ["", "Models, for 102 classes (modules that train):"]
+    lines += ["", "Models, for 102 classes (modules that train; defaults of their own):"]
     for path in sorted((conf_dir() / "model").glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
         content = yaml.safe_load(text)
         trained = content.get("model", content)["trainable"]
         modules = trained if isinstance(trained, str) else ", ".join(trained)
         size = next(line[2:] for line in text.splitlines() if not line.startswith("# @"))
+        about = "; ".join([modules, *_own_defaults(content)])
         lines += textwrap.wrap(
-            f"{path.stem:<27}{size.rstrip('.')} ({modules})", WIDTH, initial_indent="  ", subsequent_indent=" " * 29
+            f"{path.stem:<27}{size.rstrip('.')} ({about})", WIDTH, initial_indent="  ", subsequent_indent=" " * 29
         )
     return lines
+
+
+def _own_defaults(content: Mapping[str, Any]) -> list[str]:
+    """Return what the YAML file of a model sets beside the model, as ``KEY=VALUE``."""
+    if "model" not in content:
+        return []
+    groups = [f"{key.split('/')[-1]}={name}" for entry in content.get("defaults", []) for key, name in entry.items()]
+    beside = {key: value for key, value in content.items() if key not in ("model", "defaults")}
+    return groups + [f"{key}={value}" for key, value in flatten(beside).items()]
 
 
 def _listed_keys(schema: type) -> Iterator[Key]:

@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import deepbloom
-from deepbloom.config.command_settings import CompressConfig
+from deepbloom.commands.train import train
+from deepbloom.config.export_settings import CompressConfig
 from deepbloom.config.schema import check_choice
 from deepbloom.cost import count_macs
 from deepbloom.device import use_cores
@@ -41,8 +41,9 @@ def run(config: CompressConfig) -> None:
     if config.method == "prune":
         require_package("torch_pruning", "method=prune", extra="prune")
     checkpoints = check_checkpoints(config)
-    python: Any = deepbloom
-    job = CompressionJob(config, _find_folder(config, checkpoints[0]), python.recipe, python.train)
+    from deepbloom.cli.compose import recipe  # the only settings that a command composes: those of a training
+
+    job = CompressionJob(config, _find_folder(config, checkpoints[0]), recipe, train)
     use_cores()
     method = METHODS[config.method]
     made = find_file(method.make(job))

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from deepbloom.config.command_settings import ExportConfig
+from deepbloom.config.export_settings import ExportConfig
 from deepbloom.config.schema import check_choice
 from deepbloom.device import choose_device, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model

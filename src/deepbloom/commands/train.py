@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from deepbloom.engine.outcome import Outcome
 from deepbloom.engine.plan import Plan
 from deepbloom.engine.resolve import check_batch_size, resolve
 from deepbloom.engine.train import train as train_plan
-from deepbloom.errors import ConfigError
+from deepbloom.errors import ConfigError, require_package
 from deepbloom.models.freezing import count_parameters
 from deepbloom.models.registry import get_architecture, training_type
 from deepbloom.report.run_plots import plot_calibration, plot_confusion, plot_history
@@ -32,7 +33,6 @@ from deepbloom.runs.provenance import collect_versions, git_commit
 from deepbloom.runs.recording import log_level, recorded
 from deepbloom.runs.results import score_without, write_class_report, write_predictions, write_probabilities
 from deepbloom.runs.stopwatch import Stopwatch
-from deepbloom.runs.tracking import Tracking, check_logger
 from deepbloom.signals import StopRequest
 
 log = logging.getLogger("deepbloom")
@@ -69,7 +69,8 @@ def train(config: RunConfig) -> Path:
         Settings, data, weights or the folder do not allow the run, or it diverged or was stopped.
     """
     watch = Stopwatch()
-    check_logger(config.logger)
+    if config.logger.name != "none":
+        require_package(config.logger.name, f"logger={config.logger.name}")
     device = choose_device(config.train.device)
     with left_as_found(device), StopRequest() as stop, join(device) as group, ExitStack() as held:
         reset_peak_memory(device)
@@ -77,21 +78,21 @@ def train(config: RunConfig) -> Path:
         folder, state = group.broadcast(partial(_open_folder, plan, held))
         if group.is_main:
             log.info("run directory: %s", folder)
-        tracking = Tracking(config.logger if group.is_main else LoggerConfig("none"), folder)
+        on_epoch, on_end = _trackers(config.logger if group.is_main else LoggerConfig("none"), folder)
         if state == "complete":
             if group.is_main:
                 plan.log_data()
             log.info("%s is complete. Change a setting or add train.resume=never for another run.", folder)
-            tracking.close("complete")
+            on_end("complete")
         elif group.is_main:
-            with recorded(folder, tracking.close), watch.kept(folder):
+            with recorded(folder, on_end), watch.kept(folder):
                 run_dir.write_settings(folder, plan.config, plan.identity)
-                outcome = train_plan(plan, folder, group, stop, tracking.update)
+                outcome = train_plan(plan, folder, group, stop, on_epoch)
                 assert outcome is not None  # this is rank 0
                 _write_results(plan, folder, outcome, watch)
         else:
             with log_level(logging.ERROR):
-                train_plan(plan, folder, group, stop, lambda: None)
+                train_plan(plan, folder, group, stop, on_epoch)
     return folder
 
 
@@ -113,6 +114,16 @@ def _open_folder(plan: Plan, held: ExitStack) -> tuple[Path, str]:
         held.enter_context(run_dir.exclusive(folder))
         state = run_dir.check_folder(folder, plan.config, plan.identity)  # another process may have completed it
     return folder, state
+
+
+def _trackers(config: LoggerConfig, folder: Path) -> tuple[Callable[[], None], Callable[[str], None]]:
+    """Return what tells a tracker of an epoch, and of the end of the run."""
+    if config.name == "none":
+        return lambda: None, lambda state: None
+    from deepbloom.runs.tracking import Tracking
+
+    tracking = Tracking(config, folder)
+    return tracking.update, tracking.close
 
 
 def _write_results(plan: Plan, folder: Path, outcome: Outcome, watch: Stopwatch) -> None:

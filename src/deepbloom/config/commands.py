@@ -3,23 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
-
-from deepbloom.config.command_settings import (
-    CompressConfig,
-    DemoConfig,
-    DoctorConfig,
-    EvalConfig,
-    ExplainConfig,
-    ExportConfig,
-    GradcamConfig,
-    InspectConfig,
-    PredictConfig,
-    ReportConfig,
-    RobustnessConfig,
-    RunsConfig,
-)
-from deepbloom.config.settings import RunConfig
+from typing import Any, cast
 
 
 @dataclass(frozen=True)
@@ -27,14 +11,19 @@ class Command:
     """A row of the table of commands."""
 
     summary: str
-    settings: type
-    """A dataclass whose fields are the command's keys."""
+    schema: str
+    """``module:name`` of a dataclass whose fields are the command's keys."""
     examples: tuple[str, ...]
     function: str
     """``module:name`` of the function that takes the settings, imported when the command runs."""
     multirun: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
     """Keys with a fixed list of names: ``module:name`` of the collection that holds them, imported for the help."""
+
+    @property
+    def settings(self) -> type:
+        """The dataclass."""
+        return cast(type, load(self.schema))
 
 
 def load(place: str) -> Any:
@@ -48,7 +37,7 @@ METHODS = {"method": "deepbloom.explain.methods:METHODS"}
 COMMANDS: dict[str, Command] = {
     "train": Command(
         "Train a network, or several with -m, and test it once.",
-        RunConfig,
+        "deepbloom.config.settings:RunConfig",
         (
             "deepbloom train model=mini_resnet train.epochs=10",
             "deepbloom train model=resnet18_partial data=flowers102",
@@ -62,13 +51,13 @@ COMMANDS: dict[str, Command] = {
     ),
     "eval": Command(
         "Evaluate a trained network on its test split again.",
-        EvalConfig,
+        "deepbloom.config.command_settings:EvalConfig",
         ("deepbloom eval ckpt=outputs/RUN", "deepbloom eval 'ckpt=[outputs/RUN,outputs/OTHER]' tta=mirror"),
         "deepbloom.commands.eval:run",
     ),
     "predict": Command(
         "Classify images.",
-        PredictConfig,
+        "deepbloom.config.command_settings:PredictConfig",
         (
             "deepbloom predict ckpt=outputs/RUN image=flower.jpg",
             "deepbloom predict ckpt=outputs/RUN image=photos output_dir=outputs/predictions",
@@ -78,7 +67,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "gradcam": Command(
         "Show where a network looks, as a heatmap over the image.",
-        GradcamConfig,
+        "deepbloom.config.command_settings:GradcamConfig",
         (
             "deepbloom gradcam ckpt=outputs/RUN image=flower.jpg",
             "deepbloom gradcam ckpt=outputs/RUN image=photos target=rose method=hirescam",
@@ -90,7 +79,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "explain": Command(
         "Measure on the test split how faithful heatmaps are.",
-        ExplainConfig,
+        "deepbloom.config.command_settings:ExplainConfig",
         (
             "deepbloom explain ckpt=outputs/RUN",
             "deepbloom explain ckpt=outputs/RUN masks=download images=100 'method=[gradcam,layercam]'",
@@ -100,7 +89,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "robustness": Command(
         "Measure networks on corrupted test images: noise, blur, color, detail, geometry.",
-        RobustnessConfig,
+        "deepbloom.config.command_settings:RobustnessConfig",
         (
             "deepbloom robustness ckpt=outputs/RUN suite=quick",
             "deepbloom robustness 'ckpt=[outputs/RUN,outputs/OTHER]'",
@@ -111,7 +100,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "export": Command(
         "Write a file for other runtimes, and check that it gives the same predictions.",
-        ExportConfig,
+        "deepbloom.config.export_settings:ExportConfig",
         (
             "deepbloom export ckpt=outputs/RUN",
             "deepbloom export ckpt=outputs/RUN format=openvino precision=int8",
@@ -122,7 +111,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "compress": Command(
         "Make a network smaller: 8-bit integers, fewer channels, or a small network taught by it.",
-        CompressConfig,
+        "deepbloom.config.export_settings:CompressConfig",
         (
             "deepbloom compress ckpt=outputs/RUN method=int8",
             "deepbloom compress ckpt=outputs/RUN method=prune target_macs=0.5 train.epochs=10",
@@ -133,19 +122,19 @@ COMMANDS: dict[str, Command] = {
     ),
     "runs": Command(
         "List runs and their state: complete, running, partial, failed or damaged.",
-        RunsConfig,
+        "deepbloom.config.command_settings:RunsConfig",
         ("deepbloom runs", "deepbloom runs runs=outputs/sweep sort=accuracy"),
         "deepbloom.commands.runs:run",
     ),
     "demo": Command(
         "Open a page on this machine: drop an image, see predictions and heatmaps.",
-        DemoConfig,
+        "deepbloom.config.command_settings:DemoConfig",
         ("deepbloom demo ckpt=outputs/RUN", "deepbloom demo 'ckpt=[outputs/RUN,outputs/OTHER]'"),
         "deepbloom.commands.demo:run",
     ),
     "report": Command(
         "Compare runs: a table, curves and figures.",
-        ReportConfig,
+        "deepbloom.config.command_settings:ReportConfig",
         (
             "deepbloom report runs=outputs output_dir=outputs/report",
             "deepbloom report runs=outputs slices=cameras.csv thumbnails=false",
@@ -154,7 +143,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "data": Command(
         "Show which images there are, how they are split, and whether they can be read.",
-        InspectConfig,
+        "deepbloom.config.command_settings:InspectConfig",
         (
             "deepbloom data",
             "deepbloom data data=imagefolder data.root=photos",
@@ -164,7 +153,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "doctor": Command(
         "Show versions, device, where data and weights are, and what is missing.",
-        DoctorConfig,
+        "deepbloom.config.command_settings:DoctorConfig",
         ("deepbloom doctor",),
         "deepbloom.commands.doctor:run",
     ),

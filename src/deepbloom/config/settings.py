@@ -17,6 +17,8 @@ SCHEDULERS = ("step", "one_cycle", "cosine", "constant")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 BALANCES = ("none", "weights", "sampling")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+TARGET = 0.99
+"""Share of the accepted predictions that must be correct."""
 
 
 @dataclass(kw_only=True)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from deepbloom.config.settings import AugmentConfig
 from deepbloom.data.augment import training_inputs
-from deepbloom.data.balance import balanced_order
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing, normalize
 from deepbloom.data.resolution import AugmentedCopy, CopySchedule
@@ -29,7 +28,12 @@ def epoch_order(
     The ceil(count / batch_size) batches differ in size by at most one, so no step rests on a few leftover images.
     """
     stream = generator(seed, "order", epoch)
-    order = torch.randperm(count, generator=stream).numpy() if targets is None else balanced_order(targets, stream)
+    if targets is None:
+        order = torch.randperm(count, generator=stream).numpy()
+    else:
+        from deepbloom.data.balance import balanced_order
+
+        order = balanced_order(targets, stream)
     return np.array_split(order, -(-count // batch_size))
 
 

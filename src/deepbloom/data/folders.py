@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepbloom.data.images import SUFFIXES
-from deepbloom.data.samples import ATTRIBUTION, SAMPLE, sample_images
 from deepbloom.errors import DataError, name_some
 from deepbloom.runs.files import OUTPUT_MARKER
 from deepbloom.runs.folder import CONFIG, METRICS, PROVENANCE
@@ -24,6 +23,8 @@ SYSTEM_FOLDERS = (
 """Folders in which storage devices and systems keep thumbnails, deleted files and the like; in lower case."""
 HIDDEN, SYSTEM, LINK, OUTPUT = "hidden", "with thumbnails or trash", "linked to what is read anyway", "from DeepBloom"
 BESIDE = "beside the class folders"
+SAMPLE = "sample"
+"""Names the images of `data.samples`."""
 NO_IMAGES = "without images"
 
 
@@ -198,6 +199,8 @@ def find_images(image: str | Sequence[str]) -> list[Path]:
         elif path.exists() or path.is_symlink():
             found.append(path)
         elif name == SAMPLE:
+            from deepbloom.data.samples import ATTRIBUTION, sample_images
+
             found += sample_images()
             log.info("%s", ATTRIBUTION)
         else:

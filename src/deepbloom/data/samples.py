@@ -9,7 +9,6 @@ import numpy as np
 from deepbloom.data.cache_folder import cache_folder
 from deepbloom.runs import files as atomic_files
 
-SAMPLE = "sample"
 PHOTOGRAPHS = ("flower.jpg", "china.jpg")
 ATTRIBUTION = "flower.jpg and china.jpg are scikit-learn's sample images (CC BY 2.0, by vultilion and danielbuechele)."
 SPECIES = 6

@@ -33,7 +33,8 @@ STATE_KIND = "deepbloom training state"
 STATES = (run_dir.LAST, run_dir.PREVIOUS)
 
 
-def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+def content_digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of tensors on the CPU and a header, in hex."""
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
@@ -61,7 +62,7 @@ def write_tensors(
         The file cannot be written; the one that was there before is unchanged.
     """
     here = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
-    content = {"header": header, "digest": _digest(here, header)}
+    content = {"header": header, "digest": content_digest(here, header)}
     metadata = {METADATA: json.dumps(content)}  # a single entry: safetensors writes several in random order
     atomic_files.write_bytes(path, save(here, metadata), previous)
 
@@ -95,7 +96,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         )
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {header.get('format')!r}; this version reads format {FORMAT}.")
-    if content.get("digest") != _digest(tensors, header):
+    if content.get("digest") != content_digest(tensors, header):
         raise CheckpointError(f"{path} is damaged: its content does not match its digest. Copy or train it again.")
     return tensors, header
 

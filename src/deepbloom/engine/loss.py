@@ -1,7 +1,39 @@
 """The losses that training and the linear probe minimize."""
 
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from deepbloom.config.settings import RunConfig
+from deepbloom.data.augment import mix_batch
+from deepbloom.engine.precision import forward
+
+if TYPE_CHECKING:
+    from deepbloom.engine.teacher import Teacher
+
+
+def training_loss(
+    network: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    num_classes: int,
+    config: RunConfig,
+    stream: torch.Generator,
+    precision: str,
+    weights: Tensor | None = None,
+    teacher: "Teacher | None" = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of one batch (scalar) and its logits, float32 of shape (B, C).
+
+    For ``weights`` see `cross_entropy`. A ``teacher`` sees the same inputs, and takes the place of targets.
+    """
+    inputs, targets = mix_batch(inputs, targets, num_classes, config.augment, stream)
+    logits = forward(network, inputs, precision)
+    if teacher:
+        return distillation(logits, teacher.probabilities(inputs, precision), teacher.temperature), logits
+    return cross_entropy(logits, targets, config.train.label_smoothing, weights), logits
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float, weights: Tensor | None = None) -> Tensor:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from deepbloom.config.schema import flatten
 from deepbloom.config.settings import RunConfig
 from deepbloom.data.augment import changes_labels
-from deepbloom.data.balance import class_weights
 from deepbloom.data.batches import ImageBatches, evaluation_batches
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing
@@ -150,6 +149,8 @@ class Plan:
         """What multiplies the loss of each class's images, float32 of shape (C,), on the device; None for 1."""
         if self.config.train.balance != "weights":
             return None
+        from deepbloom.data.balance import class_weights
+
         targets = self.source.targets[self.split.train]
         return torch.from_numpy(class_weights(targets, len(self.source.class_names))).to(self.device)
 

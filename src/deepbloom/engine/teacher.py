@@ -11,12 +11,11 @@ from deepbloom.config.settings import RunConfig
 from deepbloom.data.preprocessing import Preprocessing, standardize
 from deepbloom.data.sources import ImageSource
 from deepbloom.data.split import Split
-from deepbloom.engine.checkpoint import Trained, find_model_file, read_model
+from deepbloom.engine.checkpoint import Trained, content_digest, read_model
 from deepbloom.engine.precision import forward
 from deepbloom.engine.trained_data import check_same_data
 from deepbloom.errors import ConfigError
 from deepbloom.models.registry import check_resolutions
-from deepbloom.runs import files
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Teacher:
     members : tuple of Trained
         On the device of the training.
     digests : tuple of str
-        SHA-256 of their files, which is part of the identity of what they teach.
+        SHA-256 of their weights and headers, which is part of the identity of what they teach.
     preprocessing : Preprocessing
         Of the inputs that `probabilities` takes.
     temperature : float
@@ -68,16 +67,15 @@ def read_teacher(
     ConfigError
         A network takes no images of the train resolutions, or images that were made square in another way.
     """
-    paths = [str(path) for path in as_list(config.train.teacher)]
-    members = []
-    for path in paths:
+    members, digests = [], []
+    for path in map(str, as_list(config.train.teacher)):
         trained = read_model(path)
         check_same_data(path, trained.header, trained.classes, source, split)
         check_resolutions(str(trained.header["arch"]), resolutions)
         if trained.preprocessing.fit != config.data.fit:
             raise ConfigError(f"{path} sees images with data.fit={trained.preprocessing.fit}: add it.")
+        digests.append(content_digest(trained.network.state_dict(), trained.header))
         trained.network.requires_grad_(False)
         trained.place(device)
         members.append(trained)
-    digests = tuple(files.digest(find_model_file(path)) for path in paths)
-    return Teacher(tuple(members), digests, preprocessing, config.train.teacher_temperature)
+    return Teacher(tuple(members), tuple(digests), preprocessing, config.train.teacher_temperature)

@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from deepbloom.config.settings import RunConfig
-from deepbloom.data.augment import mix_batch
 from deepbloom.data.batches import ImageBatches, epoch_order, prefetch_on_gpu
 from deepbloom.data.leakage import WatchedPixels
 from deepbloom.data.pixel_cache import open_pixels
@@ -23,12 +21,10 @@ from deepbloom.engine.distributed import Group
 from deepbloom.engine.evaluate import predict_logits
 from deepbloom.engine.feature_cache import FeatureBatches, make_features
 from deepbloom.engine.freeze_check import hash_frozen
-from deepbloom.engine.loss import cross_entropy, distillation
+from deepbloom.engine.loss import training_loss
 from deepbloom.engine.optim import lr_factor, set_lr
 from deepbloom.engine.outcome import Outcome, finish
 from deepbloom.engine.plan import Plan
-from deepbloom.engine.precision import forward
-from deepbloom.engine.probe import fit_classifier
 from deepbloom.engine.state import TrainState
 from deepbloom.metrics import mean_cross_entropy, top_k_accuracy
 from deepbloom.models.cutting import Cut, cut
@@ -39,9 +35,6 @@ from deepbloom.rng import generator, seed_everything
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
 from deepbloom.signals import StopRequest
-
-if TYPE_CHECKING:
-    from deepbloom.engine.teacher import Teacher
 
 log = logging.getLogger("deepbloom")
 
@@ -116,6 +109,8 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
 
     # Linear probe: the classifier is fitted to the features of the starting weights.
     if config.train.probe and not resumed:
+        from deepbloom.engine.probe import fit_classifier
+
         progress.probe = fit_classifier(plan, model, network, batches.epoch(1), validation(), group)
         state.restart_average()
 
@@ -200,28 +195,6 @@ def _train_epoch(
             progress.seconds += time.perf_counter() - started
             _save_and_stop(state, group, stop)
             started = time.perf_counter()
-
-
-def training_loss(
-    network: nn.Module,
-    inputs: Tensor,
-    targets: Tensor,
-    num_classes: int,
-    config: RunConfig,
-    stream: torch.Generator,
-    precision: str,
-    weights: Tensor | None = None,
-    teacher: "Teacher | None" = None,
-) -> tuple[Tensor, Tensor]:
-    """Return the loss of one batch (scalar) and its logits, float32 of shape (B, C).
-
-    For ``weights`` see `cross_entropy`. A ``teacher`` sees the same inputs, and takes the place of targets.
-    """
-    inputs, targets = mix_batch(inputs, targets, num_classes, config.augment, stream)
-    logits = forward(network, inputs, precision)
-    if teacher:
-        return distillation(logits, teacher.probabilities(inputs, precision), teacher.temperature), logits
-    return cross_entropy(logits, targets, config.train.label_smoothing, weights), logits
 
 
 def _validate(

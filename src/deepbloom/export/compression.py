@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from deepbloom.config.command_settings import CompressConfig
+from deepbloom.config.export_settings import CompressConfig
 from deepbloom.config.schema import as_list
 from deepbloom.config.settings import RunConfig
 from deepbloom.data.dataset import PreparedData, choose_images

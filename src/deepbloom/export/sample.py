@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from deepbloom.config.command_settings import ExportConfig
+from deepbloom.config.export_settings import ExportConfig
 from deepbloom.data.dataset import PreparedData, choose_images
 from deepbloom.data.folders import find_images
 from deepbloom.data.inputs import Readable, read_batches

@@ -174,12 +174,6 @@ def read_starting_weights(arch: str, weights: str) -> Weights | None:
     return read_weights(Path(os.path.expanduser(weights)))
 
 
-def starting_weights_digest(arch: str, weights: str) -> str:
-    """Return ``none``, or the SHA-256 of the file of the starting weights; raises as `read_starting_weights`."""
-    found = read_starting_weights(arch, weights)
-    return found.digest if found else "none"
-
-
 @lru_cache(maxsize=32)
 def resolved_trainable(arch: str, trainable: tuple[str, ...]) -> tuple[str, ...]:
     """Return the module paths that ``model.trainable`` stands for in a network: see `resolve_trainable`."""

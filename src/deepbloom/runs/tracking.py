@@ -17,7 +17,6 @@ from typing import Any
 from deepbloom.config.schema import flatten
 from deepbloom.config.settings import LoggerConfig
 from deepbloom.data.cache_folder import locked_folder
-from deepbloom.errors import require_package
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.reading import read_history
@@ -71,8 +70,6 @@ class Tracking:
         return self.tracker
 
     def _guard(self, work: Callable[[], object]) -> None:
-        if self.config.name == "none":
-            return
         said = ""
         try:
             work()
@@ -91,12 +88,6 @@ class Tracking:
 def _without_userinfo(message: str) -> str:
     """Remove user names and passwords from the URLs in a message; a password may hold anything but whitespace."""
     return re.sub(r"://\S*@", "://", message)
-
-
-def check_logger(config: LoggerConfig) -> None:
-    """Raise `ConfigError` unless the tracker's package is installed."""
-    if config.name != "none":
-        require_package(config.name, f"logger={config.name}")
 
 
 class TensorBoard:

@@ -4,7 +4,7 @@ An operation is one function with its decorator, named in ``augment.ops``. Image
 in the order in which they are listed there: geometric ones first, then those on pixels, then those on batches.
 """
 
-from deepbloom.data.augment import batch, geometric, pixel  # noqa: F401 (registers their operations)
+from deepbloom.data.augment import ops  # noqa: F401 (registers them)
 from deepbloom.data.augment.apply import augment, mix_batch, training_inputs
 from deepbloom.data.augment.registry import augmentation, changes_labels, chosen_ops, is_random
 

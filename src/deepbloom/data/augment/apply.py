@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepbloom.config.settings import AugmentConfig
-from deepbloom.data.augment.geometric import identity
+from deepbloom.data.augment.ops import identity
 from deepbloom.data.augment.registry import BATCH, GEOMETRIC, OPS, PIXEL, chosen_ops
 from deepbloom.data.preprocessing import Preprocessing, standardize
 from deepbloom.data.resolution import AugmentedCopy

@@ -1,20 +1,61 @@
-"""Operations on sampled images. New ones stand last, so that the random numbers of the others stay theirs."""
+"""The operations: geometric ones (maps from output to input coordinates), those on pixels, those on batches.
+
+New ones stand last, so that the random numbers of the others stay theirs.
+"""
 
 import math
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from deepbloom.data.augment.registry import PIXEL, augmentation
+from deepbloom.data.augment.registry import BATCH, GEOMETRIC, PIXEL, augmentation
 
 GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 ERASED_AREA, ERASED_ASPECT = 0.02, 0.3
 """Smallest share of the image and smallest aspect of an erased rectangle."""
 TRIVIAL_BINS = 31
 """Amounts of each change of `trivial`, from none to the largest."""
+
+
+@augmentation("flip", kind=GEOMETRIC, random=True, numbers=1)
+def flip(uniform: np.ndarray) -> np.ndarray:
+    """Mirror every second image horizontally."""
+    maps = identity(len(uniform))
+    maps[:, 0, 0] = np.where(uniform[:, 0] < 0.5, -1.0, 1.0)
+    return maps
+
+
+@augmentation("rotate", kind=GEOMETRIC, random=True, numbers=1, degrees=(0, 180))
+def rotate(uniform: np.ndarray, degrees: float) -> np.ndarray:
+    """Rotate about the center by a uniform angle of at most ``degrees``; a positive angle is counterclockwise."""
+    angle = np.radians(degrees) * (2 * uniform[:, 0] - 1)
+    cos, sin, zero = np.cos(angle), np.sin(angle), np.zeros(len(uniform))
+    return np.array([[cos, -sin, zero], [sin, cos, zero]]).transpose(2, 0, 1)
+
+
+@augmentation("crop", kind=GEOMETRIC, random=True, numbers=4, min_area=(0.05, 1))
+def crop(uniform: np.ndarray, min_area: float) -> np.ndarray:
+    """Zoom into a random window.
+
+    The window's share of the area is uniform in [``min_area``, 1]. Its aspect is log-uniform in [3/4, 4/3] as far as it
+    stays inside of the image (Szegedy et al. 2015, https://arxiv.org/abs/1409.4842, draw again instead).
+    """
+    area = min_area + (1 - min_area) * uniform[:, 0]
+    low, high = np.log(np.maximum(3 / 4, area)), np.log(np.minimum(4 / 3, 1 / area))
+    aspect = np.exp(low + (high - low) * uniform[:, 1])
+    width, height = np.sqrt(area * aspect), np.sqrt(area / aspect)  # as shares of the image's sides
+    x, y = (1 - width) * (2 * uniform[:, 2] - 1), (1 - height) * (2 * uniform[:, 3] - 1)
+    zero = np.zeros(len(uniform))
+    return np.array([[width, zero, x], [zero, height, y]]).transpose(2, 0, 1)
+
+
+def identity(count: int) -> np.ndarray:
+    """Return maps that change nothing, float64 of shape (B, 2, 3)."""
+    return np.tile(np.eye(2, 3), (count, 1, 1))
 
 
 @augmentation("color_jitter", kind=PIXEL, random=True, numbers=3, strength=(0, 1))
@@ -111,3 +152,36 @@ def _trivial_ways() -> tuple[_Way, ...]:
         _Way(lambda image, _: f.autocontrast(image)),
         _Way(lambda image, _: f.equalize(image)),
     )
+
+
+@augmentation("mixup", kind=BATCH, random=True, changes_labels=True, alpha=(0.01, 100))
+def mixup(inputs: Tensor, targets: Tensor, stream: torch.Generator, alpha: float) -> tuple[Tensor, Tensor]:
+    """Blend every image and its target with another of the batch (Zhang et al. 2018, https://arxiv.org/abs/1710.09412).
+
+    x' = lambda x_i + (1 - lambda) x_j with one lambda ~ Beta(alpha, alpha) for the batch, taken as at least 1/2, so
+    that x_i has the larger share.
+    """
+    beta = np.random.default_rng(stream.initial_seed()).beta(alpha, alpha)
+    share = max(beta, 1 - beta)
+    partners = torch.randperm(len(inputs), generator=stream).to(inputs.device)
+    return torch.lerp(inputs[partners], inputs, share), torch.lerp(targets[partners], targets, share)
+
+
+@augmentation("cutmix", kind=BATCH, random=True, changes_labels=True, alpha=(0.01, 100))
+def cutmix(inputs: Tensor, targets: Tensor, stream: torch.Generator, alpha: float) -> tuple[Tensor, Tensor]:
+    """Paste a rectangle of another image of the batch into every image (Yun et al. 2019, https://arxiv.org/abs/1905.04899).
+
+    The rectangle covers 1 - lambda of the area, with one lambda ~ Beta(alpha, alpha) for the batch, and has the aspect
+    of the images. Its center is uniform; what lies outside of the images is cut off. Targets are mixed by the areas.
+    """
+    numbers = np.random.default_rng(stream.initial_seed())
+    side, centers = np.sqrt(1 - numbers.beta(alpha, alpha)), numbers.random(2)
+    partners = torch.randperm(len(inputs), generator=stream).to(inputs.device)
+    rows, columns = (
+        slice(max(0, round(pixels * (center - side / 2))), min(pixels, round(pixels * (center + side / 2))))
+        for pixels, center in zip(inputs.shape[2:], centers.tolist(), strict=True)
+    )
+    mixed = inputs.clone()
+    mixed[:, :, rows, columns] = inputs[partners][:, :, rows, columns]
+    pasted = (rows.stop - rows.start) * (columns.stop - columns.start) / inputs[0, 0].numel()
+    return mixed, torch.lerp(targets, targets[partners], pasted)
