@@ -17,7 +17,7 @@ SMALL = ("train.num_threads=1", "train.batch_size=8", "train.epochs=1", "train.p
 @pytest.mark.parametrize(
     ("arch", "trainable"),
     [
-        ("test_convnext", ["stages.2", "stages.3", "head.norm", "head.fc"]),
+        pytest.param("test_convnext", ["stages.2", "stages.3", "head.norm", "head.fc"], marks=pytest.mark.long),
         ("test_vit", ["blocks.4", "blocks.5", "norm", "head"]),
     ],
 )

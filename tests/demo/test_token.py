@@ -90,7 +90,7 @@ def test_the_address_has_a_token_and_a_warning_unless_it_is_this_machine_alone(
     assert len(addresses) == 1 + has_token  # a new token at each start
 
 
-@pytest.mark.parametrize(("host", "said"), [("", "host is empty"), ("192.0.2.1", "is no address of this machine")])
+@pytest.mark.parametrize(("host", "said"), [("", "host is empty"), ("192.0.2.1", "is not an address of this machine")])
 def test_an_address_that_is_not_of_this_machine_is_refused(
     deepbloom: Callable[..., tuple[int, str, str]], checkpoints: list[Path], host: str, said: str
 ) -> None:

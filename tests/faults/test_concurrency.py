@@ -133,7 +133,7 @@ def test_where_the_holder_is_killed_another_takes_over(
     tally("kills survived")
 
 
-@pytest.mark.parametrize("shift", [-DAY, DAY])
+@pytest.mark.parametrize("shift", [-DAY, pytest.param(DAY, marks=pytest.mark.long)])
 def test_a_clock_moved_by_a_day_changes_nothing(shift: int, images: Path, whole: dict, tmp_path: Path) -> None:
     """The clock jumps in the middle of a run, and the files of the run and the cache are dated a day off."""
     config = settings(images, tmp_path / "run")

@@ -114,8 +114,13 @@ def stopped(images: Path, folder: Path) -> Any:
 
 @pytest.mark.parametrize(
     "damage",
-    [flip(-1, 1), flip(12, 4), truncate(0.0), truncate(0.5), None],
-    ids=["end", "head", "empty", "half", "gone"],
+    [
+        pytest.param(flip(-1, 1), id="end"),
+        pytest.param(flip(12, 4), id="head", marks=pytest.mark.long),
+        pytest.param(truncate(0.0), id="empty", marks=pytest.mark.long),
+        pytest.param(truncate(0.5), id="half"),
+        pytest.param(None, id="gone"),
+    ],
 )
 def test_an_automatic_resume_falls_back_to_the_state_before_and_says_so(
     damage: Damage | None, images: Path, tmp_path: Path, tally: Callable

@@ -23,7 +23,7 @@ from deepbloom.report.run_plots import open_figure
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 
-SOME = (3, 9, 22, 35, 50, 71)
+SOME = (3, 22, 50, 71)
 """Steps of writing at which the quick tests plant their faults; `at_write` counts them."""
 BEFORE_THE_FIRST_STATE = 14
 """Steps up to the renaming of the first state: the settings, where the run comes from, and the state itself."""
@@ -106,7 +106,7 @@ def test_a_write_that_fails_loses_nothing(
     tally("writes failed")
 
 
-@pytest.mark.parametrize("number", SOME[::3])
+@pytest.mark.parametrize("number", SOME[1:2])
 def test_a_crash_between_two_steps_of_a_write_loses_nothing(
     number: int, images: Path, whole: dict, tmp_path: Path, tally: Callable
 ) -> None:

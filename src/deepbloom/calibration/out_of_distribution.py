@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from deepbloom.errors import CheckpointError
 
 MAX_STORED = 20_000
-"""Training images of which embeddings are kept; of more, a sample."""
+"""Most training images whose embeddings are kept; larger sets are sampled."""
 ALIKE = 0.99
 """Share of the validation images that count as like training."""
 
@@ -34,7 +34,7 @@ class TrainingImages:
     image_ids: tuple[str, ...]
 
     def nearest(self, embeddings: np.ndarray, count: int = 1) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return cosine similarities and places of the most similar training images, best first.
+        """Return cosine similarities and indices of the most similar training images, best first.
 
         Parameters
         ----------
@@ -54,7 +54,7 @@ class TrainingImages:
         if embeddings.shape[1] != self.embeddings.shape[1]:
             raise CheckpointError(
                 f"The stored training images have {self.embeddings.shape[1]} features each and the network's images "
-                f"{embeddings.shape[1]}: training_images.safetensors is of another network."
+                f"{embeddings.shape[1]}: training_images.safetensors belongs to another network."
             )
         similarities = normalize(embeddings) @ self.embeddings.T
         places = np.argsort(-similarities, axis=1, kind="stable")[:, :count]

@@ -3,7 +3,7 @@
 A threshold of the confidence is chosen on validation images by fixed-sequence testing (Bauer 1991; "learn then test",
 Angelopoulos et al. 2021, https://arxiv.org/abs/2110.01052): from the most confident images down, each step accepts one
 more and is tested by the exact binomial test, which Clopper and Pearson's bound inverts. The first failure ends the
-sequence, so all steps together err with the probability of one. It holds for images like those of validation.
+sequence, so all steps together err with the probability of a single one. It holds for images like those of validation.
 """
 
 import math
@@ -53,7 +53,7 @@ class Rejection:
         return cls(confidences[order], correct[order], unlike[order], limit)
 
     def of_alike(self) -> "Rejection":
-        """Return the same for predictions of images like those of training alone."""
+        """Return the same without the images unlike those of training."""
         alike = ~self.unlike
         return Rejection(self.confidences[alike], self.correct[alike], self.unlike[alike], self.limit)
 
@@ -156,7 +156,7 @@ def _starts(count: int, target: float) -> list[int]:
 
 
 def _tail(errors: NDArray[np.int64], sizes: NDArray[np.int64], rate: float) -> Floats:
-    """Return the probability of so few errors among so many images at an error rate."""
+    """Return the probability of at most this many errors among this many images at an error rate."""
     from scipy.stats import binom
 
     return np.asarray(binom.cdf(errors, sizes, rate), dtype=np.float64)
@@ -179,7 +179,7 @@ def risk_coverage(confidences: Floats, correct: NDArray[np.bool_]) -> tuple[Floa
 
 
 def assess(confidences: Floats, correct: NDArray[np.bool_], distances: Floats, rejection: Rejection) -> dict[str, Any]:
-    """Return how rejection does on test images: ``rejection`` in metrics.json.
+    """Return how rejection performs on test images: ``rejection`` in metrics.json.
 
     ``distances`` are those from the training images, shape (N,).
 

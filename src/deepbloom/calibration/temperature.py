@@ -16,10 +16,10 @@ from deepbloom.metrics import bin_by_confidence, brier_scores, cross_entropies, 
 COLDEST, HOTTEST = 0.05, 20.0
 """Bounds of the temperature."""
 ERROR_WEIGHT = 0.5
-"""Images wrongly classified that count in addition, so that validation without an error does not give certainty."""
+"""Weight of one more, misclassified image, so that a validation split without errors does not give certainty."""
 MEASURES = ("expected_calibration_error", "nll", "brier")
 RESAMPLES, RESAMPLED_VALUES = 1000, 10_000_000
-"""Bootstrap samples, fewer of many images: at most so many values."""
+"""Bootstrap samples, and the most values they may hold together: with many images there are fewer samples."""
 
 Floats = NDArray[np.float64]
 
@@ -27,8 +27,8 @@ Floats = NDArray[np.float64]
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     """Return the temperature that minimizes the negative log-likelihood of held-out images.
 
-    The loss is convex in 1/T, so there is one minimum, found without random numbers. `ERROR_WEIGHT` of an average
-    image whose second class is the true one counts in addition: without an error the likelihood has no maximum.
+    The loss is convex in 1/T, so there is one minimum, found without random numbers. One more average image, whose
+    second class is the true one, counts with `ERROR_WEIGHT`: without errors the likelihood has no maximum.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     Returns
     -------
     float in [`COLDEST`, `HOTTEST`]
-        1 of no image.
+        1 without images.
     """
     from scipy.optimize import minimize_scalar
 
@@ -109,7 +109,7 @@ def _score(probabilities: Floats, targets: np.ndarray) -> dict[str, dict[str, fl
     number = max(100, min(RESAMPLES, RESAMPLED_VALUES // len(targets)))
     drawn = np.random.default_rng(0).multinomial(len(targets), np.full(len(targets), 1 / len(targets)), number)
     low, high = np.quantile(measure(drawn), (0.025, 0.975), axis=0)
-    # The basic interval: the error of resamples is biased upward, and that of percentiles would be twice.
+    # The basic interval: resampling biases the error upward, and a percentile interval would do so twice.
     lows, highs = np.maximum(0, 2 * values - high), np.maximum(values, 2 * values - low)
     return {
         name: {"value": float(value), "low": float(low), "high": float(high)}

@@ -65,10 +65,10 @@ class DataConfig:
     """``changed``: at each start, read only the files that are new or whose size, times or inode have changed.
     ``full``: read all."""
     labels: str | None = setting(None, path=True, only=FILES)
-    """A CSV with ``image_id`` and ``suggested``, the right class of these images: label_suspects.csv without the
-    rows that you do not agree with. None: the labels as they are."""
+    """A CSV with ``image_id`` and ``suggested``, the correct class of these images: label_suspects.csv without the
+    rows that you disagree with. None keeps the labels as they are."""
     exclude: str | None = setting(None, path=True, only=FILES)
-    """A CSV with ``image_id``: images to leave out. None: none."""
+    """A CSV with ``image_id``: images to leave out. None leaves out no image."""
     num_classes: int = setting(10, only=SYNTHETIC)
     """Number of species, 2 to 102 (synthetic)."""
     images_per_class: int = setting(100, only=SYNTHETIC)
@@ -80,15 +80,15 @@ class DataConfig:
     seed: int = setting(0, only=SYNTHETIC)
     """Seed of the images; the species are always the same (synthetic)."""
     fit: str = "squash"
-    """What makes an image square. ``squash`` stretches it, ``crop`` cuts off what is outside of the largest centered
-    square, ``pad`` fills the missing part with the mean color. It belongs to the network and is kept in its file."""
+    """How an image becomes square: ``squash`` stretches it, ``crop`` keeps the largest centered square, ``pad`` fills
+    the missing part with the mean color. The network's file records it."""
     pixel_cache: str = setting("auto", path=True)
     """``auto``: decode once into the per-user cache folder; ``off``: decode in every epoch; or the cache folder."""
     split: SplitConfig = field(default_factory=SplitConfig)
 
     @property
     def title(self) -> str:
-        """What people call the images: the name of their own folder, or that of the data."""
+        """The images in words: the name of the user's folder, or that of the data."""
         folder = os.path.basename(os.path.abspath(os.path.expanduser(self.root))) if self.root else ""
         return folder or self.name if self.name == "imagefolder" else self.name
 

@@ -40,7 +40,7 @@ def listen(port: int, host: str = LOOPBACK) -> socket.socket:
         if host == LOOPBACK or isinstance(error, PermissionError) or error.errno == errno.EADDRINUSE:
             fix = f"port={port} cannot be used ({error.strerror}). Give another, or port=0 for any free one."
         else:
-            fix = f"host={host} is no address of this machine ({error.strerror}). host=0.0.0.0 stands for all of them."
+            fix = f"host={host} is not an address of this machine ({error.strerror}). host=0.0.0.0 means all of them."
         raise ConfigError(fix) from error
     return listening
 

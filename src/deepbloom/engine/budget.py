@@ -104,10 +104,10 @@ def epochs_within(
 
 
 def remembered_speed(plan: Plan) -> Speed:
-    """Return the speed of training on this machine: measured once, and read from the cache folder from then on.
+    """Return the speed of training on this machine, which is measured once and then read from the cache folder.
 
-    The same command therefore finds the same number of epochs, and with it its run, when the machine is busier. Reading
-    and decoding image files is not part of it.
+    So the same command gives the same number of epochs, and finds its run, even on a busier machine. Reading and
+    decoding image files is not part of it.
     """
     config, train = plan.config, plan.config.train
     threads = train.num_threads or available_cores()

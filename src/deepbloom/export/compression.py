@@ -79,7 +79,7 @@ class Compression:
     several: bool
     """Whether it takes several checkpoints."""
     make: Callable[[CompressionJob], Path]
-    """Gives the run directory or the file of the smaller network."""
+    """Returns the run directory or the file of the smaller network."""
 
 
 METHODS: dict[str, Compression] = {}
@@ -135,7 +135,7 @@ def _row(tried: dict[str, Any]) -> list[str]:
 
 @compression("prune", most_lost=0.01)
 def prune(job: CompressionJob) -> Path:
-    """Take channels out, write what is left as ``pruned.safetensors``, and fine-tune all of it."""
+    """Remove channels, write what is left as ``pruned.safetensors``, and fine-tune all of it."""
     from deepbloom.export.prune import prune as take_channels
 
     start, label = job.folder / run_dir.PRUNED, _base(job.trained)

@@ -1,4 +1,4 @@
-"""Fewer channels: a network whose least important channels are taken out, layer by layer."""
+"""Channel pruning: the least important channels of a network are removed."""
 
 import copy
 import logging
@@ -21,15 +21,15 @@ from deepbloom.models.widths import widths_of
 log = logging.getLogger("deepbloom")
 
 STEPS = 25
-"""Parts of the channels that are taken out one after another, until the target is reached."""
+"""Pruning steps; the first that reaches the target is the last."""
 MOST_PRUNED = 0.9
 """Share of the channels of a layer that may go."""
 MULTIPLE = 4
-"""Layers keep a multiple of so many channels, which vectorized code needs."""
+"""Layers keep a multiple of this number of channels, which suits vectorized code."""
 
 
 def prune(trained: Trained, pixels: np.ndarray, targets: np.ndarray, target_macs: float) -> dict[str, list[int]]:
-    """Take channels out of a network, and return the widths of what is left.
+    """Remove channels from a network, and return the widths of what is left.
 
     The importance of a channel is the estimated change of the loss without it: Molchanov et al. 2019,
     https://arxiv.org/abs/1906.10771, eq. 8; channels that depend on each other go together: Fang et al. 2023,
@@ -80,7 +80,7 @@ def prune(trained: Trained, pixels: np.ndarray, targets: np.ndarray, target_macs
         network.zero_grad(set_to_none=True)
         widths = widths_of(network)
         _check_rebuilt(network, arch, len(trained.classes), size, widths)
-    except Exception as error:  # of the many layers that networks have, it knows some
+    except Exception as error:  # torch-pruning does not support every layer
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise RunError(f"The network {arch} cannot be pruned: {reason}") from error
     if left > most:
@@ -98,10 +98,10 @@ def _accumulate_gradients(trained: Trained, pixels: np.ndarray, targets: np.ndar
 
 
 def _check_rebuilt(network: nn.Module, arch: str, num_classes: int, size: int, widths: dict[str, list[int]]) -> None:
-    """Raise an error unless a network built anew with these widths, and given the weights, computes the same."""
+    """Raise `ValueError` unless a new network with these widths and weights computes the same."""
     rebuilt = create_model(arch, num_classes, widths=widths)
     rebuilt.load_state_dict(copy.deepcopy(network.state_dict()))
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         if not torch.allclose(network.eval()(image), rebuilt.eval()(image), rtol=1e-3, atol=1e-4):
-            raise ValueError("it computes something else when it is built again")
+            raise ValueError("the rebuilt network computes something else")

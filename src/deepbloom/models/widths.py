@@ -1,4 +1,4 @@
-"""Networks with fewer channels than their architecture: what their layers hold, and how to build them again."""
+"""Pruned networks: how many channels each layer has, and how to rebuild them."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -151,7 +151,7 @@ def _panel(model: Model) -> Panel:
 
 
 def draw_risk_coverage(group: Group, path: Path, explain: bool) -> Illustration:
-    """Draw errors by coverage, of several seeds the mean."""
+    """Draw errors by coverage; with several seeds, their mean."""
     shown = group.models[:MAX_LINES]
     plot_risk_coverage({model.short: _curve(model) for model in shown}, path)
     return Illustration(

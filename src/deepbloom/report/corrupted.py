@@ -113,7 +113,7 @@ def _make(network: Mapping[str, Any], content: Mapping[str, Any], shares: Mappin
 def _share(value: Any) -> float:
     """Return a number in [0, 1]. Raises `ValueError`."""
     if not FRACTION.fits(value):
-        raise ValueError(f"{value!r} is no fraction")
+        raise ValueError(f"{value!r} is not a fraction")
     return float(value)
 
 

@@ -1,4 +1,4 @@
-"""What ``deepbloom export`` and ``deepbloom compress`` measured of files made from the runs."""
+"""Measurements by ``deepbloom export`` and ``deepbloom compress`` of files made from the runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

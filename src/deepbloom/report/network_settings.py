@@ -1,4 +1,4 @@
-"""What the networks of a group are, and the settings that they share and in which they differ."""
+"""The networks of a group, the settings that they share, and those in which they differ."""
 
 from deepbloom.report.formatting import shorten
 from deepbloom.report.groups import Group

@@ -1,4 +1,4 @@
-"""Predictions of a network on corrupted test images, and what they say of it."""
+"""Predictions on corrupted test images, and the scores of networks on them."""
 
 import hashlib
 import json
@@ -71,7 +71,7 @@ class Images:
 
 
 class CorruptedPixels(Pixels):
-    """Images under a condition; threads corrupt them at every reading."""
+    """Images under a condition; threads corrupt them each time they are read."""
 
     def __init__(self, images: Images, condition: Condition, seed: int) -> None:
         self.images, self.condition, self.seed = images, condition, seed
@@ -125,8 +125,8 @@ def run_network(
 ) -> tuple[dict[Condition, NDArray[np.bool_]], dict[Condition, NDArray[np.float32]]]:
     """Return whether each prediction is correct, and its confidence, for N images under each condition.
 
-    Each condition is kept in ``cache`` when it is done, so that an interrupted call resumes there. The file's name is a
-    digest of all that decides its content.
+    Each finished condition is kept in ``cache``, so an interrupted call resumes there. The file's name is a digest of
+    all that decides its content.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def summarize(measured: Measured) -> dict[str, Any]:
 
     ``mean_corruption_accuracy`` is the mean over all conditions, with an interval over images (`mean_interval`).
     ``relative_loss`` is 1 - mean corruption accuracy / clean accuracy. The corruption error of Hendrycks and Dietterich
-    is divided by AlexNet's on ImageNet, which means nothing on other images.
+    is divided by AlexNet's on ImageNet, which is meaningless on other images.
     """
     clean = score(measured, CLEAN_CONDITION)
     rows = [score(measured, condition) for condition in measured.correct if condition.severity]
