@@ -26,17 +26,38 @@ import sys
 sys.modules.update(dict.fromkeys({OPTIONAL!r}))  # importing one of them raises ModuleNotFoundError
 from deepbloom.cli.main import dispatch
 from deepbloom.exit_codes import guarded
-sys.exit(max(guarded(lambda: dispatch(line.split())) for line in sys.argv[1:]))
+codes = []
+for line in sys.argv[1:]:
+    codes.append(guarded(lambda: dispatch(line.split())))
+    print("loaded", *(name.removeprefix("deepbloom.") for name in sys.modules if name.startswith("deepbloom.")))
+sys.exit(max(codes))
 """
+OF_OTHERS = {
+    "config.command_settings",
+    "config.export_settings",
+    "data.balance",
+    "data.corrections",
+    "data.label_check",
+    "data.masks",
+    "data.samples",
+    "engine.budget",
+    "engine.probe",
+    "engine.teacher",
+    "runs.reading",
+    "runs.tracking",
+}
+"""Modules of other commands, and of features that are off: `train` loads none of them."""
 
 
 def run_without_optional(*lines: str) -> subprocess.CompletedProcess[str]:
-    """Run command lines one after the other, in one process; the exit code is the highest of theirs."""
+    """Run command lines in one process, which prints the modules loaded after each; the highest exit code is its."""
     command = [sys.executable, "-c", WITHOUT_OPTIONAL, *lines]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_training_predicting_and_reporting_need_no_extra(images: Path, tmp_path: Path) -> None:
+def test_training_predicting_and_reporting_need_no_extra_and_training_no_module_of_others(
+    images: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "runs" / "first"
     data = f"model=scratch_cnn data=imagefolder data.root={images} train.epochs=1 train.batch_size=8"
     done = run_without_optional(
@@ -46,6 +67,9 @@ def test_training_predicting_and_reporting_need_no_extra(images: Path, tmp_path:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report" / "report.html").is_file()
+    trained, _, reported = (set(line.split()) for line in done.stdout.splitlines() if line.startswith("loaded "))
+    assert not OF_OTHERS & trained
+    assert "runs.reading" in reported  # the control
 
 
 def test_a_command_that_needs_an_extra_names_it(trained_run: Path) -> None:
