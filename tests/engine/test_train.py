@@ -41,8 +41,8 @@ from small_data import draw_images
 
 STOCHASTIC = AugmentConfig(
     {"rotate": {"degrees": 20}, "crop": {"min_area": 0.4}, "flip": {}, "mixup": {"alpha": 0.2}},
-    0.43,
-    first_resolution=0.25,
+    0.64,
+    first_resolution=0.5,
 )
 
 
