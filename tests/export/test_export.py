@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from deepbloom.engine.checkpoint import Trained, model_header, read_model, write
 from deepbloom.errors import CheckpointError, ConfigError
 from deepbloom.export import formats, quantize, verify, web
 from deepbloom.export.formats import FORMATS, Job, check_packages
-from deepbloom.export.graph import graph_of
+from deepbloom.export.graph import ImageClassifier, graph_of
 from deepbloom.export.opening import open_predictor
 from deepbloom.export.reference import reference_source
 from deepbloom.models.registry import create_model
@@ -174,6 +175,24 @@ def test_a_file_that_disagrees_ends_with_4_and_a_name_that_says_so(
     assert summary(tmp_path)["verified"] is False
 
 
+def test_the_file_does_not_name_the_folders_of_the_machine_that_wrote_it(exported: Path) -> None:
+    assert str(Path(formats.__file__).parents[2]).encode() not in (exported / "model.onnx").read_bytes()
+
+
+def test_pooling_is_no_gather_in_the_graph() -> None:
+    """As it is for a network whose input lies in channels-last memory: the control."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    channels_last = torch.rand(2, 3, 32, 32).to(memory_format=torch.channels_last)
+    found = []
+    for module, images in (
+        (ImageClassifier(network, Preprocessing(size=32)), torch.zeros(2, 32, 32, 3, dtype=torch.uint8)),
+        (network, channels_last),
+    ):
+        program = torch.export.export(module.eval(), (images,)).run_decompositions()
+        found.append("as_strided" in str(program.graph))
+    assert found == [False, True]
+
+
 @pytest.mark.long
 def test_half_precision_takes_half_of_the_bytes(exported: Path, trained_run: Path, deepbloom: Run, tmp_path: Path):
     assert deepbloom("export", f"ckpt={trained_run}", "precision=fp16", f"output_dir={tmp_path}")[0] == 0
@@ -227,6 +246,38 @@ def test_the_operator_that_int8_breaks_stays_in_float(tmp_path: Path, monkeypatc
     assert not kept.input[1].endswith("DequantizeLinear_Output")
     (other,) = (node for node in finished.graph.node if node.name == convolutions[2].name)
     assert other.input[1].endswith("DequantizeLinear_Output")
+
+
+def agreeing_from(least: int, folder: Path) -> tuple[Any, Any, list[list[str]]]:
+    """A job, what `least_in_float` finds if ``least`` of 20 operators have to stay in float, and what it tried."""
+    expected = np.arange(40) % 2
+    tried: list[list[str]] = []
+    trained: Any = SimpleNamespace(header={}, logits=lambda pixels: np.eye(2)[pixels])
+    job = Job(trained, "int8", folder, lambda: expected, lambda: expected, [])
+
+    def quantize_all_but(kept: list[str]) -> list[str]:
+        tried.append(kept)
+        return kept
+
+    def start(kept: list[str]) -> Any:
+        return lambda pixels: np.eye(2)[pixels if len(kept) >= least else 0 * pixels]
+
+    ranked = [f"operator {number}" for number in range(20)]
+    return job, quantize.least_in_float(job, quantize_all_but, start, lambda: ranked), tried
+
+
+@pytest.mark.parametrize(("least", "kept", "said"), [(0, 0, ""), (1, 2, "2 of 20 operators"), (6, 10, "10 of 20")])
+def test_as_few_operators_stay_in_float_as_agree(least: int, kept: int, said: str, tmp_path: Path) -> None:
+    job, found, tried = agreeing_from(least, tmp_path)
+    assert found == [f"operator {number}" for number in range(kept)] == tried[-1]
+    assert said in "".join(job.notes)
+    assert bool(job.notes) == bool(kept)
+
+
+def test_where_half_of_the_operators_in_float_do_not_help_only_the_weights_are_quantized(tmp_path: Path) -> None:
+    job, found, tried = agreeing_from(11, tmp_path)
+    assert (found, [len(kept) for kept in tried]) == (None, [0, 2, 5, 10])
+    assert "only the weights are 8-bit" in job.notes[0]
 
 
 def test_without_the_test_split_images_are_needed(

@@ -26,13 +26,20 @@ def write_onnx(job: Job) -> Sequence[Path]:
 def write_openvino(job: Job) -> Sequence[Path]:
     """Write ``model.xml`` and ``model.bin``."""
     import openvino
+    from openvino.passes import ConstantFolding, Manager
 
     path, source = job.folder / "model.xml", job.folder / "source.onnx"
-    files.write_bytes(source, graph_of(job).SerializeToString())
+    graph = graph_of(job)
+    files.write_bytes(source, graph.SerializeToString())
     try:
         model = openvino.Core().read_model(source)
+        passes = Manager()
+        passes.register_pass(
+            ConstantFolding()
+        )  # else weights of depthwise convolutions are reshaped, and stay in float
+        passes.run_passes(model)
         if job.precision == "int8":
-            model = quantize_openvino(model, job)
+            model = quantize_openvino(model, graph, job, path)
         model.set_rt_info(job.header, [METADATA])
         openvino.save_model(model, path, compress_to_fp16=job.precision == "fp16")
     except RuntimeError as error:

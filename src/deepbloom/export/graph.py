@@ -49,7 +49,8 @@ class ImageClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Map uint8 (B, S, S, 3) to probabilities (B, C), and, with ``features``, maps (B, C, h, w)."""
-        probabilities = torch.softmax(self.network(normalize(images, self.preprocessing)) / self.temperature, dim=1)
+        inputs = normalize(images, self.preprocessing).contiguous()  # pooling in channels-last is a gather in ONNX
+        probabilities = torch.softmax(self.network(inputs) / self.temperature, dim=1)
         if not self.features:
             return probabilities
         weight = last_layer(self.network).weight[:, :, None, None]  # type: ignore[index]

@@ -1,6 +1,8 @@
 """Smaller numbers: weights in half precision, and weights and activations as 8-bit integers."""
 
 import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +10,19 @@ import numpy as np
 
 from deepbloom.device import has_vnni
 from deepbloom.errors import RunError
+from deepbloom.export.onnx_size import WEIGHTED, halve_weights, remove_unread, weights_to_int8
 from deepbloom.export.registry import Job
 from deepbloom.export.runtimes import METADATA
 
 log = logging.getLogger("deepbloom")
 
+Infer = Callable[[np.ndarray], np.ndarray]
+"""From uint8 images, (B, S, S, 3), to probabilities, (B, C)."""
+
 LEAST_AGREEMENT = 0.95
 """Share of control images with the checkpoint's prediction, below which int8 activations have collapsed."""
-WEIGHTED = ("Conv", "Gemm", "MatMul")
-"""Operators of ONNX that have weights."""
+ACTIVATIONS = ("Clip", "Relu")
+"""Operators that vanish in the range of the quantized tensor behind them."""
 FLOAT_SHARES = (0.1, 0.25, 0.5)
 """Shares of these operators that are kept in float, until int8 agrees."""
 RANKED_ON, SHOWN = 32, 5
@@ -24,8 +30,6 @@ MIXED = (
     "int8 in all operators changes {changed:.1%} of the predictions on control images: {kept} of {count} operators "
     "stay in float: {names}"
 )
-SMALL = 256
-"""Tensors with fewer elements keep their precision."""
 FALLBACK = (
     "int8 activations change {changed:.1%} of the predictions on control images: only the weights are 8-bit integers, "
     "so the file is small but no faster"
@@ -38,58 +42,8 @@ def finished_onnx(job: Job, model: Any, path: Path) -> Any:
         model = halve_weights(model)
     elif job.precision == "int8":
         model = quantize_onnx(model, job, path)
-    for key in list(model.metadata_props):
-        model.metadata_props.remove(key)
+    remove_unread(model)
     model.metadata_props.add(key=METADATA, value=job.header)
-    return model
-
-
-def halve_weights(model: Any) -> Any:
-    """Return an ONNX model whose weights are stored in half precision and widened when it is loaded."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    nodes = []
-    for tensor in list(model.graph.initializer):
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALL:
-            continue
-        largest = np.finfo(np.float16).max
-        half = numpy_helper.to_array(tensor).clip(-largest, largest).astype(np.float16)
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
-        nodes.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
-    return _with_first(model, nodes)
-
-
-def weights_to_int8(model: Any) -> Any:
-    """Return an ONNX model whose weights of convolutions and matrix products are int8 with a scale per channel."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    axes = {}
-    for node in model.graph.node:
-        if node.op_type in WEIGHTED and len(node.input) > 1:
-            transposed = node.op_type == "Conv" or any(a.name == "transB" and a.i for a in node.attribute)
-            axes[node.input[1]] = 0 if transposed else -1
-    nodes, scales = [], []
-    for tensor in list(model.graph.initializer):
-        if tensor.name not in axes or tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALL:
-            continue
-        values, name = numpy_helper.to_array(tensor), tensor.name
-        axis = axes[name] % values.ndim
-        others = tuple(number for number in range(values.ndim) if number != axis)
-        scale = np.maximum(np.abs(values).max(axis=others), 1e-12).astype(np.float32) / 127
-        shape = [-1 if number == axis else 1 for number in range(values.ndim)]
-        integers = np.rint(values / scale.reshape(shape)).astype(np.int8)
-        tensor.CopyFrom(numpy_helper.from_array(integers, f"{name}_int8"))
-        scales.append(numpy_helper.from_array(scale, f"{name}_scale"))
-        nodes.append(helper.make_node("DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], axis=axis))
-    model.graph.initializer.extend(scales)
-    return _with_first(model, nodes)
-
-
-def _with_first(model: Any, nodes: list[Any]) -> Any:
-    rest = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend([*nodes, *rest])
     return model
 
 
@@ -103,19 +57,44 @@ def quantize_onnx(model: Any, job: Job, path: Path) -> Any:
     import onnx
 
     before, around = model.SerializeToString(), _around_network(model)
-    whole = _static(model, job.calibration(), path, around)
-    agreement = _agreement(job, _infer(whole))
+    mixed = least_in_float(
+        job,
+        lambda kept: _static(model, job.calibration(), path, [*around, *kept]),
+        _infer,
+        lambda: rank_operators(model, job, path),
+    )
+    return weights_to_int8(onnx.load_from_string(before)) if mixed is None else mixed
+
+
+def least_in_float(
+    job: Job, quantize: Callable[[list[str]], Any], start: Callable[[Any], Infer], rank: Callable[[], list[str]]
+) -> Any:
+    """Return the quantized model with as few operators in float as agree with the checkpoint; None where none does.
+
+    Parameters
+    ----------
+    job : Job
+        Gives the control images; a note says what stays in float.
+    quantize : callable
+        From names of operators that stay in float to a quantized model.
+    start : callable
+        From a model to a function that gives the probabilities of uint8 images, (B, S, S, 3).
+    rank : callable
+        Gives the names of operators, the most sensitive first.
+    """
+    whole = quantize([])
+    agreement = _agreement(job, start(whole))
     if agreement >= LEAST_AGREEMENT:
         return whole
-    ranked = rank_operators(model, job, path)
+    ranked = rank()
     for share in FLOAT_SHARES:
         kept = ranked[: max(1, round(share * len(ranked)))]
-        mixed = _static(model, job.calibration(), path, [*around, *kept])
-        if _agreement(job, _infer(mixed)) >= LEAST_AGREEMENT:
+        mixed = quantize(kept)
+        if _agreement(job, start(mixed)) >= LEAST_AGREEMENT:
             _note(job, MIXED.format(changed=1 - agreement, kept=len(kept), count=len(ranked), names=", ".join(kept)))
             return mixed
     _note(job, FALLBACK.format(changed=1 - agreement))
-    return weights_to_int8(onnx.load_from_string(before))
+    return None
 
 
 def rank_operators(model: Any, job: Job, path: Path) -> list[str]:
@@ -126,12 +105,14 @@ def rank_operators(model: Any, job: Job, path: Path) -> list[str]:
     """
     pixels, calibration = job.control()[:RANKED_ON], job.calibration()[:RANKED_ON]
     around, float_probabilities = _around_network(model), _infer(model)(pixels)
-    operators = [node.name for node in model.graph.node if node.op_type in WEIGHTED and node.name not in around]
+    operators = [node for node in model.graph.node if node.op_type in WEIGHTED and node.name not in around]
+    behind = {node.input[0]: node.name for node in model.graph.node if node.op_type in ACTIVATIONS}
     changes = {}
-    for name in operators:
-        alone = _infer(_static(model, calibration, path, around, [name]))(pixels)
-        changes[name] = float(np.abs(alone - float_probabilities).max(1).mean())
-    ranked = sorted(operators, key=lambda name: -changes[name])
+    for node in operators:
+        only = [node.name, *filter(None, [behind.get(node.output[0])])]
+        alone = _infer(_static(model, calibration, path, around, only))(pixels)
+        changes[node.name] = float(np.abs(alone - float_probabilities).max(1).mean())
+    ranked = sorted(changes, key=lambda name: -changes[name])
     shown = ", ".join(f"{name} {changes[name]:.2g}" for name in ranked[:SHOWN])
     log.info("sensitivity of operators, mean change of a probability: %s", shown)
     return ranked
@@ -161,7 +142,7 @@ def _static(model: Any, images: np.ndarray, path: Path, excluded: list[str], onl
             reduce_range=not has_vnni(),
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=[*WEIGHTED, "Add", "Mul", "GlobalAveragePool", "ReduceMean", "MaxPool"],
+            op_types_to_quantize=[*WEIGHTED, *ACTIVATIONS, "Add", "Mul", "GlobalAveragePool", "ReduceMean", "MaxPool"],
             nodes_to_quantize=only,
             nodes_to_exclude=excluded,
         )
@@ -173,7 +154,7 @@ def _static(model: Any, images: np.ndarray, path: Path, excluded: list[str], onl
         written.unlink(missing_ok=True)
 
 
-def _infer(model: Any) -> Any:
+def _infer(model: Any) -> Infer:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -190,8 +171,19 @@ def _around_network(model: Any) -> list[str]:
     return [node.name for node in [*nodes[:first], *nodes[last + 1 :]]]
 
 
-def quantize_openvino(model: Any, job: Job) -> Any:
-    """Return an OpenVINO model in int8 by NNCF; where that changes too many predictions, only its weights are."""
+def quantize_openvino(model: Any, onnx_model: Any, job: Job, path: Path) -> Any:
+    """Return an OpenVINO model in int8 by NNCF, with the fallbacks of `quantize_onnx`.
+
+    Parameters
+    ----------
+    model : openvino.Model
+        Read from ``onnx_model``, in which sensitivity is measured.
+    onnx_model : onnx.ModelProto
+    job : Job
+    path : Path
+        What is written, in a folder for temporary files.
+    """
+    os.environ.setdefault("NNCF_CI", "true")  # no usage statistics
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # nncf imports it, and it misses a GPU
     import nncf
     import openvino
@@ -205,17 +197,22 @@ def quantize_openvino(model: Any, job: Job) -> Any:
         "subset_size": len(images),
         "advanced_parameters": nncf.AdvancedQuantizationParameters(overflow_fix=overflow),
     }
-    dataset = nncf.Dataset([image[None] for image in images])
-    quantized = nncf.quantize(model, dataset, **settings)
-    compiled = openvino.Core().compile_model(quantized, "CPU")
-    agreement = _agreement(job, lambda pixels: compiled(pixels)[0])
-    if agreement >= LEAST_AGREEMENT:
-        return quantized
-    _note(job, FALLBACK.format(changed=1 - agreement))
-    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+
+    def quantize(kept: list[str]) -> Any:
+        names = [operator.get_friendly_name() for operator in model.get_ops()]
+        ignored = [name for name in names if name.partition("/")[0] in kept]  # a bias makes it NAME/WithoutBiases
+        scope = nncf.IgnoredScope(names=ignored) if ignored else None
+        return nncf.quantize(model, nncf.Dataset([image[None] for image in images]), ignored_scope=scope, **settings)
+
+    def start(quantized: Any) -> Infer:
+        compiled = openvino.Core().compile_model(quantized, "CPU")
+        return lambda pixels: np.asarray(compiled(pixels)[0])
+
+    mixed = least_in_float(job, quantize, start, lambda: rank_operators(onnx_model, job, path))
+    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM) if mixed is None else mixed
 
 
-def _agreement(job: Job, infer: Any) -> float:
+def _agreement(job: Job, infer: Infer) -> float:
     """Return the share of control images on which a model gives the checkpoint's predictions."""
     found = np.concatenate([infer(pixels).argmax(1) for pixels in job.control_batches()])
     return float((found == job.expected).mean())
