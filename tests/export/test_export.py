@@ -81,6 +81,7 @@ def test_the_summary_says_what_was_measured(exported: Path, trained_run: Path) -
     assert (found["accuracy"], found["count"]) == (tested["top1_accuracy"], tested["count"])
     assert found["low"] <= found["accuracy"] <= found["high"]
     assert found["size_bytes"] == (exported / "model.onnx").stat().st_size
+    assert "fp32_latency_ms" not in found
     assert min(found[key] for key in ("latency_ms", "torch_latency_ms", "images_per_second")) > 0
     assert sorted(path.name for path in exported.iterdir()) == sorted(
         [".deepbloom", "README.md", "export.json", "model.onnx", "preprocess.py"]
@@ -211,6 +212,7 @@ def test_int8_takes_a_quarter_of_the_bytes_and_falls_back_where_activations_coll
         assert ("only the weights are 8-bit" in err) == (name == "weights")
         assert ("sensitivity of operators" in err) == (name == "weights")
         sizes[name] = summary(tmp_path / name)["size_bytes"]
+        assert summary(tmp_path / name)["fp32_latency_ms"] > 0
         assert bool(summary(tmp_path / name)["notes"]) == (name == "weights")
     assert max(sizes.values()) < 0.27 * summary(exported)["size_bytes"]
 
@@ -246,6 +248,21 @@ def test_the_operator_that_int8_breaks_stays_in_float(tmp_path: Path, monkeypatc
     assert not kept.input[1].endswith("DequantizeLinear_Output")
     (other,) = (node for node in finished.graph.node if node.name == convolutions[2].name)
     assert other.input[1].endswith("DequantizeLinear_Output")
+
+
+def test_a_full_disk_is_not_taken_for_a_network_that_cannot_be_quantized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("onnxruntime.quantization.quantize_static", full)
+    node = onnx.helper.make_node("Conv", ["images", "weight"], ["probabilities"], name="conv")
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "graph", [], []))
+    trained: Any = SimpleNamespace(header={})
+    job = Job(trained, "int8", tmp_path, lambda: pixels_of(1), lambda: pixels_of(1), [])
+    with pytest.raises(OSError, match="No space left"):
+        quantize.quantize_onnx(model, job, tmp_path / "model.onnx")
 
 
 def agreeing_from(least: int, folder: Path) -> tuple[Any, Any, list[list[str]]]:

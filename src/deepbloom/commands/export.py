@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from deepbloom.config.export_settings import ExportConfig
 from deepbloom.config.schema import check_choice
 from deepbloom.device import choose_device, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model
+from deepbloom.engine.predictor import Predictor
 from deepbloom.errors import DisagreementError
 from deepbloom.export import card, reference
 from deepbloom.export.formats import FORMATS, Job, check_packages
@@ -51,7 +53,9 @@ def run(config: ExportConfig) -> None:
         found = compare(trained, exported, samples.sample, config.precision)
         verified = found.pop("verified")
         log.info("measuring latency and throughput")
-        found |= measure(trained, exported, written[0])
+        found |= measure(
+            trained, exported, written[0], _in_fp32(job, config.format) if config.precision == "int8" else None
+        )
         prefix = "" if verified else DISAGREES
         names = [f"{prefix}{path.name}" for path in written]
         for path, name in zip(written, names, strict=True):
@@ -71,6 +75,13 @@ def run(config: ExportConfig) -> None:
             f"{found['count']} differ, a probability by up to {found['max_probability_difference']:.2g}. "
             "Use precision=fp32, or report it as a bug if that was fp32."
         )
+
+
+def _in_fp32(job: Job, name: str) -> Predictor:
+    """Return the network in fp32 under the same runtime, to compare its latency with."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        plain = replace(job, precision="fp32", folder=Path(temporary), notes=[])
+        return open_predictor(str(FORMATS[name].write(plain)[0]))
 
 
 def _find_folder(config: ExportConfig) -> Path:

@@ -82,6 +82,8 @@ class Compression:
     """Returns the run directory or the file of the smaller network."""
 
 
+RUNTIMES = ("onnx", "openvino")
+"""Formats that int8 is tried in."""
 METHODS: dict[str, Compression] = {}
 
 
@@ -100,6 +102,8 @@ def int8(job: CompressionJob) -> Path:
     """Write the network in 8-bit integers for each runtime, and keep the best on validation images."""
     from deepbloom.export.formats import FORMATS, Job
 
+    for name in RUNTIMES:
+        check_packages(name, "int8")
     split, targets = job.data.split, job.data.source.targets
     calibration, control = (
         choose_images(job.data, split.train, CALIBRATION, 0),
@@ -109,8 +113,7 @@ def int8(job: CompressionJob) -> Path:
     files.output_folder(job.folder)
     rows, found = [["on validation images", "accuracy", "difference, points", "changed", "size", "latency"]], []
     with tempfile.TemporaryDirectory(dir=job.folder, prefix=".compress.") as temporary:
-        for name in ("onnx", "openvino"):
-            check_packages(name, "int8")
+        for name in RUNTIMES:
             folder = files.make_folder(Path(temporary) / name)
             read = partial(job.data.pixels.read, calibration)
             try_on = partial(job.data.pixels.read, control[:CONTROL])

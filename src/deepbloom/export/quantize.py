@@ -147,6 +147,8 @@ def _static(model: Any, images: np.ndarray, path: Path, excluded: list[str], onl
             nodes_to_exclude=excluded,
         )
         return onnx.load(written)
+    except OSError:
+        raise
     except Exception as error:  # the quantizer raises anything
         raise RunError(f"ONNX Runtime cannot quantize this network: {str(error).splitlines()[0][:300]}") from error
     finally:

@@ -95,16 +95,17 @@ def _is_enough(precision: str, most_lost: float, equal: np.ndarray, largest: flo
     return lost <= max(1, most_lost * len(equal))
 
 
-def measure(checkpoint: Predictor, exported: Predictor, file: Path) -> dict[str, Any]:
+def measure(checkpoint: Predictor, exported: Predictor, file: Path, fp32: Predictor | None = None) -> dict[str, Any]:
     """Return latency (median and 95th percentile, in ms, one image) and throughput (images per second, batches of 32).
 
-    Both are measured in turns, from uint8 pixels to logits, with the same number of threads. ``peak_memory_bytes`` is
-    that of a process of its own that opens the file and classifies one image.
+    ``fp32`` is the network in fp32 under the runtime of ``exported``, if that has another precision. All are measured
+    in turns, from uint8 pixels to logits, with the same number of threads. ``peak_memory_bytes`` is that of a process
+    of its own that opens the file and classifies one image.
     """
     size = exported.preprocessing.size
     generator = np.random.default_rng(0)
     one, many = (generator.integers(0, 256, (count, size, size, 3), np.uint8) for count in (1, LARGE_BATCH))
-    predictors = {"torch_": checkpoint, "": exported}
+    predictors = {"torch_": checkpoint, "": exported} | ({"fp32_": fp32} if fp32 else {})
     single = _time([partial(predictor.logits, one) for predictor in predictors.values()], PASSES)
     batch = _time([partial(predictor.logits, many) for predictor in predictors.values()], max(2, PASSES // 10))
     found: dict[str, Any] = {}
@@ -147,7 +148,11 @@ def speed_rows(found: Mapping[str, Any]) -> list[list[str]]:
         ("latency, 95th percentile", "latency_p95_ms", format_milliseconds),
         ("images per second, batches of 32", "images_per_second", "{:.1f}".format),
     )
-    return [[title, show(found[f"torch_{key}"]), show(found[key])] for title, key, show in titles]
+    rows = [[title, show(found[f"torch_{key}"]), show(found[key])] for title, key, show in titles]
+    if "fp32_latency_ms" in found:
+        ratio = found["latency_ms"] / found["fp32_latency_ms"]
+        rows.append(["latency, of fp32 under the same runtime", "", f"{ratio:.2f}"])
+    return rows
 
 
 def _time(calls: Sequence[Callable[[], object]], passes: int) -> list[list[float]]:
