@@ -6,9 +6,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from deepbloom.data.masks import Masks
 from deepbloom.robustness.corruptions import CORRUPTIONS
 
 FEW = "corruptions=[gaussian_noise,haze+rotation]"
@@ -77,3 +79,33 @@ def test_mistakes_are_explained(trained_run: Path, tmp_path: Path, deepbloom_her
     code, _, err = deepbloom_here("robustness", f"ckpt={trained_run}", "suite=quick", FEW, f"image={tmp_path / 'own'}")
     assert code == 2
     assert "kraken" in err
+
+
+def test_heatmaps_of_corrupted_images(
+    trained_run: Path, images: Path, tmp_path: Path, deepbloom_here: Callable
+) -> None:
+    out = tmp_path / "out"
+    command = ("robustness", f"ckpt={trained_run}", "suite=quick", FEW, "heatmaps=true", f"output_dir={out}")
+    code, _, err = deepbloom_here(*command)
+    assert code == 2
+    assert "needs masks" in err
+    found = Masks(lambda index: np.eye(40, dtype=bool), "invented")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deepbloom.commands.robustness.find_masks", lambda source, choice: found)
+        code, printed, err = deepbloom_here(*command)
+    assert code == 0, err
+    assert "evidence on the object" in printed
+    content = json.loads((out / "robustness.json").read_text(encoding="utf-8"))
+    located = content["networks"][0]["heatmaps"]
+    assert located["masks"] == "invented"
+    table = list(csv.DictReader((out / "heatmaps.csv").open(encoding="utf-8")))
+    assert [(row["corruption"], row["severity"]) for row in table] == [
+        ("none", "0"),
+        ("gaussian_noise", "3"),
+        ("haze+rotation", "3"),
+    ]
+    for row, kept in zip(table, located["conditions"], strict=True):
+        assert float(row["energy_inside"]) == kept["energy_inside"]
+        assert 0 <= float(row["low"]) <= kept["energy_inside"] <= float(row["high"]) <= 1
+    with Image.open(out / "figures" / "heatmaps_by_severity.png") as figure:
+        assert min(figure.size) > 100

@@ -1,6 +1,7 @@
 """``deepbloom robustness``: measure networks on corrupted test images."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import numpy as np
 from deepbloom.config.command_settings import RobustnessConfig
 from deepbloom.config.schema import as_list
 from deepbloom.data.dataset import PreparedData, choose_images
+from deepbloom.data.masks import AUTO, find_masks
 from deepbloom.data.pixel_cache import open_pixels
 from deepbloom.data.sources.imagefolder import ImageFolder
 from deepbloom.device import available_cores
 from deepbloom.engine.predictor import Predictor
 from deepbloom.engine.trained_data import prepare_trained_data
-from deepbloom.errors import CheckpointError, DataError
-from deepbloom.export.opening import find_file, open_predictor
+from deepbloom.errors import CheckpointError, ConfigError, DataError
+from deepbloom.export.opening import find_file, is_exported, open_predictor
 from deepbloom.report.corrupted_plots import plot_severities
 from deepbloom.report.formatting import align, format_percent, shorten_apart
 from deepbloom.robustness import evaluate, figures
@@ -28,11 +30,23 @@ from deepbloom.sinks import printable
 TABLE = "robustness.csv"
 COLUMNS = ("corruption", "severity", "top1_accuracy", "low", "high", "count", "calibration_error", "model")
 IMAGE_COLUMNS = ("model", "image_id", "clean", "corrupted")
+HEATMAP_TABLE = "heatmaps.csv"
+HEATMAP_COLUMNS = (
+    "corruption",
+    "severity",
+    "energy_inside",
+    "low",
+    "high",
+    "area_share",
+    "pointing_hit",
+    "count",
+    "model",
+)
 QUICK_SEVERITIES, QUICK_IMAGES = (3,), 200
 
 
 def run(config: RobustnessConfig) -> None:
-    """Write robustness.csv, robustness.json, images.csv and figures, and print a table.
+    """Write robustness.csv, robustness.json, images.csv and figures, and print a table; heatmaps.csv on request.
 
     Raises
     ------
@@ -56,6 +70,7 @@ def run(config: RobustnessConfig) -> None:
                 f"{ckpt} has other test images than {config.checkpoints[0]}: compare runs of one split."
             )
         test = images
+        located = _locate(config, ckpt, trained, data, images, wanted) if config.heatmaps else {}
         network = _test(config, ckpt, label or trained.label, trained, images, wanted, folder)
         networks.append(network)
         worst = evaluate.suffering_classes(network, images.targets, trained.classes)
@@ -64,7 +79,7 @@ def run(config: RobustnessConfig) -> None:
             own = _own_images(config.image, trained)
             measured = _test(config, ckpt, network.label, trained, own, [CLEAN_CONDITION], folder)
             summary["own_images"] = {"folder": config.image, **evaluate.score(measured, CLEAN_CONDITION)}
-        summaries.append(summary)
+        summaries.append(summary | located)
 
     comparisons = evaluate.compare_all(networks)
     rows = [row | {"model": found["model"]} for found in summaries for row in found["conditions"]]
@@ -85,6 +100,8 @@ def run(config: RobustnessConfig) -> None:
     drawn = files.make_folder(folder / "figures")
     curves = {found["model"]: [found["clean"], *found["conditions"]] for found in summaries}
     plot_severities(curves, drawn / "accuracy_by_severity.png")
+    if config.heatmaps:
+        _write_heatmaps(summaries, folder / HEATMAP_TABLE, drawn / "heatmaps_by_severity.png")
     sample = images.pixels.read(images.indices[:1])[0]
     figures.draw_samples(sample, images.image_ids[0], wanted, config.seed, drawn / "samples.png")
     _print(summaries, comparisons)
@@ -102,7 +119,7 @@ def _test(
 ) -> Measured:
     path = find_file(ckpt)
     correct, confidence = evaluate.run_network(
-        trained,
+        trained.faster(),
         images,
         wanted,
         config.seed,
@@ -110,6 +127,36 @@ def _test(
         files.digest(path),
     )
     return Measured(label, str(path.resolve()), correct, confidence)
+
+
+def _locate(
+    config: RobustnessConfig,
+    ckpt: str,
+    trained: Predictor,
+    data: PreparedData,
+    images: Images,
+    wanted: Sequence[Condition],
+) -> dict[str, Any]:
+    """Return ``heatmaps`` of robustness.json: where those of a network lie, and on which masks."""
+    if is_exported(ckpt):
+        raise ConfigError(f"heatmaps=true needs the network itself, and {ckpt} is an exported file. Give its run.")
+    from deepbloom.device import choose_device
+    from deepbloom.engine.checkpoint import read_model
+    from deepbloom.explain.targets import DEFAULT_LAYER, place_network
+    from deepbloom.robustness import heatmaps
+
+    masks = find_masks(data.source, AUTO)
+    mixed = replace(images, indices=choose_images(data, images.indices, 0, config.seed))
+    network = place_network(read_model(ckpt), trained.label, DEFAULT_LAYER, choose_device(config.device))
+    chosen = heatmaps.choose_with_masks(mixed, masks)
+    rows = heatmaps.locate(network, chosen, masks, wanted, config.seed)
+    return {"heatmaps": {"method": heatmaps.METHOD, "masks": masks.origin, "conditions": rows}}
+
+
+def _write_heatmaps(summaries: Sequence[dict[str, Any]], table: Path, figure: Path) -> None:
+    found = {summary["model"]: summary["heatmaps"]["conditions"] for summary in summaries}
+    files.write_csv(table, HEATMAP_COLUMNS, [row | {"model": name} for name, rows in found.items() for row in rows])
+    plot_severities(found, figure, "energy_inside", "evidence on the object", chance="area_share")
 
 
 def _list_images(network: Measured, images: Images) -> list[dict[str, Any]]:
@@ -175,14 +222,7 @@ def _print(summaries: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, 
 
 
 def _print_network(found: dict[str, Any]) -> None:
-    rows = found["conditions"]
-    table = [
-        ["corruption", *(f"severity {severity}" for severity in sorted({row["severity"] for row in rows})), "mean"]
-    ]
-    for name in dict.fromkeys(row["corruption"] for row in rows):
-        values = [row["top1_accuracy"] for row in rows if row["corruption"] == name]
-        table.append([name, *(format_percent(value) for value in (*values, float(np.mean(values))))])
-    print(f"{printable(found['model'])}\n{align(table)}\n")
+    print(f"{printable(found['model'])}\n{_tabulate(found['conditions'], 'top1_accuracy')}\n")
     print(f"clean test accuracy       {_interval(found['clean'], 'top1_accuracy')}, {found['clean']['count']} images")
     if own := found.get("own_images"):
         print(f"accuracy on {printable(own['folder'])}  {_interval(own, 'top1_accuracy')}, {own['count']} images")
@@ -192,6 +232,20 @@ def _print_network(found: dict[str, Any]) -> None:
         for row in found["suffering_classes"]
     ]
     print(f"classes that lose most    {', '.join(worst) or 'none'}\n")
+    if located := found.get("heatmaps"):
+        clean, *rows = located["conditions"]
+        print(f"evidence on the object (Grad-CAM, {clean['count']} images)\n{_tabulate(rows, 'energy_inside')}\n")
+        print(f"clean  {_interval(clean, 'energy_inside')}; a constant map: {format_percent(clean['area_share'])}\n")
+
+
+def _tabulate(rows: Sequence[dict[str, Any]], key: str) -> str:
+    """Return a line for each corruption with the values of its severities and their mean."""
+    severities = sorted({row["severity"] for row in rows})
+    table = [["corruption", *(f"severity {severity}" for severity in severities), "mean"]]
+    for name in dict.fromkeys(row["corruption"] for row in rows):
+        values = [row[key] for row in rows if row["corruption"] == name]
+        table.append([name, *(format_percent(value) for value in (*values, float(np.mean(values))))])
+    return align(table)
 
 
 def _interval(row: dict[str, Any], key: str) -> str:

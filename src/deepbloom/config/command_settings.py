@@ -165,6 +165,8 @@ class RobustnessConfig:
     """Number of test images; 0 takes all, or 200 with ``suite=quick``."""
     image: str = setting("", path=True)
     """A folder of your own images, one folder per class, that is measured beside the test split."""
+    heatmaps: bool = False
+    """Also measure, on test images with a mask, whether the heatmaps still lie on the object."""
     seed: int = 0
     """Seed of the random corruptions and of the choice of images."""
     device: str = "auto"

@@ -94,6 +94,7 @@ COMMANDS: dict[str, Command] = {
             "deepbloom robustness ckpt=outputs/RUN suite=quick",
             "deepbloom robustness 'ckpt=[outputs/RUN,outputs/OTHER]'",
             "deepbloom robustness ckpt=outputs/RUN 'corruptions=[rotation,haze+gaussian_noise]'",
+            "deepbloom robustness ckpt=outputs/RUN suite=quick heatmaps=true",
         ),
         "deepbloom.commands.robustness:run",
         names={"corruptions": "deepbloom.robustness.corruptions:CORRUPTIONS"},

@@ -1,4 +1,4 @@
-"""The figure of accuracy by severity of each corruption."""
+"""The figures of accuracy, and of where the evidence lies, by severity of each corruption."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,26 @@ from deepbloom.report.run_plots import COLORS, DASHES, MARKERS, PERCENT, open_fi
 COLUMNS = 5
 
 
-def plot_severities(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Draw accuracy against severity, 0 being clean: a panel per corruption, a line and a 95 % band per network.
+def plot_severities(
+    curves: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: Path,
+    value: str = "top1_accuracy",
+    title: str = "test accuracy",
+    chance: str = "",
+) -> None:
+    """Draw a value against severity, 0 being clean: a panel per corruption, a line and a 95 % band per network.
 
     Parameters
     ----------
     curves : mapping of str to rows
-        By network: ``corruption``, ``severity``, ``top1_accuracy``, ``low`` and ``high``, the clean images first.
+        By network: ``corruption``, ``severity``, the value, ``low`` and ``high``, the clean images first.
     path : Path
+    value : str
+        The key of the value, a share.
+    title : str
+        What it is.
+    chance : str
+        The key of what chance would give, a dotted line; empty: none.
     """
     names = list(dict.fromkeys(row["corruption"] for rows in curves.values() for row in rows[1:]))
     columns = min(COLUMNS, len(names))
@@ -30,12 +42,14 @@ def plot_severities(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Pat
             style: dict[str, Any] = {"color": COLORS[number % len(COLORS)]}
             for axis, name in zip(axes.flat, names, strict=False):
                 chosen = [rows[0], *(row for row in rows[1:] if row["corruption"] == name)]
-                severity, accuracy, low, high = (
-                    [row[key] for row in chosen] for key in ("severity", "top1_accuracy", "low", "high")
+                severity, middle, low, high = (
+                    [row[key] for row in chosen] for key in ("severity", value, "low", "high")
                 )
                 dash, marker = DASHES[number // len(COLORS) % len(DASHES)], MARKERS[number % len(MARKERS)]
-                (line,) = axis.plot(severity, accuracy, linestyle=dash, marker=marker, markersize=3, **style)
+                (line,) = axis.plot(severity, middle, linestyle=dash, marker=marker, markersize=3, **style)
                 axis.fill_between(severity, low, high, alpha=0.15, linewidth=0, **style)
+                if chance:
+                    axis.plot(severity, [row[chance] for row in chosen], linestyle=":", linewidth=1, color="gray")
                 axis.set_title(name.replace("_", " "), fontsize=9)
             lines.append(line)
         for axis in axes.flat[len(names) :]:
@@ -44,5 +58,5 @@ def plot_severities(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Pat
         axes[0, 0].yaxis.set_major_formatter(PERCENT)
         axes[0, 0].set_xticks(sorted({row["severity"] for rows in curves.values() for row in rows}))
         figure.supxlabel("severity (0: as it is)", fontsize=10)
-        figure.supylabel("test accuracy", fontsize=10)
+        figure.supylabel(title, fontsize=10)
         figure.legend(lines, [shorten(label) for label in curves], loc="outside upper center", ncols=3)

@@ -38,11 +38,14 @@ class Corruption:
         The level of each severity, mildest first.
     random : bool
         Whether the result depends on the image's random stream.
+    moves : bool
+        Whether objects are elsewhere afterwards, so that a mask must change as the image does.
     """
 
     function: Callable[[Pixels, Any, Generator], Pixels]
     levels: tuple[Any, ...]
     random: bool
+    moves: bool
 
 
 CORRUPTIONS: dict[str, Corruption] = {}
@@ -51,13 +54,14 @@ CORRUPTIONS: dict[str, Corruption] = {}
 Function = Callable[[Pixels, Any, Generator], Pixels]
 
 
-def corruption(levels: tuple[Any, ...], random: bool = False) -> Callable[[Function], Function]:
+def corruption(levels: tuple[Any, ...], random: bool = False, moves: bool = False) -> Callable[[Function], Function]:
     """Register a function under its name, with one level for each severity."""
     if len(levels) != len(SEVERITIES):
         raise ValueError(f"{len(levels)} levels: give one for each of the {len(SEVERITIES)} severities.")
 
     def register(function: Function) -> Function:
-        if CORRUPTIONS.setdefault(function.__name__, Corruption(function, levels, random)).function != function:
+        registered = Corruption(function, levels, random, moves)
+        if CORRUPTIONS.setdefault(function.__name__, registered).function != function:
             raise ValueError(f"A corruption named {function.__name__} is there already.")
         return function
 
@@ -94,11 +98,36 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: int, image_id: st
     ndarray of uint8, shape (H, W, 3)
     """
     for part in name.split(COMBINED):
-        kind = CORRUPTIONS[part]
-        stream = np.random.default_rng(derive_seed(seed, part, image_id))
-        changed = kind.function(image.astype(np.float32) / 255, kind.levels[severity - 1], stream)
-        image = (np.clip(changed, 0, 1) * 255).astype(np.uint8)
+        image = _apply(image, part, severity, seed, image_id)
     return image
+
+
+def corrupt_mask(mask: np.ndarray, name: str, severity: int, seed: int, image_id: str) -> np.ndarray:
+    """Return where an object is after `corrupt` with the same arguments.
+
+    It moves with a rotation, a perspective and a crop, and stays under all others; what an occlusion covers still
+    counts as the object.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (H, W), true on the object
+
+    Returns
+    -------
+    ndarray of bool, shape (H, W)
+    """
+    image = np.repeat(np.where(mask, 255, 0).astype(np.uint8)[:, :, None], 3, axis=2)
+    for part in name.split(COMBINED):
+        if CORRUPTIONS[part].moves:
+            image = _apply(image, part, severity, seed, image_id)
+    return np.asarray(image[:, :, 0] >= 128)
+
+
+def _apply(image: np.ndarray, part: str, severity: int, seed: int, image_id: str) -> np.ndarray:
+    kind = CORRUPTIONS[part]
+    stream = np.random.default_rng(derive_seed(seed, part, image_id))
+    changed = kind.function(image.astype(np.float32) / 255, kind.levels[severity - 1], stream)
+    return (np.clip(changed, 0, 1) * 255).astype(np.uint8)
 
 
 @corruption((0.08, 0.12, 0.18, 0.26, 0.38), random=True)
@@ -240,7 +269,7 @@ def downscale(image: Pixels, level: float, stream: Generator) -> Pixels:
     return _through_size(image, level, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 
 
-@corruption((15, 45, 90, 135, 180), random=True)
+@corruption((15, 45, 90, 135, 180), random=True, moves=True)
 def rotation(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Rotate by ``level`` degrees to the left or right; the corners mirror the image. Not in the paper."""
     angle = level if stream.random() < 0.5 else -level
@@ -251,7 +280,7 @@ def rotation(image: Pixels, level: float, stream: Generator) -> Pixels:
     return turned[reach : reach + height, reach : reach + width]
 
 
-@corruption((0.06, 0.12, 0.18, 0.24, 0.3), random=True)
+@corruption((0.06, 0.12, 0.18, 0.24, 0.3), random=True, moves=True)
 def perspective(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Move each corner inward by up to ``level`` of each side, and stretch what is between them; not in the paper."""
     height, width = image.shape[:2]
@@ -268,7 +297,7 @@ def perspective(image: Pixels, level: float, stream: Generator) -> Pixels:
     )
 
 
-@corruption((0.85, 0.7, 0.55, 0.45, 0.35), random=True)
+@corruption((0.85, 0.7, 0.55, 0.45, 0.35), random=True, moves=True)
 def crop(image: Pixels, level: float, stream: Generator) -> Pixels:
     """Zoom into a window of ``level`` of each side, at a random place; not in the paper."""
     height, width = image.shape[:2]
