@@ -4,16 +4,20 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from scipy.special import softmax
 
-from deepbloom.data.label_check import find_suspects, read_out_of_fold
+from deepbloom.calibration.out_of_distribution import find_outliers
+from deepbloom.data.label_check import LabelCheck, Suspects, find_suspects, find_typical, read_out_of_fold
 from deepbloom.data.near_duplicates import Fingerprints, find_near_duplicates
 from deepbloom.data.sources.imagefolder import ImageFolder
 from deepbloom.errors import RunError
+from deepbloom.report import label_page
 from deepbloom.runs import folder as run_dir
 
 Run = Callable[..., tuple[int, str, str]]
@@ -81,6 +85,37 @@ def test_near_duplicates_with_different_labels_are_found():
     assert (find_near_duplicates(prints, prints) >= 0).all()
 
 
+def test_the_typical_image_of_a_class_is_the_one_with_the_highest_probability_of_its_label():
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.9, 0.05, 0.05], [0.7, 0.2, 0.1]])
+    assert find_typical(probabilities, np.array([0, 0, 1])).tolist() == [1, 2, -1]
+
+
+def test_outliers_are_far_from_every_other_image_as_scipy_measures_it():
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(40, 6))
+    distances = (cdist(embeddings, embeddings, "cosine") + 9 * np.eye(40)).min(1)
+    places = np.arange(40)[::-1]
+    found = find_outliers([(places, embeddings[places])])
+    assert [distance for _, distance in found] == pytest.approx(np.sort(distances)[::-1][: len(found)], abs=1e-5)
+    assert [distance for _, distance in found] == pytest.approx([distances[place] for place, _ in found], abs=1e-5)
+    alike = (np.array([3, 4]), np.ones((2, 2)))  # another network finds these two alike
+    moved = find_outliers([(places, embeddings[places]), alike])
+    assert dict(moved).get(3, 0) <= distances[3] / 2 + 1e-5
+
+
+def test_the_page_shows_suspects_and_pairs_side_by_side_and_escapes_names(images: Path, tmp_path: Path) -> None:
+    source = replace(ImageFolder.create(images), class_names=("<b>a</b>", "b", "c"))
+    suspects = Suspects(np.array([4, 30]), np.array([2, 0]), np.array([0.9, 0.8]))
+    check = LabelCheck(suspects, np.array([0, -1, -1]), [(5, 20)], [])
+    label_page.write(tmp_path / "labels.html", source, check, thumbnails=True)
+    page = (tmp_path / "labels.html").read_text(encoding="utf-8")
+    assert "<b>a</b>" not in page
+    assert "&lt;b&gt;a&lt;/b&gt;" in page
+    assert page.count("data:image/webp") == 3 + 2  # two suspects and one typical image; a pair
+    assert page.index("0.900") < page.index("0.800") < page.index("Near-duplicates with different labels")
+    assert "outliers are not known" in page
+
+
 @pytest.fixture
 def folds(trained_run: Path, images: Path, tmp_path: Path) -> Path:
     """Two runs as if each had tested one half of the images; the label of one image is wrong."""
@@ -100,7 +135,8 @@ def folds(trained_run: Path, images: Path, tmp_path: Path) -> Path:
             writer.writerow(["image_id", "target", "prediction", "confidence"])
             for row, target, prediction in zip(rows, targets, predictions, strict=True):
                 writer.writerow([source.image_ids[row], target, prediction, 0.8])
-        np.savez(folder / run_dir.PROBABILITIES, probabilities=probabilities)
+        embeddings = np.eye(4)[targets] + np.eye(4)[3] * 5 * (rows == 7)[:, None]  # image 7 is unlike all others
+        np.savez(folder / run_dir.PROBABILITIES, probabilities=probabilities, embeddings=embeddings)
         metrics = json.loads((folder / run_dir.METRICS).read_text())
         metrics |= {"folds": 2, "fold": fold, "dataset_fingerprint": source.fingerprint}
         metrics["test"] |= {"count": len(rows), "top1_accuracy": float((predictions == targets).mean())}
@@ -120,7 +156,21 @@ def test_the_command_writes_ranked_suspects_that_training_takes(
     name = ImageFolder.create(images).image_ids[4]
     assert row == {"image_id": name, "given": "azure", "suggested": "lime", "score": "0.900000"}
     assert "1 of 36" in out
-    assert "0 images with a near-duplicate of another label" in out
+    assert "0 pairs of near-duplicates with different labels" in out
+    with open(tmp_path / "out" / "label_outliers.csv", newline="") as file:
+        outliers = list(csv.DictReader(file))
+    assert outliers[0]["image_id"] == ImageFolder.create(images).image_ids[7]
+    assert [float(outliers[number]["distance"]) for number in (0, 1)] == pytest.approx([1 - 1 / 26**0.5, 0], abs=1e-3)
+    page = (tmp_path / "out" / "labels.html").read_text(encoding="utf-8")
+    assert name in page
+    assert page.count("data:image/webp") == 2 + len(outliers)  # a suspect, an image typical of its suggested class
+    code, _, err = deepbloom(
+        *data, "check=labels", "thumbnails=false", f"runs={folds}", f"output_dir={tmp_path / 'named'}"
+    )
+    assert code == 0, err
+    page = (tmp_path / "named" / "labels.html").read_text(encoding="utf-8")
+    assert name in page
+    assert "data:image" not in page
 
     code, out, err = deepbloom(*data, f"data.labels={path}", f"output_dir={tmp_path / 'corrected'}")
     assert code == 0, err
@@ -132,7 +182,9 @@ def test_the_command_writes_ranked_suspects_that_training_takes(
 
 def test_missing_folds_are_named(folds: Path, images: Path) -> None:
     source = ImageFolder.create(images)
-    assert read_out_of_fold(folds, source).sum(1) == pytest.approx(np.ones(36))
+    probabilities, embedded = read_out_of_fold(folds, source)
+    assert probabilities.sum(1) == pytest.approx(np.ones(36))
+    assert sorted(place for places, _ in embedded for place in places.tolist()) == list(range(36))
     shutil.rmtree(folds / "f1")
     with pytest.raises(RunError, match="folds 0 of 2, which test 18 of 36"):
         read_out_of_fold(folds, source)

@@ -5,6 +5,7 @@ the last layer (k nearest neighbors with k = 1; Sun et al. 2022, https://arxiv.o
 needed. docs/confidence.md compares it with energy, maximum softmax and Mahalanobis distance.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,10 @@ from deepbloom.errors import CheckpointError
 
 MAX_STORED = 20_000
 """Most training images whose embeddings are kept; larger sets are sampled."""
+OUTLIERS = 20
+"""Images unlike all others that the label check lists."""
+ROWS = 1024
+"""Images compared with all others at a time."""
 ALIKE = 0.99
 """Share of the validation images that count as like training."""
 
@@ -75,3 +80,31 @@ def normalize(embeddings: np.ndarray) -> NDArray[np.float32]:
 def choose_limit(distances: NDArray[np.float64]) -> float:
     """Return the distance beyond which images are unlike training: `ALIKE` of the validation images are not."""
     return float(np.quantile(distances, ALIKE, method="higher"))
+
+
+def find_outliers(embedded: Sequence[tuple[NDArray[np.int64], np.ndarray]]) -> list[tuple[int, float]]:
+    """Return the `OUTLIERS` images that are farthest from the nearest other one, with this distance, in [0, 2].
+
+    Parameters
+    ----------
+    embedded : sequence of (ndarray of int64, shape (M,), ndarray, shape (M, F))
+        Places of images and their embeddings, from networks that were not trained with them. Distances of an image
+        that several networks saw are averaged.
+    """
+    sums: dict[int, list[float]] = {}
+    for places, embeddings in embedded:
+        for place, distance in zip(places.tolist(), _isolation(normalize(embeddings)).tolist(), strict=True):
+            sums.setdefault(place, []).append(distance)
+    means = {place: float(np.mean(found)) for place, found in sums.items()}
+    return sorted(means.items(), key=lambda pair: (-pair[1], pair[0]))[:OUTLIERS]
+
+
+def _isolation(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the distance of each embedding, shape (M, F), of length 1, from the nearest other: shape (M,)."""
+    nearest = np.full(len(embeddings), -1, dtype=np.float32)
+    for start in range(0, len(embeddings), ROWS):
+        similarities = embeddings[start : start + ROWS] @ embeddings.T
+        rows = np.arange(len(similarities))
+        similarities[rows, start + rows] = -1
+        nearest[start : start + ROWS] = similarities.max(1)
+    return np.asarray(1 - nearest)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepbloom.calibration.out_of_distribution import find_outliers
 from deepbloom.config.command_settings import InspectConfig
 from deepbloom.data import quality
 from deepbloom.data.dataset import PreparedData, prepare
-from deepbloom.data.label_check import COLUMNS, find_suspects, read_out_of_fold
+from deepbloom.data.label_check import COLUMNS, LabelCheck, find_suspects, find_typical, read_out_of_fold
 from deepbloom.data.leakage import audit_split, describe_findings
 from deepbloom.data.near_duplicates import find_near_duplicates, fingerprints_of
 from deepbloom.data.preprocessing import Preprocessing
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONFLICT_COLUMNS = ("image_id", "given", "near_duplicate", "its_label")
+OUTLIER_COLUMNS = ("image_id", "given", "distance")
 SHOWN_CLASSES = 12
 IMAGES_PER_CLASS = 6
 SHOWN_SUSPECTS = 20
@@ -65,44 +67,62 @@ def run(config: InspectConfig) -> None:
 
 
 def _check_labels(config: InspectConfig) -> None:
-    """Write label_suspects.csv and label_conflicts.csv, and print how many there are and the first of them."""
+    """Write labels.html and its tables as CSV, and print how many images there are and the first suspects."""
+    from deepbloom.report import label_page
+
     source = load_source(config.data)
-    found = find_suspects(read_out_of_fold(Path(config.runs), source), source.targets)
-    rows = [
+    probabilities, embedded = read_out_of_fold(Path(config.runs), source)
+    found = LabelCheck(
+        find_suspects(probabilities, source.targets),
+        find_typical(probabilities, source.targets),
+        _find_conflicts(config, source),
+        find_outliers(embedded),
+    )
+    folder = atomic_files.output_folder(Path(config.output_dir))
+    suspects = _write_checked(folder, source, found)
+    label_page.write(folder / "labels.html", source, found, config.thumbnails)
+    for row in suspects[:SHOWN_SUSPECTS]:
+        names = f"{printable(row['given'])}, or {printable(row['suggested'])}?"
+        print(f"{row['score'][:5]}  {printable(row['image_id'])}: {names}")
+    print(f"\n{len(suspects)} of {count_of(len(source), 'label')} may be wrong; wrote {folder / 'label_suspects.csv'}")
+    print(f"{count_of(len(found.conflicts), 'pair')} of near-duplicates with different labels")
+    print(f"Look at them in {folder / 'labels.html'}, delete rows of the CSV files that you do not agree with,")
+    print("and train with data.labels=FILE or data.exclude=FILE.")
+
+
+def _find_conflicts(config: InspectConfig, source: ImageSource) -> list[tuple[int, int]]:
+    """Return near-duplicates with different labels, of which at least one is wrong, each pair once."""
+    prints = fingerprints_of(prepare(config.data, Preprocessing(fit=config.data.fit), available_cores(), source))
+    found = find_near_duplicates(prints, prints, (source.targets, source.targets)).tolist()
+    return sorted({(min(pair), max(pair)) for pair in enumerate(found) if pair[1] >= 0})
+
+
+def _write_checked(folder: Path, source: ImageSource, found: LabelCheck) -> list[dict[str, str]]:
+    """Write label_suspects.csv, whose rows it returns, label_conflicts.csv and label_outliers.csv."""
+    names, labels = source.image_ids, [source.class_names[target] for target in source.targets]
+    suspects = [
         {
-            "image_id": source.image_ids[place],
-            "given": source.class_names[source.targets[place]],
+            "image_id": names[place],
+            "given": labels[place],
             "suggested": source.class_names[suggested],
             "score": f"{score:.6f}",
         }
-        for place, suggested, score in zip(found.places, found.suggested, found.scores, strict=True)
+        for place, suggested, score in zip(
+            found.suspects.places, found.suspects.suggested, found.suspects.scores, strict=True
+        )
     ]
-    path = atomic_files.output_folder(Path(config.output_dir)) / "label_suspects.csv"
-    atomic_files.write_csv(path, COLUMNS, rows)
-    for row in rows[:SHOWN_SUSPECTS]:
-        names = f"{printable(row['given'])}, or {printable(row['suggested'])}?"
-        print(f"{row['score'][:5]}  {printable(row['image_id'])}: {names}")
-    print(f"\n{len(rows)} of {count_of(len(source), 'label')} may be wrong; wrote {path}")
-    _check_near_duplicates(config, source, path.with_name("label_conflicts.csv"))
-    print("Look at them, delete rows that you do not agree with, and train with data.labels=FILE or data.exclude=FILE.")
-
-
-def _check_near_duplicates(config: InspectConfig, source: ImageSource, path: Path) -> None:
-    """Write near-duplicates with different labels, of which at least one is wrong, and print how many there are."""
-    prints = fingerprints_of(prepare(config.data, Preprocessing(fit=config.data.fit), available_cores(), source))
-    found = find_near_duplicates(prints, prints, (source.targets, source.targets))
-    rows = [
-        {
-            "image_id": source.image_ids[place],
-            "given": source.class_names[source.targets[place]],
-            "near_duplicate": source.image_ids[other],
-            "its_label": source.class_names[source.targets[other]],
-        }
-        for place, other in enumerate(found)
-        if other >= 0
+    conflicts = [
+        {"image_id": names[a], "given": labels[a], "near_duplicate": names[b], "its_label": labels[b]}
+        for a, b in found.conflicts
     ]
-    atomic_files.write_csv(path, CONFLICT_COLUMNS, rows)
-    print(f"{count_of(len(rows), 'image')} with a near-duplicate of another label; wrote {path}")
+    outliers = [
+        {"image_id": names[place], "given": labels[place], "distance": f"{distance:.6f}"}
+        for place, distance in found.outliers
+    ]
+    atomic_files.write_csv(folder / "label_suspects.csv", COLUMNS, suspects)
+    atomic_files.write_csv(folder / "label_conflicts.csv", CONFLICT_COLUMNS, conflicts)
+    atomic_files.write_csv(folder / "label_outliers.csv", OUTLIER_COLUMNS, outliers)
+    return suspects
 
 
 def count_images(data: PreparedData) -> list[dict[str, Any]]:

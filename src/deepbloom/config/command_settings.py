@@ -221,12 +221,14 @@ class InspectConfig:
 
     data: DataConfig
     output_dir: str = setting("outputs/data", path=True)
-    """Where counts.csv, quality.csv and contact_sheet.png go; with ``check=labels``, label_suspects.csv
-    and label_conflicts.csv, near-duplicates with different labels."""
+    """Where counts.csv, quality.csv and contact_sheet.png go; with ``check=labels``, labels.html, label_suspects.csv,
+    label_conflicts.csv (near-duplicates with different labels) and label_outliers.csv."""
     check: str = "off"
     """``labels``: find images whose label is probably wrong, from runs that tested every image in a fold."""
     runs: str = setting("outputs", path=True, only=("check=labels", lambda inspect: inspect.check == "labels"))
     """The folder with these runs, at any depth."""
+    thumbnails: bool = setting(True, only=("check=labels", lambda inspect: inspect.check == "labels"))
+    """Whether labels.html shows the images, small."""
 
     def __post_init__(self) -> None:
         check_choice("check", self.check, ("off", "labels"))

@@ -17,6 +17,8 @@ from deepbloom.runs.parsing import read_columns
 from deepbloom.runs.reading import CompleteRun, find_runs
 
 COLUMNS = ("image_id", "given", "suggested", "score")
+Embedded = tuple[NDArray[np.int64], np.ndarray]
+"""Places of the images that a run tested, shape (M,), and their embeddings, shape (M, F)."""
 
 
 class Suspects(NamedTuple):
@@ -35,6 +37,35 @@ class Suspects(NamedTuple):
     places: NDArray[np.int64]
     suggested: NDArray[np.int64]
     scores: NDArray[np.float64]
+
+
+class LabelCheck(NamedTuple):
+    """What is known of the labels of N images of C classes; images are named by their place.
+
+    Attributes
+    ----------
+    suspects : Suspects
+    typical : ndarray of int64, shape (C,)
+        Of each class, the image with the highest probability of its label; -1 of a class without images.
+    conflicts : list of (int, int)
+        Near-duplicates with different labels, each pair once.
+    outliers : list of (int, float)
+        Images unlike all others, with their distance, the most distant first.
+    """
+
+    suspects: Suspects
+    typical: NDArray[np.int64]
+    conflicts: list[tuple[int, int]]
+    outliers: list[tuple[int, float]]
+
+
+def find_typical(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ``typical`` of `LabelCheck`; parameters as of `find_suspects`."""
+    own = probabilities[np.arange(len(targets)), targets]
+    typical = np.full(probabilities.shape[1], -1, dtype=np.int64)
+    order = np.argsort(own, kind="stable")
+    typical[targets[order]] = order  # the last of a class stays
+    return typical
 
 
 def find_suspects(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> Suspects:
@@ -67,8 +98,8 @@ def find_suspects(probabilities: NDArray[np.float64], targets: NDArray[np.int64]
     return Suspects(order, suggested[order], scores[order])
 
 
-def read_out_of_fold(folder: Path, source: ImageSource) -> NDArray[np.float64]:
-    """Return the mean probabilities, shape (N, C), of the runs that tested each image in a fold.
+def read_out_of_fold(folder: Path, source: ImageSource) -> tuple[NDArray[np.float64], list[Embedded]]:
+    """Return the mean probabilities, shape (N, C), of the runs that tested each image in a fold, and their embeddings.
 
     Raises
     ------
@@ -84,18 +115,22 @@ def read_out_of_fold(folder: Path, source: ImageSource) -> NDArray[np.float64]:
         )
     places = {name: place for place, name in enumerate(source.image_ids)}
     sums, counts = np.zeros((len(source), len(source.class_names))), np.zeros(len(source))
+    embedded: list[Embedded] = []
     for run in runs:
         names = read_columns(run.path / run_dir.PREDICTIONS, ("image_id",))["image_id"]
-        found = (read_arrays(run.path / run_dir.PROBABILITIES) or {}).get("probabilities")
+        arrays = read_arrays(run.path / run_dir.PROBABILITIES) or {}
+        found = arrays.get("probabilities")
         if found is None or found.shape != (len(names), len(source.class_names)):
             raise RunError(f"{run.path / run_dir.PROBABILITIES} is missing or damaged. Train this fold again.")
-        rows = [places[name] for name in names]
+        rows = np.array([places[name] for name in names])
         sums[rows] += found
         counts[rows] += 1
+        if (embeddings := arrays.get("embeddings")) is not None and len(embeddings) == len(rows):
+            embedded.append((rows, embeddings))
     if not counts.all():
         tested = sorted({run.metrics.fold for run in runs})
         raise RunError(
             f"{folder} has folds {', '.join(map(str, tested))} of {runs[0].metrics.folds}, which test "
             f"{int((counts > 0).sum()):,} of {len(source):,} images. Train the others as well."
         )
-    return np.asarray(sums / counts[:, None])
+    return np.asarray(sums / counts[:, None]), embedded

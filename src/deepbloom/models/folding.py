@@ -31,6 +31,8 @@ def fold_batch_norms(network: nn.Module, example: Tensor) -> nn.Module:
     folded = copy.deepcopy(network)
     for convolution, norm in _find_pairs(folded, example):
         layer, batch_norm = folded.get_submodule(convolution), folded.get_submodule(norm)
+        assert isinstance(layer, nn.Conv2d)
+        assert isinstance(batch_norm, nn.BatchNorm2d)
         folded.set_submodule(convolution, fuse_conv_bn_eval(layer, batch_norm))
         folded.set_submodule(norm, nn.Sequential(*batch_norm.children()))  # timm's has its activation inside
     expected = network(example)
