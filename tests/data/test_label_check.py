@@ -104,15 +104,15 @@ def test_outliers_are_far_from_every_other_image_as_scipy_measures_it():
 
 
 def test_the_page_shows_suspects_and_pairs_side_by_side_and_escapes_names(images: Path, tmp_path: Path) -> None:
-    source = replace(ImageFolder.create(images), class_names=("<b>a</b>", "b", "c"))
+    source = replace(ImageFolder.create(images), class_names=("<b>a", "b", "c"))
     suspects = Suspects(np.array([4, 30]), np.array([2, 0]), np.array([0.9, 0.8]))
     check = LabelCheck(suspects, np.array([0, -1, -1]), [(5, 20)], [])
     label_page.write(tmp_path / "labels.html", source, check, thumbnails=True)
     page = (tmp_path / "labels.html").read_text(encoding="utf-8")
-    assert "<b>a</b>" not in page
-    assert "&lt;b&gt;a&lt;/b&gt;" in page
+    assert "<b>a" not in page
+    assert "&lt;b&gt;a" in page
     assert page.count("data:image/webp") == 3 + 2  # two suspects and one typical image; a pair
-    assert page.index("0.900") < page.index("0.800") < page.index("Near-duplicates with different labels")
+    assert page.index("0.900") < page.index("0.800") < page.rindex("Near-duplicates with different labels")
     assert "outliers are not known" in page
 
 
