@@ -288,7 +288,7 @@ def test_a_key_that_nothing_reads_is_an_error_even_with_its_default(arguments: l
         compose("train", arguments)
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("value", ["nan", *(pytest.param(value, marks=pytest.mark.long) for value in ("inf", "-inf"))])
 def test_no_number_of_a_run_may_be_infinite(value: str) -> None:
     numbers = [
         key.name

