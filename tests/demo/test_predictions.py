@@ -41,6 +41,38 @@ def test_both_networks_predict_the_same_as_the_predict_command(page, deepbloom: 
     assert result["networks"][0]["top5"] != page.predict(image_bytes(1))["networks"][0]["top5"]
 
 
+def test_an_exported_file_gives_predictions_and_no_heatmap(page, tmp_path: Path) -> None:
+    """A network that sees the mean color alone, so that its probabilities can be computed by hand."""
+    onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
+    header = read_model(page.checkpoints[0]).header
+    weight = np.array([[4, 0, 1], [0, 3, 1], [1, 2, 0]], np.float32) / 255
+    steps = [
+        ("Cast", ["images"], ["float"], {"to": onnx.TensorProto.FLOAT}),
+        ("ReduceMean", ["float", "axes"], ["mean"], {"keepdims": 0}),
+        ("MatMul", ["mean", "weight"], ["logits"], {}),
+        ("Softmax", ["logits"], ["probabilities"], {}),
+    ]
+    side = header["preprocessing"]["size"]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(name, given, made, **options) for name, given, made, options in steps],
+        "mean color",
+        [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["batch", side, side, 3])],
+        [onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["batch", 3])],
+        [onnx.numpy_helper.from_array(np.array([1, 2]), "axes"), onnx.numpy_helper.from_array(weight, "weight")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    model.metadata_props.add(key="deepbloom", value=json.dumps(header))
+    onnx.save(model, tmp_path / "model.onnx")
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40), (200, 100, 50)).save(file, "png")
+    networks = load_networks([str(tmp_path / "model.onnx")], "cpu")
+    (found,) = predict_image(file.getvalue(), networks, "gradcam")["networks"]
+    scores = np.exp(np.array([200, 100, 50]) @ weight)
+    confidences = [entry["confidence"] for entry in sorted(found["top5"], key=lambda entry: entry["index"])]
+    assert confidences == pytest.approx(scores / scores.sum(), abs=1e-5)
+    assert found["heatmap"] is None
+
+
 def test_image_and_heatmap_come_back_in_their_sizes(page) -> None:
     result = page.predict(image_bytes())
     assert (result["width"], result["height"]) == decode(result["image"]).size == (30, 24)

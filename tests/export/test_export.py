@@ -250,6 +250,22 @@ def test_the_operator_that_int8_breaks_stays_in_float(tmp_path: Path, monkeypatc
     assert other.input[1].endswith("DequantizeLinear_Output")
 
 
+@pytest.mark.long
+def test_openvino_keeps_the_operator_that_int8_breaks_in_float_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network has random weights, so that even then 3 of 32 predictions change; 19 do otherwise."""
+    pytest.importorskip("nncf", reason="the extra 'openvino' is not installed")
+    monkeypatch.setattr(quantize, "LEAST_AGREEMENT", 0.8)
+    job, model = fragile_job(tmp_path)
+    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    written = FORMATS["openvino"].write(job)
+    assert convolutions[1] in job.notes[0]
+    assert "of 5 operators stay in float" in job.notes[0]
+    found = open_predictor(str(written[0])).logits(job.control()).argmax(1)
+    assert (found == job.expected).mean() >= quantize.LEAST_AGREEMENT
+
+
 def test_a_full_disk_is_not_taken_for_a_network_that_cannot_be_quantized(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

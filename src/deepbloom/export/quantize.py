@@ -23,6 +23,8 @@ LEAST_AGREEMENT = 0.95
 """Share of control images with the checkpoint's prediction, below which int8 activations have collapsed."""
 ACTIVATIONS = ("Clip", "Relu")
 """Operators that vanish in the range of the quantized tensor behind them."""
+OPENVINO_WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
+"""Operators of OpenVINO that have weights."""
 FLOAT_SHARES = (0.1, 0.25, 0.5)
 """Shares of these operators that are kept in float, until int8 agrees."""
 RANKED_ON, SHOWN = 32, 5
@@ -201,9 +203,7 @@ def quantize_openvino(model: Any, onnx_model: Any, job: Job, path: Path) -> Any:
     }
 
     def quantize(kept: list[str]) -> Any:
-        names = [operator.get_friendly_name() for operator in model.get_ops()]
-        ignored = [name for name in names if name.partition("/")[0] in kept]  # a bias makes it NAME/WithoutBiases
-        scope = nncf.IgnoredScope(names=ignored) if ignored else None
+        scope = nncf.IgnoredScope(names=_with_inputs(model, kept)) if kept else None
         return nncf.quantize(model, nncf.Dataset([image[None] for image in images]), ignored_scope=scope, **settings)
 
     def start(quantized: Any) -> Infer:
@@ -212,6 +212,19 @@ def quantize_openvino(model: Any, onnx_model: Any, job: Job, path: Path) -> Any:
 
     mixed = least_in_float(job, quantize, start, lambda: rank_operators(onnx_model, job, path))
     return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM) if mixed is None else mixed
+
+
+def _with_inputs(model: Any, kept: list[str]) -> list[str]:
+    """Return the names in an OpenVINO model of operators, and of those without weights whose output they read."""
+    names = []
+    for operator in model.get_ops():
+        if operator.get_friendly_name().partition("/")[0] in kept:  # a bias makes it NAME/WithoutBiases
+            names.append(operator.get_friendly_name())
+            before = operator.input_value(0).get_node()
+            while before.get_input_size() and before.get_type_name() not in OPENVINO_WEIGHTED:
+                names.append(before.get_friendly_name())
+                before = before.input_value(0).get_node()
+    return names
 
 
 def _agreement(job: Job, infer: Infer) -> float:
