@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepbloom.explain.gallery import choose_predictions, quick_method, remove_old
+from deepbloom.explain.gallery import choose_errors, choose_predictions, quick_method, remove_old
 
 
 def test_the_most_confident_correct_predictions_come_before_the_wrong_ones() -> None:
@@ -15,6 +15,12 @@ def test_the_most_confident_correct_predictions_come_before_the_wrong_ones() -> 
     targets = np.array([0, 0, 0, 1, 0, 0])
     assert choose_predictions(probabilities, targets, 0) == [1, 2, 5, 4]
     assert choose_predictions(probabilities, targets, 1) == [None, None, 3, None]
+
+
+def test_the_most_confident_errors_come_first_and_correct_predictions_are_none_of_them() -> None:
+    probabilities = np.array([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1], [0.3, 0.7]])
+    assert choose_errors(probabilities, np.array([1, 0, 0, 0])).tolist() == [1, 3, 0]
+    assert len(choose_errors(np.tile([0.6, 0.4], (40, 1)), np.ones(40, int))) == 24
 
 
 def test_galleries_use_a_method_that_is_not_slow() -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from deepbloom.report import pages
-from deepbloom.report.pages import Badge, Illustration, PageTable, Photo, Section
+from deepbloom.report.pages import Badge, Class, Illustration, PageTable, Photo, Section
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -57,14 +57,14 @@ def test_a_name_is_text_everywhere_in_a_page(
         trusting()
     Image.new("RGB", (4, 4)).save(tmp_path / "figure.png")
     figure = Illustration(tmp_path / "figure.png", EVIL, EVIL, EVIL)
-    cells = (EVIL, f"x\n{EVIL}", Badge(EVIL, "good"), Photo(figure.path, EVIL, EVIL))
-    table = PageTable([EVIL] * 4, [cells], EVIL, title=EVIL)
+    cells = (EVIL, f"x\n{EVIL}", Badge(EVIL, "good"), Photo(b"RIFF", EVIL, EVIL), Class(EVIL, 0))
+    table = PageTable([EVIL] * 5, [cells], EVIL, title=EVIL)
     terms = [(EVIL, EVIL)]
     inner = Section(EVIL, [EVIL], [table], [EVIL], terms, [figure], terms, [EVIL])
     section = Section(EVIL, sections=[inner])
     pages.write_page(tmp_path / "page.html", EVIL, EVIL, [section])
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    for text, places in ((page, 25), (pages.render_markdown(EVIL, EVIL, [section], tmp_path, EVIL), 22)):
+    for text, places in ((page, 27), (pages.render_markdown(EVIL, EVIL, [section], tmp_path, EVIL), 24)):
         assert text.count("alert(1)") >= places
         assert ("<img src=x" in text) is not escaped
     if escaped:

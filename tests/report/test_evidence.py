@@ -60,8 +60,20 @@ def test_near_duplicates_and_heatmaps_are_found_by_image(make_run):
     (folder / "explain" / "heatmaps" / "daisy").mkdir(parents=True)
     Image.new("RGB", (640, 320), "red").save(folder / "explain" / "heatmaps" / "daisy" / "0000.png")
     (group,) = make_groups([read_run(folder)])
-    evidence = find_evidence(group, [])
+    evidence = find_evidence(group, [], 10_000)
     assert evidence.doubles == {"daisy/0000": "iris/0001"}
     assert evidence.others == ["iris/0001"]
-    name, heatmap = evidence.heatmaps["daisy/0000"]
+    ((name, heatmap),) = evidence.heatmaps["daisy/0000"].items()
     assert (name, heatmap[8:12]) == ("mini_resnet", b"WEBP")
+    assert find_evidence(group, [], len(heatmap) - 1).heatmaps == {}
+
+
+def test_heatmaps_of_each_seed_are_found_unless_they_are_damaged(make_run):
+    for seed in range(3):
+        path = make_run(f"s{seed}", seed=seed, num_images=20) / "explain" / "heatmaps" / "daisy" / "0000.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (640, 320), "red").save(path)
+    path.write_bytes(path.read_bytes()[:60])
+    (group,) = make_groups([read_run(path.parents[3].with_name(f"s{seed}")) for seed in range(3)])
+    found = find_evidence(group, [], 10_000).heatmaps["daisy/0000"]
+    assert list(found) == ["mini_resnet, seed 0", "mini_resnet, seed 1"]

@@ -32,10 +32,13 @@ def test_heatmaps_of_the_same_images_stand_side_by_side(make_run, tmp_path):
     table = heatmap_table(group_of(tmp_path / "runs"))
     assert [row[0] for row in table.rows] == ["daisy/0000\ndaisy", "iris/0001\niris", "lily/0002\nlily"]
     assert all(photo.image and photo.text for photo in table.rows[0][1:])
-    assert [photo.image is None for photo in table.rows[2][1:]].count(True) == 1
+    assert [photo.image == b"" for photo in table.rows[2][1:]].count(True) == 1
     page = write_report(tmp_path / "runs", tmp_path / "report").html.read_text(encoding="utf-8")
     assert page.count('class="photo"') == 5
     assert "Where mini_resnet looks in daisy/0000" in page
+    without = write_report(tmp_path / "runs", tmp_path / "without", thumbnails=False).html.read_text(encoding="utf-8")
+    assert 'class="photo"' not in without
+    assert "webp;base64,U" not in without
 
 
 def test_the_text_under_a_heatmap_is_of_the_run_that_drew_it(make_run, tmp_path):

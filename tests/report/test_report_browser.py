@@ -148,6 +148,42 @@ def test_a_card_shows_the_heatmap_and_the_most_similar_training_images(browser, 
     tab.close()
 
 
+def test_names_of_hard_classes_and_images_and_of_confusions_show_their_images(tab):
+    data = read_units(tab)
+    name = tab.locator("[data-target]:not([data-predicted]) .link").first
+    name.click()
+    target = data["classes"].index(name.inner_text())
+    assert tab.locator("dialog h4").inner_text() == f"{name.inner_text()}: {data['targets'].count(target)} images"
+    tab.keyboard.press("Escape")
+    pair = tab.locator("[data-predicted]").first
+    row, column = (int(pair.get_attribute(f"data-{key}")) for key in ("target", "predicted"))
+    pair.locator("button").click()
+    wrong = [
+        any(unit["predicted"][image] == column for unit in data["units"])
+        for image, target in enumerate(data["targets"])
+        if target == row
+    ]
+    assert tab.locator("dialog h4").inner_text().endswith(f": {sum(wrong)} images")
+    tab.keyboard.press("Escape")
+    image = tab.locator("[data-image] .link").first
+    image.click()
+    assert tab.locator("dialog h4").inner_text() == f"{image.inner_text()}: 1 image"
+
+
+def test_a_card_shows_the_heatmap_of_the_model_that_it_names(tab):
+    """All models have one of daisy/0000."""
+    data = read_units(tab)
+    controls = tab.locator(".controls select")
+    controls.nth(4).select_option(str(data["classes"].index("daisy")))
+    for unit in (0, 2):
+        controls.nth(3).select_option(str(unit))
+        tab.locator("button", has_text="Show class").click()
+        card = tab.locator("dialog article", has_text="daisy/0000")
+        name = data["units"][unit]["name"]
+        assert card.locator("img").evaluate_all("all => all.map(e => e.alt)") == [f"Where {name} looks in daisy/0000"]
+        tab.keyboard.press("Escape")
+
+
 def test_columns_that_do_not_fit_can_be_chosen(tab):
     """Of the least important ones alone; choosing one shows it in all rows."""
     assert tab.locator(".benchmark th", has_text="ECE").first.is_visible()

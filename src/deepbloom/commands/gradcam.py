@@ -17,6 +17,7 @@ from deepbloom.data.preprocessing import to_inputs
 from deepbloom.device import choose_device, use_cores
 from deepbloom.errors import ConfigError, DataError
 from deepbloom.explain.figures import Panel, draw_panels, encode
+from deepbloom.explain.methods import METHODS
 from deepbloom.explain.targets import explain_images, read_methods, read_networks, read_targets
 from deepbloom.progress import ProgressBar
 from deepbloom.report.formatting import count_of
@@ -129,7 +130,8 @@ def _write_figures(
 def _write_figure(path: Path, image: Readable, panels: Sequence[Panel], draw: Callable[..., Figure]) -> Illustration:
     assert image.shown is not None
     atomic_files.write_bytes(path, encode(draw(image.shown, panels)))
-    return Illustration(path, f"Heatmaps of {image.path.name}: {_say(panels)}.", "", is_photo=True)
+    what = f"{', '.join(dict.fromkeys(METHODS[panel.method].title for panel in panels))}: {_say(panels)}."
+    return Illustration(path, f"Heatmaps of {image.path.name}. {what}", what, is_photo=True, fits=len(panels) == 1)
 
 
 def _say(panels: Sequence[Panel]) -> str:

@@ -32,7 +32,8 @@ SCALE_LABEL = "evidence, from its least to its most"
 NOTE = (
     "The lines hold 20 % and 50 % of the evidence. The scale shows its colors on the mean color of what lies beneath."
 )
-INK, FAINT, WARNING = "#333333", "#6B6B6B", "#B84A00"
+LINE_COLOR, INK, WARNING = "#333333", "#777777", "#C85000"
+"""Of the contours' edges, of text, and of wrong predictions: text can be read on a white page and on a dark one."""
 
 # Inches. A figure is laid out for reading; its resolution follows the image.
 IMAGE_SIDE, TILE_SIDE, SMALLEST_WIDTH = 5.2, 2.7, 4.5
@@ -55,7 +56,7 @@ class Tile:
     title: str = ""
     """Above the panel: a class, a model or a method."""
     caption: str = ""
-    """Below the title, in gray: a confidence or the true class."""
+    """Below the title, smaller: a confidence or the true class."""
     wrong: bool = False
     """Draws a frame and colors the title."""
     fit: str = "squash"
@@ -193,7 +194,7 @@ def _lay_out(tiles: Sequence[Tile | None], columns: int, side: float, dpi: float
     mapped = [tile for tile in tiles if tile and tile.heatmap is not None]
     note = _wrap(NOTE, width - 2 * MARGIN, 8, lines=4) if mapped else []
     height = top + below + MARGIN + LINE * len(note)
-    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="none")
 
     def place(left: float, top: float, across: float, down: float) -> Axes:
         return figure.add_axes((left / width, 1 - (top + down) / height, across / width, down / height))
@@ -218,7 +219,7 @@ def _lay_out(tiles: Sequence[Tile | None], columns: int, side: float, dpi: float
             _show(place(left, top, *_fit(tile.image, side)), tile)
         top += row_height + GAP
     for number, line in enumerate(note):
-        write(line, MARGIN, top - GAP / 2 + LINE * number, LINE, 8, FAINT)
+        write(line, MARGIN, top - GAP / 2 + LINE * number, LINE, 8, INK)
     if mapped:
         _draw_scale(place(right, bar_top, BAR_WIDTH, bar_height), bar_height, mapped)
     return figure
@@ -228,7 +229,7 @@ def _texts(tile: Tile, width: float) -> list[tuple[str, int, str]]:
     """Return the lines above a tile, with their size in points and color."""
     color = WARNING if tile.wrong else INK
     return [(line, 10, color) for line in _wrap(tile.title, width, 10)] + [
-        (line, 9, FAINT) for line in _wrap(tile.caption, width, 9)
+        (line, 9, INK) for line in _wrap(tile.caption, width, 9)
     ]
 
 
@@ -254,7 +255,7 @@ def _draw_contours(axes: Axes, heatmap: np.ndarray, size: tuple[int, int], fit: 
     small = (max(2, round(scale * size[0])), max(2, round(scale * size[1])))
     placed = np.ma.masked_invalid(place_map(np.asarray(heatmap, np.float32), small, fit))
     across, down = ((np.arange(count) + 0.5) * whole / count - 0.5 for count, whole in zip(small, size, strict=True))
-    for color, width in ((INK, 2.4), ("white", 1.2)):
+    for color, width in ((LINE_COLOR, 2.4), ("white", 1.2)):
         axes.contour(across, down, placed, levels, colors=color, linewidths=width)
 
 
@@ -269,7 +270,7 @@ def _draw_scale(axes: Axes, height: float, tiles: Sequence[Tile]) -> None:
     axes.yaxis.set_label_position("right")
     axes.set_xticks([])
     axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes.tick_params(labelsize=9, labelcolor=INK, length=3, color=FAINT)
+    axes.tick_params(labelsize=9, labelcolor=INK, length=3, color=INK)
     for spine in axes.spines.values():
         spine.set_visible(False)
     if len(_wrap(SCALE_LABEL, height, 9)) == 1:

@@ -1,4 +1,4 @@
-"""Heatmaps of test images: a small fixed sample, and the most confident predictions of each class."""
+"""Heatmaps of test images: a small fixed sample, errors, and the most confident predictions of each class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +20,8 @@ from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import load_json
 
 SAMPLE = 8
+ERRORS = 24
+"""Wrong predictions that get a heatmap, the most confident first."""
 SAMPLE_SIDE = 320
 """Longer side in pixels of a heatmap of the sample."""
 SHOWN = 2
@@ -49,14 +51,17 @@ def remove_old(folder: Path) -> None:
 def write_heatmaps(
     folder: Path, network: Network, data: PreparedData, logits: np.ndarray, method: str
 ) -> list[dict[str, object]]:
-    """Write ``IMAGE_ID.png``, an image alone and under its heatmap, for a few test images, and return an entry each.
+    """Write ``IMAGE_ID.png``, an image alone and under its heatmap, for some test images, and return an entry each.
 
-    The images depend on the split alone, so that a report can show those of several runs side by side.
+    The first `SAMPLE` depend on the split alone, so that a report can show those of several runs side by side. The
+    others are the network's most confident errors.
     """
-    chosen = choose_images(data, data.split.test, SAMPLE, data.split_fingerprint)
+    sample = choose_images(data, data.split.test, SAMPLE, data.split_fingerprint)
+    probabilities = softmax(logits, network.temperature)
+    errors = data.split.test[choose_errors(probabilities, data.source.targets[data.split.test])]
+    chosen = np.concatenate([sample, errors[~np.isin(errors, sample)]])
     maps = _explain(network, data, chosen, method)
-    places = np.searchsorted(data.split.test, chosen)
-    probabilities = softmax(logits, network.temperature)[places]
+    probabilities = probabilities[np.searchsorted(data.split.test, chosen)]
     entries: list[dict[str, object]] = []
     for index, heatmap, scores in zip(chosen, maps, probabilities, strict=True):
         name = f"{data.source.image_ids[index]}.png"
@@ -104,6 +109,15 @@ def write_galleries(
             )
         )
     return figures
+
+
+def choose_errors(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return positions in the test split of up to `ERRORS` wrong predictions, by decreasing confidence.
+
+    ``probabilities`` has shape (N, C), ``targets`` shape (N,).
+    """
+    wrong = np.flatnonzero(probabilities.argmax(1) != targets)
+    return wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:ERRORS]
 
 
 def choose_predictions(probabilities: np.ndarray, targets: np.ndarray, target: int) -> list[int | None]:

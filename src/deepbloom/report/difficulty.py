@@ -7,12 +7,13 @@ import numpy as np
 
 from deepbloom.report.formatting import format_percent, shorten
 from deepbloom.report.groups import Group
-from deepbloom.report.pages import Cell, PageTable, Photo, Section
+from deepbloom.report.pages import Cell, Class, PageTable, Photo, Section
 
 
 class HardClass(NamedTuple):
     """A class with low recall: mean over models, and of the best; ``confused_with`` may be empty."""
 
+    place: int
     name: str
     images: int
     mean_recall: float
@@ -23,6 +24,7 @@ class HardClass(NamedTuple):
 class HardImage(NamedTuple):
     """An image with wrong predictions, the most common of them, and their mean confidence."""
 
+    place: int
     image_id: str
     class_name: str
     wrong_runs: int
@@ -42,6 +44,7 @@ def find_hard_classes(group: Group, limit: int = 10) -> list[HardClass]:
     order = [int(i) for i in np.argsort(means, kind="stable") if images[i] and means[i] < 1]
     return [
         HardClass(
+            place=i,
             name=group.class_names[i],
             images=int(images[i]),
             mean_recall=float(means[i]),
@@ -66,6 +69,7 @@ def find_hard_images(group: Group, limit: int = 12) -> list[HardImage]:
         given = np.bincount([run.predicted[i] for run, bad in zip(runs, wrong[:, i], strict=True) if bad])
         images.append(
             HardImage(
+                place=int(i),
                 image_id=runs[0].image_ids[i],
                 class_name=group.class_names[runs[0].targets[i]],
                 wrong_runs=int(wrong_runs[i]),
@@ -79,15 +83,15 @@ def find_hard_images(group: Group, limit: int = 12) -> list[HardImage]:
 
 def describe_hard_classes(group: Group, is_first: bool, thumbnails: Mapping[str, bytes]) -> Section:
     """Return the section of `find_hard_classes`; the first of a report explains its columns."""
-    hardest = {image.class_name: image.image_id for image in reversed(find_hard_images(group, group.num_images))}
+    hardest = {image.class_name: image for image in reversed(find_hard_images(group, group.num_images))}
     rows = [
         (
-            shorten(found.name),
+            Class(shorten(found.name), found.place),
             f"{found.images}",
             format_percent(found.mean_recall),
             format_percent(found.best_recall),
             shorten(found.confused_with) if found.confused_with else "–",
-            _picture(hardest[found.name], thumbnails.get(hardest[found.name])),
+            _picture(hardest[found.name], thumbnails),
         )
         for found in find_hard_classes(group)
     ]
@@ -112,7 +116,7 @@ def describe_hard_images(group: Group, is_first: bool, thumbnails: Mapping[str, 
     """Return the section of `find_hard_images`; none if there are none."""
     rows = [
         (
-            _picture(found.image_id, thumbnails.get(found.image_id)),
+            _picture(found, thumbnails),
             shorten(found.class_name),
             f"{found.wrong_runs} of {found.runs} runs",
             shorten(found.confused_with),
@@ -126,6 +130,6 @@ def describe_hard_images(group: Group, is_first: bool, thumbnails: Mapping[str, 
     return [Section("Hardest images", tables=[table])] if rows else []
 
 
-def _picture(image_id: str, thumbnail: bytes | None) -> Cell:
-    name = shorten(image_id, 60)
-    return Photo(thumbnail, f"Test image {name}", name) if thumbnail else name
+def _picture(image: HardImage, thumbnails: Mapping[str, bytes]) -> Cell:
+    name, thumbnail = shorten(image.image_id, 60), thumbnails.get(image.image_id, b"")
+    return Photo(thumbnail, f"Test image {name}" if thumbnail else "", name, image.place)

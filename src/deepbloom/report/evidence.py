@@ -1,6 +1,7 @@
 """What the page shows beside a test image: heatmaps, the most similar training images, near-duplicates."""
 
 import io
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,6 @@ from pathlib import Path
 from PIL import Image
 
 from deepbloom.errors import DeepBloomError
-from deepbloom.report.explanations import list_heatmaps
 from deepbloom.report.groups import Group
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
@@ -19,6 +19,9 @@ NEAREST = 3
 MAX_EXPLAINED = 100
 """Test images that get them, the hardest first."""
 HEATMAP_SIZE, HEATMAP_QUALITY = (400, 200), 70
+MAX_HEATMAP_BYTES = 2_000_000
+"""Larger files are no heatmaps of ``deepbloom explain``."""
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,14 @@ class Evidence:
         The most similar training images, their classes, and cosine similarities.
     doubles : mapping of str to str
         A near-duplicate in training or validation.
-    heatmaps : mapping of str to (str, bytes)
-        The model, and its heatmap as WebP.
+    heatmaps : mapping of str to mapping of str to bytes
+        The image and its heatmap side by side, as WebP, by the seed of a model that they are of.
     """
 
     source: str = ""
     nearest: Mapping[str, Sequence[tuple[str, int, float]]] = field(default_factory=dict)
     doubles: Mapping[str, str] = field(default_factory=dict)
-    heatmaps: Mapping[str, tuple[str, bytes]] = field(default_factory=dict)
+    heatmaps: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
 
     @property
     def others(self) -> list[str]:
@@ -49,8 +52,11 @@ class Evidence:
         return list(dict.fromkeys([*self.doubles.values(), *near]))
 
 
-def find_evidence(group: Group, chosen: Sequence[str]) -> Evidence:
-    """Return the evidence for a group's test images; ``chosen`` ones get similar training images."""
+def find_evidence(group: Group, chosen: Sequence[str], budget: int) -> Evidence:
+    """Return the evidence for a group's test images; ``chosen`` ones get similar training images.
+
+    ``budget`` is the number of bytes of all heatmaps.
+    """
     doubles: dict[str, str] = {}
     for run in group.runs:
         doubles |= dict(run.metrics.audit.examples if run.metrics.audit else ())
@@ -59,7 +65,7 @@ def find_evidence(group: Group, chosen: Sequence[str]) -> Evidence:
         for run in model.runs:
             if not nearest and (nearest := find_nearest(run, chosen[:MAX_EXPLAINED])):
                 source = model.name_of(run)
-    return Evidence(source, nearest, doubles, _find_heatmaps(group))
+    return Evidence(source, nearest, doubles, find_heatmaps(group, budget))
 
 
 def find_nearest(run: CompleteRun, chosen: Iterable[str]) -> dict[str, list[tuple[str, int, float]]]:
@@ -86,19 +92,39 @@ def find_nearest(run: CompleteRun, chosen: Iterable[str]) -> dict[str, list[tupl
     }
 
 
-def _find_heatmaps(group: Group) -> dict[str, tuple[str, bytes]]:
-    found: dict[str, tuple[str, bytes]] = {}
+def find_heatmaps(group: Group, budget: int) -> dict[str, dict[str, bytes]]:
+    """Return heatmaps by image and seed of a model, up to ``budget`` bytes, those of the most accurate models first."""
+    found: dict[str, dict[str, bytes]] = defaultdict(dict)
     for model in group.models:
         for run in model.runs:
-            for image_id, path in list_heatmaps(run.path / run_dir.EXPLAIN / run_dir.HEATMAPS).items():
-                if image_id not in found:
-                    found[image_id] = (model.name_of(run), _shrink(path))
+            for image_id, path in list_heatmaps(run).items():
+                heatmap = read_heatmap(path, HEATMAP_SIZE)
+                budget -= len(heatmap)
+                if budget < 0:
+                    return dict(found)
+                if heatmap:
+                    found[image_id][model.seed_name_of(run)] = heatmap
+    return dict(found)
+
+
+def list_heatmaps(run: CompleteRun) -> dict[str, Path]:
+    """Return the heatmaps that ``deepbloom explain`` wrote into a run directory, by image."""
+    found, folder = {}, run.path / run_dir.EXPLAIN / run_dir.HEATMAPS
+    for path in sorted(folder.rglob("*.png")):
+        with open(path, "rb") as file:
+            usable = file.read(len(PNG)) == PNG and path.stat().st_size <= MAX_HEATMAP_BYTES
+        if usable:
+            found[path.relative_to(folder).as_posix().removesuffix(".png")] = path
     return found
 
 
-def _shrink(path: Path) -> bytes:
-    with Image.open(path) as image:
-        return to_webp(image.convert("RGB"), HEATMAP_SIZE, HEATMAP_QUALITY)
+def read_heatmap(path: Path, size: tuple[int, int]) -> bytes:
+    """Return a heatmap as WebP, shrunk to fit into ``size``; nothing if the file is damaged."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return to_webp(image.convert("RGB"), size, HEATMAP_QUALITY)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return b""
 
 
 def to_webp(image: Image.Image, size: tuple[int, int], quality: int) -> bytes:

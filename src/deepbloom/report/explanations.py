@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from deepbloom.errors import RunError
 from deepbloom.report.columns import Column
+from deepbloom.report.evidence import list_heatmaps, read_heatmap
 from deepbloom.report.formatting import shorten
 from deepbloom.report.groups import Group
 from deepbloom.report.models import Model
@@ -19,9 +20,8 @@ SHOWN = ("insertion_area", "deletion_area", "road_score", "energy_inside")
 """Measures in the benchmark table; report.csv has all."""
 MAX_IMAGES = 6
 MAX_MODELS = 6
-MAX_BYTES = 2_000_000
-"""Larger heatmaps are left out: the page embeds each."""
-PNG = b"\x89PNG\r\n\x1a\n"
+SIZE = (480, 240)
+"""Pixels, twice as many as the page shows side by side."""
 CAPTION = (
     "From deepbloom explain, for one run of each model, with the prediction of that run; report.html shows them. A "
     "model that is correct because of the background is correct by luck: look for maps that leave the object. At most "
@@ -95,20 +95,9 @@ def heatmap_table(group: Group) -> PageTable | None:
 
 def _find_view(model: Model) -> _View | None:
     for run in model.runs:
-        if files := list_heatmaps(run.path / run_dir.EXPLAIN / run_dir.HEATMAPS):
+        if files := list_heatmaps(run):
             return _View(model.name_of(run), run, files)
     return None
-
-
-def list_heatmaps(folder: Path) -> dict[str, Path]:
-    """Return the heatmaps in a folder by image; those that a page has no room for are left out."""
-    found = {}
-    for path in sorted(folder.rglob("*.png")):
-        with open(path, "rb") as file:
-            usable = file.read(len(PNG)) == PNG and path.stat().st_size <= MAX_BYTES
-        if usable:
-            found[path.relative_to(folder).as_posix().removesuffix(".png")] = path
-    return found
 
 
 def _row(group: Group, image_id: str, views: Sequence[_View]) -> list[Cell]:
@@ -121,5 +110,6 @@ def _row(group: Group, image_id: str, views: Sequence[_View]) -> list[Cell]:
             predicted = group.class_names[predictions.predicted[place]]
             verdict = "correct" if predicted == target else f"confused with {shorten(predicted)}"
         alt = f"Where {view.name} looks in {image_id}" + (f" ({verdict})" if verdict else "")
-        cells.append(Photo(view.files.get(image_id), shorten(alt, 200), verdict))
+        heatmap = read_heatmap(view.files[image_id], SIZE) if image_id in view.files else b""
+        cells.append(Photo(heatmap, shorten(alt, 200), verdict))
     return ["\n".join([shorten(image_id, 60), *([shorten(target)] if target else [])]), *cells]

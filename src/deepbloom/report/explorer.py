@@ -11,7 +11,7 @@ from scipy.spatial.distance import squareform
 
 from deepbloom.report.formatting import count_of, format_percent, shorten
 from deepbloom.report.groups import Group
-from deepbloom.report.pages import PageTable, Section
+from deepbloom.report.pages import Class, PageTable, Section
 from deepbloom.report.thumbnails import TestImages
 from deepbloom.runs.reading import Predictions
 from deepbloom.sinks import printable
@@ -76,8 +76,8 @@ def describe_confusions(group: Group, is_first: bool) -> list[Section]:
     rows = []
     for row, column in (divmod(int(place), count) for place in places):
         share = mistakes[row, column] / max(images[row] * runs, 1)
-        names = (shorten(group.class_names[row]), shorten(group.class_names[column]))
-        rows.append((*names, f"{mistakes[row, column]}", format_percent(share)))
+        name = Class(shorten(group.class_names[row]), row, column)
+        rows.append((name, shorten(group.class_names[column]), f"{mistakes[row, column]}", format_percent(share)))
     headings = ("Class", "Predicted as", "Predictions", "Share of the class")
     caption = f"Predictions of {count_of(runs, 'run')} together." * is_first
     table = PageTable(headings, rows, caption, words=frozenset({1}))
@@ -103,15 +103,14 @@ def explorer_data(group: Group, images: TestImages) -> dict[str, Any]:
 
 
 def _explain(image_id: str, images: TestImages) -> dict[str, Any]:
-    """Return what is known of an image: ``near``, ``double``, ``looks`` and ``heatmap``, those that are."""
+    """Return what is known of an image: ``near``, ``double`` and ``heatmaps``, those that are."""
     evidence, found = images.evidence, dict[str, Any]()
     if near := evidence.nearest.get(image_id):
         found["near"] = [[printable(name), target, round(score, 3)] for name, target, score in near]
     if image_id in evidence.doubles:
         found["double"] = printable(evidence.doubles[image_id])
-    if image_id in evidence.heatmaps:
-        name, heatmap = evidence.heatmaps[image_id]
-        found |= {"looks": printable(name), "heatmap": _encode(heatmap)}
+    if heatmaps := evidence.heatmaps.get(image_id):
+        found["heatmaps"] = [[printable(name), _encode(heatmap)] for name, heatmap in heatmaps.items()]
     return found
 
 

@@ -37,6 +37,7 @@ SECOND_TICKS = (
 )
 
 MAX_BARS = 30
+LONGEST_LABEL = 40
 HELP = {
     "accuracy": "Dots are accuracies, bars their 95 % intervals. Overlapping bars do not mean a tie: the comparison of "
     "pairs is sharper, because both models classified the same images.",
@@ -80,19 +81,18 @@ def plot_curves(curves: Mapping[str, Sequence[History]], path: Path) -> None:
 def plot_accuracy(
     labels: Sequence[str], accuracies: Sequence[float], intervals: Sequence[tuple[float, float]], path: Path
 ) -> None:
-    """Draw the test accuracy of each model with its 95 % interval, the first on top."""
-    rows = np.arange(len(labels))
-    with open_figure(path, 9.0, 1.5 + 0.36 * len(labels)) as figure:
+    """Draw the test accuracy of each model with its 95 % interval, the first on top; as wide as a phone shows."""
+    with open_figure(path, 5.4, 1.2 + 0.48 * len(labels)) as figure:
         axis = figure.add_subplot()
-        for row, (accuracy, (low, high)) in enumerate(zip(accuracies, intervals, strict=True)):
+        for row, (label, accuracy, (low, high)) in enumerate(zip(labels, accuracies, intervals, strict=True)):
             axis.plot([low, high], [row, row], color=COLORS[0], linewidth=2.4, alpha=0.45, solid_capstyle="butt")
             axis.plot([low, low, np.nan, high, high], row + np.array([-0.14, 0.14, 0, -0.14, 0.14]), color=COLORS[0])
             axis.plot(accuracy, row, "o", color=COLORS[0], markersize=7)
             note = f"{format_percent(accuracy)}  [{100 * low:.1f}, {100 * high:.1f}]"
-            axis.annotate(note, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
-        axis.set_yticks(rows, [shorten(label) for label in labels])
-        axis.set_ylim(len(labels) - 0.5, -0.5)
-        axis.grid(axis="y", visible=False)
+            for text, across, side in ((shorten(label, LONGEST_LABEL), 0.01, "left"), (note, 0.99, "right")):
+                axis.annotate(text, (across, row - 0.36), xycoords=("axes fraction", "data"), ha=side, va="center")
+        axis.set_yticks([])
+        axis.set_ylim(len(labels) - 0.5, -0.7)
         axis.xaxis.set_major_formatter(PERCENT)
         axis.set_xlabel("test accuracy")
         axis.set_title("Test accuracy with 95 % intervals")

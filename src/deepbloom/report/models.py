@@ -45,9 +45,13 @@ class Model:
 
     def name_of(self, run: CompleteRun) -> str:
         """Return what one of the runs is called, among several of one model."""
-        seeds = sorted({other.metrics.seed for other in self.runs})
         fold = f", fold {run.metrics.fold}" if run.metrics.folds else ""
-        return f"{self.seed_names[seeds.index(run.metrics.seed)]}{fold}"
+        return f"{self.seed_name_of(run)}{fold}"
+
+    def seed_name_of(self, run: CompleteRun) -> str:
+        """Return which of `seed_names` one of the runs belongs to."""
+        seeds = sorted({other.metrics.seed for other in self.runs})
+        return self.seed_names[seeds.index(run.metrics.seed)]
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:

@@ -38,6 +38,8 @@ class Illustration:
     """Whether it is unfolded at first."""
     is_photo: bool = False
     """Whether it shows photographs, which keep their colors on a dark page."""
+    fits: bool = False
+    """Whether it is shrunk to the width of a phone, and does not scroll there."""
 
     @property
     def width(self) -> int:
@@ -56,19 +58,31 @@ class Badge(NamedTuple):
 class Photo(NamedTuple):
     """A cell with an image (a dash if there is none) and a line of text below. Markdown shows the text only."""
 
-    image: Path | bytes | None
-    """A PNG file, or the bytes of a WebP."""
+    image: bytes
+    """The bytes of a WebP."""
     alt: str
     text: str
+    place: int | None = None
+    """Which test image of the group it is, where a click may show it with its predictions."""
 
     @property
     def url(self) -> str:
         """The image as a ``data:`` URL."""
-        kind, content = ("webp", self.image) if isinstance(self.image, bytes) else ("png", self.image.read_bytes())  # type: ignore[union-attr]
-        return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+        return f"data:image/webp;base64,{base64.b64encode(self.image).decode()}"
 
 
-Cell = str | Badge | Photo
+class Class(NamedTuple):
+    """A cell with the name of a class, number ``target`` of the group; with JavaScript, a click shows its test images.
+
+    With ``predicted``, those that at least one model takes for that class.
+    """
+
+    text: str
+    target: int
+    predicted: int | None = None
+
+
+Cell = str | Badge | Photo | Class
 """Lines of a text are separated by newlines; those after the first are smaller."""
 
 

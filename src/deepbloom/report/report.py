@@ -146,7 +146,11 @@ def write_report(
 
 def _look_at_images(group: Group, thumbnails: bool, given: Mapping[str, Facts], pages: int) -> TestImages:
     """Return a group's test images, with the columns that the user gave; thumbnails share their room with ``pages``."""
-    found = load_test_images(group, MAX_BYTES // pages) if thumbnails else TestImages(problem="thumbnails=false.")
+    found = (
+        load_test_images(group, MAX_BYTES // pages)
+        if thumbnails
+        else TestImages(problem="thumbnails=false.", are_wanted=False)
+    )
     image_ids = found.facts.keys() | given.keys()
     return replace(found, facts={name: {**found.facts.get(name, {}), **given.get(name, {})} for name in image_ids})
 

@@ -88,7 +88,7 @@ def describe_group(
             *([_explorer(group, images)] if drawn else []),
             *describe_confusions(group, is_first),
             *describe_slices(group, images.facts),
-            *([_heatmaps(group)] if drawn else []),
+            *([_heatmaps(group)] if drawn and images.are_wanted else []),
             describe_hard_classes(group, is_first, images.thumbnails),
             *describe_hard_images(group, is_first, images.thumbnails),
         ],

@@ -13,7 +13,7 @@ from PIL import Image
 from deepbloom.config.data_settings import DataConfig
 from deepbloom.config.schema import from_dict
 from deepbloom.errors import DeepBloomError, RunError
-from deepbloom.report.evidence import Evidence, find_evidence, to_webp
+from deepbloom.report.evidence import Evidence, find_evidence, find_heatmaps, to_webp
 from deepbloom.report.groups import Group
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import read_text
@@ -27,7 +27,7 @@ SIDE, QUALITY = 96, 55
 SMALL_SIDE = 64
 """The same of an image that is named beside a test image."""
 MAX_BYTES = 4_500_000
-"""All thumbnails of a page together, before base64. Where this is not enough, the hardest images are shown."""
+"""All thumbnails and heatmaps of a page, before base64. If this is not enough, the hardest images are shown."""
 MEASURED_SIDE = 256
 """Longer side on which brightness and sharpness are measured, so that large images do not count as blurred."""
 
@@ -45,7 +45,9 @@ class TestImages:
     evidence: Evidence = field(default_factory=Evidence)
     """Thumbnails are of the images that it names, too."""
     problem: str = ""
-    """Why there are none."""
+    """Why there are no thumbnails."""
+    are_wanted: bool = True
+    """Whether the page may show images at all."""
 
 
 def load_test_images(group: Group, budget: int = MAX_BYTES) -> TestImages:
@@ -55,7 +57,7 @@ def load_test_images(group: Group, budget: int = MAX_BYTES) -> TestImages:
     ----------
     group : Group
     budget : int
-        Bytes of all thumbnails.
+        Bytes of all thumbnails and heatmaps.
     """
     from deepbloom.data.images import map_ahead
     from deepbloom.device import available_cores
@@ -78,7 +80,7 @@ def load_test_images(group: Group, budget: int = MAX_BYTES) -> TestImages:
             used += len(thumbnail)
             if used <= budget:
                 thumbnails[image_id] = thumbnail
-        evidence = find_evidence(group, chosen)
+        evidence = find_evidence(group, chosen, budget - sum(map(len, thumbnails.values())))
         named = [image_id for image_id in evidence.others if image_id in place_of and image_id not in thumbnails]
         small = map_ahead(
             lambda image_id: to_webp(source.read(place_of[image_id]), (SMALL_SIDE, SMALL_SIDE), QUALITY),
@@ -87,7 +89,7 @@ def load_test_images(group: Group, budget: int = MAX_BYTES) -> TestImages:
         )
         thumbnails |= dict(zip(named, small, strict=True))
     except (DeepBloomError, OSError, ValueError) as error:
-        return TestImages(problem=str(error))
+        return TestImages(evidence=Evidence(heatmaps=find_heatmaps(group, budget)), problem=str(error))
     return TestImages(thumbnails, facts, evidence)
 
 

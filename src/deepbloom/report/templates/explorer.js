@@ -46,13 +46,17 @@ const points = (share) => `${share > 0 ? "+" : ""}${(100 * share).toFixed(1)}`;
 const photo = (encoded, alt) =>
   encoded ? [make("img", { className: "photo", src: `data:image/webp;base64,${encoded}`, alt })] : [];
 
-// Heatmap, near-duplicate and most similar training images of a test image, those that are known.
-const explain = (data, image) => {
-  const { near, double, looks, heatmap } = data.evidence[image];
+// Heatmaps, near-duplicate and most similar training images of a test image, those that are known. Heatmaps are of the
+// models that the card names, or else of the most accurate one that has any.
+const explain = (data, image, seen) => {
+  const { near, double, heatmaps = [] } = data.evidence[image];
   const parts = [];
   const add = (text, ...found) => parts.push(make("p", { textContent: text }), make("div", { className: "evidence" }, ...found));
   const other = (name, text) => make("figure", { title: name }, ...photo(data.others[name], name), make("figcaption", { textContent: text }));
-  if (heatmap) add(`Where ${looks} looks:`, ...photo(heatmap, `Where ${looks} looks in ${data.images[image]}`));
+  const named = heatmaps.filter(([name]) => seen.some((unit) => data.units[unit].name === name));
+  for (const [looks, heatmap] of named.length ? named : heatmaps.slice(0, 1)) {
+    add(`Where ${looks} looks:`, ...photo(heatmap, `Where ${looks} looks in ${data.images[image]}`));
+  }
   if (double) add("Near-duplicate in training or validation:", other(double, double));
   if (near) {
     add(`Most similar training images for ${data.source}:`, ...near.map(([name, target, score]) => other(name, `${data.classes[target]}, ${score.toFixed(2)}`)));
@@ -82,7 +86,7 @@ const explore = (place, data) => {
     const picture = photo(data.thumbnails[image], `Test image ${images[image]}`);
     const head = make("p", {}, make("b", { textContent: classes[targets[image]] }));
     const id = make("p", { className: "id", textContent: images[image] });
-    return make("article", {}, ...picture, head, ...lines, id, ...explain(data, image));
+    return make("article", {}, ...picture, head, ...lines, id, ...explain(data, image, seen));
   };
 
   const showMore = () => {
@@ -102,6 +106,7 @@ const explore = (place, data) => {
   result.addEventListener("click", (event) => event.target === result && result.close());
   more.addEventListener("click", showMore);
 
+  link(place.closest("section").parentElement, data, right, everything, show);
   place.append(
     confusions(data, names, show),
     compare(data, names, right, everything, show),
@@ -110,6 +115,29 @@ const explore = (place, data) => {
     result,
   );
   place.hidden = false;
+};
+
+// In the tables of a group, names of classes and of images become buttons that show these images.
+const link = (group, data, right, everything, show) => {
+  const { classes, targets, units } = data;
+  const all = units.map((_, unit) => unit);
+  const mistakes = (image) => all.filter((unit) => !right(unit, image)).length;
+  for (const name of group.querySelectorAll("[data-target], [data-image]")) {
+    const { target, predicted, image } = name.dataset;
+    const takes = (unit, other) => units[unit].predicted[other] === Number(predicted);
+    const isMeant = (other) => {
+      if (image) return other === Number(image);
+      return targets[other] === Number(target) && (!predicted || all.some((unit) => takes(unit, other)));
+    };
+    const heading = image ? data.images[image] : classes[target] + (predicted ? `, predicted as ${classes[predicted]}` : "");
+    const button = make("button", { type: "button", className: "link" }, ...name.childNodes);
+    button.addEventListener("click", () => {
+      const found = everything.filter(isMeant).sort((a, b) => mistakes(b) - mistakes(a));
+      const seen = predicted ? all.filter((unit) => found.some((other) => takes(unit, other))) : all;
+      show(heading, found, seen.slice(0, 4));
+    });
+    name.append(button);
+  }
 };
 
 const confusions = (data, names, show) => {
