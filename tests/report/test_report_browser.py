@@ -1,6 +1,7 @@
 """The report in a headless Chromium, opened from disk: on a desk and on a phone, light and dark."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,9 @@ ACCURACIES = {"scratch_cnn": 0.55, "mini_resnet": 0.72, "resnet18_frozen": 0.74,
 REJECTION = {"target": 0.99, "threshold": 0.953, "coverage": 0.75, "accuracy": 0.995, "area_under_risk_coverage": 0.01}
 KNOWN = {"audit": CLEAN, "latency_ms": 12.3, "size_bytes": 44_700_000, "rejection": REJECTION}
 MEASURES = ("road_score", "insertion_area", "deletion_area", "energy_inside")
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "report.md"
 
 
 def write_explanation(run: Path) -> None:
@@ -181,6 +185,37 @@ def test_a_card_shows_the_heatmap_of_the_model_that_it_names(tab):
         card = tab.locator("dialog article", has_text="daisy/0000")
         name = data["units"][unit]["name"]
         assert card.locator("img").evaluate_all("all => all.map(e => e.alt)") == [f"Where {name} looks in daisy/0000"]
+        tab.keyboard.press("Escape")
+
+
+# What a reader does for each question of docs/report.md: choices in a menu (its place and value) and clicks.
+STEPS: dict[str, list[str | tuple[int, str]]] = {
+    "Which model is best": [],
+    "Which two classes": [".frequent button"],
+    "Which images does the best": ["p:has-text('McNemar') button"],
+    "The same for any two": [(1, "2"), (2, "3"), "p:has-text('McNemar') button"],
+    "Which errors": ["button:has-text('Most confident errors')"],
+    "Which class is hardest": ["[data-target]:not([data-predicted]) .link"],
+    "Which image is hardest": ["[data-image] .link"],
+    "All images of a class": [(3, "1"), (4, "0"), "button:has-text('Show class')"],
+    "Which classes": [],
+    "Is accuracy lower": [],
+}
+
+
+def test_questions_cost_as_many_clicks_as_the_documents_say(tab):
+    found = re.findall(r"^\| (.+[.?]) \| .+ \| (\d) \|$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    costs = {question: int(cost) for question, cost in found}
+    assert len(costs) == len(STEPS) == 10
+    for question, steps in STEPS.items():
+        (cost,) = (cost for text, cost in costs.items() if text.startswith(question))
+        assert cost == len(steps)
+        for step in steps:
+            if isinstance(step, str):
+                tab.locator(step).first.click()
+            else:
+                tab.locator(".controls select").nth(step[0]).select_option(step[1])
+        assert tab.locator("dialog article").first.is_visible() == bool(steps)
         tab.keyboard.press("Escape")
 
 
