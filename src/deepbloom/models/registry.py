@@ -23,8 +23,12 @@ from deepbloom.models.widths import Widths, shrink, widths_of
 
 log = logging.getLogger(__name__)
 
-HEAD_STD = 1e-3
-"""Standard deviation of a new classifier's weights: almost zero, but enough for class activation maps to exist."""
+PRETRAINED_HEAD_STD = 1e-3
+"""Standard deviation of a new classifier's weights on pretrained features: almost zero, but enough for class
+activation maps to exist."""
+LOGIT_STD = 1 / 3
+"""Standard deviation of a random network's first logits, for features of unit variance: wide enough that the layers
+before the classifier learn from the first step on."""
 
 Build = Callable[[int], nn.Module]
 Decorator = Callable[[Build], Build]
@@ -246,7 +250,7 @@ def create_model(
     given = read_starting_weights(arch, weights) if isinstance(weights, str) else weights
     model = found.build(num_classes)
     for path in found.head:
-        initialize_head(model.get_submodule(path))
+        initialize_head(model.get_submodule(path), pretrained=given is not None)
     if found_widths := widths or (given.widths if given else {}):
         shrink(model, _of_the_same_classes(model, found.head, found_widths))
     if given and not load_weights(model, given, found.head):
@@ -262,13 +266,15 @@ def _of_the_same_classes(model: nn.Module, head: Sequence[str], widths: Widths) 
     return dict(widths) | {path: [widths[path][0], own[path][1]] for path in last if path in widths}
 
 
-def initialize_head(head: nn.Module) -> None:
-    """Start the last layer of a new classifier near zero: the first loss is ln C, and no class is preferred by chance.
+def initialize_head(head: nn.Module, pretrained: bool) -> None:
+    """Draw the last layer of a new classifier so that the first loss is about ln C: no class is preferred by chance.
 
     timm and torchvision initialize EfficientNet's classifier uniformly in ±1/sqrt(C), which is ten times too wide for
-    1,280 features: the first loss is then up to twice ln C, and runs on few images never recover.
+    1,280 features: the first loss is then up to twice ln C, and runs on few images never recover. On pretrained
+    features the best start is near zero. A network from scratch learns much slower with it (docs/recipes.md).
     """
     last = [module for module in head.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
-    nn.init.normal_(last.weight, std=HEAD_STD)
+    features = last.weight[0].numel()
+    nn.init.normal_(last.weight, std=PRETRAINED_HEAD_STD if pretrained else LOGIT_STD / features**0.5)
     if last.bias is not None:
         nn.init.zeros_(last.bias)
