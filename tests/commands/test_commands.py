@@ -162,7 +162,7 @@ def test_gradcam_renders_each_image_and_the_raw_map_on_request(
         "01_gradcam.npy",
     }
     raw = np.load(tmp_path / "00_gradcam.npy")
-    assert (raw.dtype, raw.shape) == (np.float32, (224, 224))
+    assert (raw.dtype, raw.shape) == (np.float32, (144, 144))
     assert raw.min() >= 0
     assert raw.max() == pytest.approx(1) or raw.max() == 0
     assert "lime" in out

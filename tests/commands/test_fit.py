@@ -43,10 +43,10 @@ def wide(tmp_path: Path) -> Path:
 def test_python_sees_the_central_square(cropped_run: Path, wide: Path) -> None:
     with Image.open(wide) as image:
         square = image.crop((20, 0, 40, 20))
-        stretched = preprocess(image.convert("RGB"), Preprocessing())
+        stretched = preprocess(image.convert("RGB"), Preprocessing(144))
     inputs = package.load_model(cropped_run).preprocess(wide)
     inner = slice(12, -12)  # at the edge, resampling reads the pixels beside the square
-    assert torch.equal(inputs[:, :, inner], preprocess(square, Preprocessing())[:, :, inner])
+    assert torch.equal(inputs[:, :, inner], preprocess(square, Preprocessing(144))[:, :, inner])
     assert not torch.allclose(inputs, stretched, atol=0.1)
 
 
@@ -73,7 +73,7 @@ def test_a_heatmap_lies_on_the_central_square(deepbloom: Run, cropped_run: Path,
     assert not alpha[:, 40:].any()
     arguments = (f"ckpt={cropped_run}", f"image={wide}", f"output_dir={tmp_path}", "save_raw=true")
     assert deepbloom("gradcam", *arguments)[0] == 0
-    assert np.load(tmp_path / "wide_gradcam.npy").shape == (224, 224)  # of the network's input
+    assert np.load(tmp_path / "wide_gradcam.npy").shape == (144, 144)  # of the network's input
 
 
 def test_eval_measures_what_the_run_measured(deepbloom: Run, cropped_run: Path, tmp_path: Path) -> None:

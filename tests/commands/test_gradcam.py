@@ -12,7 +12,7 @@ from PIL import Image
 
 from deepbloom.commands.gradcam import PAGE
 from deepbloom.data.images import read_image
-from deepbloom.data.preprocessing import Preprocessing, preprocess
+from deepbloom.data.preprocessing import preprocess
 from deepbloom.engine.checkpoint import model_header, write_tensors
 from deepbloom.errors import ConfigError
 from deepbloom.explain.cam import class_activation_maps
@@ -28,7 +28,7 @@ CLASSES = ("azure", "black-eyed susan", "colt's foot", "top2", "7")
 
 
 def network_input(image: Path) -> torch.Tensor:
-    return preprocess(read_image(image), Preprocessing())[None]
+    return preprocess(read_image(image), get_architecture("scratch_cnn").preprocessing)[None]
 
 
 def names_in(folder: Path) -> set[str]:
@@ -145,7 +145,7 @@ def test_several_methods_and_checkpoints_are_shown_side_by_side(
         PAGE,
     }
     maps = np.load(tmp_path / "00_gradcam.npy")
-    assert (maps.shape, maps.dtype) == ((4, 224, 224), np.float32)
+    assert (maps.shape, maps.dtype) == ((4, 144, 144), np.float32)
     assert np.array_equal(maps[:2], maps[2:])  # the same checkpoint twice
     assert not np.array_equal(maps[0], maps[1])
     sizes = [Image.open(tmp_path / f"00_{name}.png").size for name in ("gradcam", "comparison")]
@@ -166,7 +166,7 @@ def test_a_contrast_is_named_in_the_figure_and_changes_the_map(
     assert "lime rather than azure" in out
     deepbloom(*arguments, "target=lime", f"output_dir={tmp_path / 'alone'}")
     pair, alone = (np.load(tmp_path / name / "00_gradcam.npy") for name in ("pair", "alone"))
-    assert pair.shape == alone.shape == (224, 224)
+    assert pair.shape == alone.shape == (144, 144)
     assert np.abs(pair - alone).max() > 0.005
 
 
@@ -179,7 +179,7 @@ def test_a_class_is_not_compared_with_itself(deepbloom: Run, trained_run: Path, 
     assert out.count("rather than azure") == 2
     assert f"{image}: no map of azure against itself" in err
     maps = np.load(tmp_path / "00_gradcam.npy")
-    assert maps.shape == (2, 224, 224)
+    assert maps.shape == (2, 144, 144)
     assert maps.any((1, 2)).any()
 
     (network,) = read_networks(trained_run, "default", torch.device("cpu"))
@@ -222,7 +222,7 @@ def test_one_more_method_is_one_function(
         layers = network.model.get_submodule("block1"), network.model.get_submodule("block2")
         activations = network.model.get_submodule("block3")(layers[1](layers[0](network_input(image))))[0]
     small = activations[activations.mean((1, 2)).argmax()].relu()
-    expected = F.interpolate(small[None, None], (224, 224), mode="bilinear")[0, 0]
+    expected = F.interpolate(small[None, None], (144, 144), mode="bilinear")[0, 0]
     expected = (expected - expected.min()) / (expected.max() - expected.min())
     assert np.allclose(np.load(tmp_path / "00_loudest.npy"), expected, atol=1e-4)
     assert (tmp_path / "00_comparison.png").exists()

@@ -197,7 +197,7 @@ def test_a_batch_larger_than_the_training_split_shrinks_to_it(images: Path) -> N
     assert resolve(settings(images, batch_size=count)).notes == ()
 
 
-@pytest.mark.parametrize(("augment", "shown"), [("crop", 6), ("progressive_crop", 2)])
+@pytest.mark.parametrize(("augment", "shown"), [("crop", 6), ("from_scratch", 2)])
 def test_more_copies_than_epochs_that_show_them_are_refused(images: Path, augment: str, shown: int) -> None:
     given = replace(settings(images, epochs=6), augment=recipe("scratch_cnn", augment=augment).augment)
     resolve(replace(given, train=replace(given.train, feature_copies=shown)))

@@ -216,15 +216,15 @@ def linear(inputs, outputs=102):
     return inputs * outputs + outputs
 
 
-SCRATCH = 9 * (3 * 16 + 16 * 48 + 48 * 128) + 2 * (16 + 48 + 128) + linear(128 * 7 * 7, 304) + linear(304)
+SCRATCH = 25 * 3 * 32 + 9 * (32 * 64 + 64 * 192) + 2 * (32 + 64 + 192) + linear(192 * 4 * 4, 592) + linear(592)
 MINI = (
-    (7 * 7 * 3 * 48 + 2 * 48)
-    + residual_block(48, 48)
-    + residual_block(48, 128)
-    + residual_block(128, 256)
-    + residual_block(256, 256)
-    + residual_block(256, 304)
-    + linear(304)
+    (5 * 5 * 3 * 32 + 2 * 32)
+    + residual_block(32, 32)
+    + residual_block(32, 64)
+    + residual_block(64, 160)
+    + residual_block(160, 336)
+    + residual_block(336, 336)
+    + linear(336)
 )
 # Published totals with 1,000 classes (torchvision, timm), less their heads, and the new head.
 RESNET18 = 11_689_512 - linear(512, 1000) + linear(512)

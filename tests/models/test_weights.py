@@ -307,7 +307,7 @@ def test_a_prefix_of_the_networks_own_is_kept():
 @pytest.mark.parametrize("inside", ["fc.1.weight", "fc.mlp.0.fc2.weight"])
 def test_a_head_that_is_nested_deeper_is_replaced(source, tmp_path, inside):
     state = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith("fc.")}
-    path = save(state | {inside: torch.ones(3, 304)}, tmp_path / "w.pth")
+    path = save(state | {inside: torch.ones(3, 592)}, tmp_path / "w.pth")
     assert equal(create_model("scratch_cnn", 3, weights=path), source, leaving_out="fc.")
 
 
@@ -376,7 +376,7 @@ def test_a_backbone_for_other_classes_leaves_the_head_random_and_says_so(source,
     with caplog.at_level(logging.INFO, logger="deepbloom"):
         model = create_model("scratch_cnn", 8, weights=path)
     assert equal(model, source, leaving_out="fc.")
-    assert model.fc.weight.shape == (8, 304)
+    assert model.fc.weight.shape == (8, 592)
     assert model.fc.weight.std() > 0
     assert "no classifier for 8 classes" in caplog.text
 
@@ -393,7 +393,7 @@ def test_a_state_dict_of_another_network_is_refused_with_some_names(tmp_path):
         (lambda state: state.pop("hidden.0.bias"), r"1 tensors are missing \(hidden.0.bias\)"),
         (lambda state: state.update(extra=torch.zeros(1)), r"1 tensors are unknown \(extra\)"),
         (lambda state: state.update({"hidden.0.bias": torch.zeros(3)}), r"of another shape \(hidden.0.bias\)"),
-        (lambda state: state.update({"hidden.0.bias": torch.full((304,), torch.nan)}), r"not finite \(hidden.0.bias\)"),
+        (lambda state: state.update({"hidden.0.bias": torch.full((592,), torch.nan)}), r"not finite \(hidden.0.bias\)"),
     ],
 )
 def test_a_state_dict_that_almost_fits_is_refused(source, tmp_path, change, message):
