@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 PRETRAINED_HEAD_STD = 1e-3
 """Standard deviation of a new classifier's weights on pretrained features: almost zero, but enough for class
 activation maps to exist."""
-LOGIT_STD = 1 / 3
+LOGIT_STD = 1 / 4
 """Standard deviation of a random network's first logits, for features of unit variance: wide enough that the layers
 before the classifier learn from the first step on."""
 

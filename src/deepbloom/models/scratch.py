@@ -70,6 +70,7 @@ def mini_resnet(num_classes: int) -> nn.Sequential:
             layer4=nn.Sequential(_halve(), ResidualBlock(160, 336), ResidualBlock(336, 336)),
             maxpool=nn.AdaptiveMaxPool2d(1),
             flatten=nn.Flatten(),
+            norm=nn.BatchNorm1d(336),  # maxima are large: without it, the first loss is above ln C
             dropout=nn.Dropout(0.3),
             fc=nn.Linear(336, num_classes),
         )
