@@ -90,8 +90,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        last = nn.BatchNorm2d(out_channels)
-        nn.init.zeros_(last.weight)  # F(x) = 0 at first (Goyal et al. 2017, https://arxiv.org/abs/1706.02677, section 5.1)
+        last = nn.BatchNorm2d(out_channels)  # F(x) = 0 at first: https://arxiv.org/abs/1706.02677, section 5.1
+        nn.init.zeros_(last.weight)
         self.residual = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(out_channels),
