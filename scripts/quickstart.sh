@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out=outputs/quickstart
 
-deepbloom train -m model=scratch_cnn,mini_resnet,efficientnet_lite0_partial train.epochs=8 train.feature_copies=2 \
+deepbloom train -m model=scratch_cnn,mini_resnet,efficientnet_lite0_partial train.feature_copies=2 \
     output_dir="$out"'/runs/${model.name}'
 for model in mini_resnet efficientnet_lite0_partial; do
     deepbloom gradcam ckpt="$out/runs/$model" image=sample output_dir="$out/heatmaps/$model"

@@ -31,7 +31,7 @@ NOTHING_IS_ALIKE = Rejection(np.array([0.9]), np.array([True]), np.array([False]
 
 def training_images() -> TrainingImages:
     """Return what the second network knows of three training images, which lie nowhere."""
-    embeddings = np.random.default_rng(0).normal(size=(3, 304))
+    embeddings = np.random.default_rng(0).normal(size=(3, 592))
     return TrainingImages(normalize(embeddings), np.array([0, 1, 1]), ("x/1.png", "x/2.png", "x/3.png"))
 
 

@@ -51,7 +51,7 @@ def test_every_state_is_told_apart(make_run, begin, tmp_path, monkeypatch):
         ("g", "damaged"),
     ]
     by_name = {run.name[0]: run for run in runs}
-    assert (by_name["a"].epoch, by_name["e"].epoch, by_name["e"].val) == ("6/6", "2/20", "0.5000")
+    assert (by_name["a"].epoch, by_name["e"].epoch, by_name["e"].val) == ("6/6", "2/40", "0.5000")
     assert (by_name["a"].data, by_name["e"].data, by_name["b"].data) == ("synthetic", "synthetic", "")
     assert 0.7 < float(by_name["a"].test) < 0.9
     assert by_name["d"].reason == "DivergedError: the loss is nan"

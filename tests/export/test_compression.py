@@ -51,8 +51,8 @@ def summary(folder: Path) -> dict[str, Any]:
 def test_a_pruned_network_has_fewer_channels(pruned: Path, trained_run: Path) -> None:
     before, after = read_model(trained_run).network, read_model(pruned).network
     found = summary(pruned)
-    assert count_macs(after, 224) == found["macs"] <= 0.5 * found["checkpoint_macs"]
-    assert found["checkpoint_macs"] == count_macs(before, 224)
+    assert count_macs(after, 144) == found["macs"] <= 0.5 * found["checkpoint_macs"]
+    assert found["checkpoint_macs"] == count_macs(before, 144)
     assert sum(p.numel() for p in after.parameters()) < 0.8 * sum(p.numel() for p in before.parameters())
     assert after.block1[0].out_channels < before.block1[0].out_channels
     assert found["size_bytes"] == (pruned / "model.safetensors").stat().st_size < 0.8 * found["checkpoint_bytes"]
@@ -110,7 +110,7 @@ def test_another_target_needs_another_folder(pruned: Path, trained_run: Path, de
 @pytest.mark.parametrize(
     "widths",
     [
-        {"fc": [304, 10**9]},
+        {"fc": [592, 10**9]},
         {"block1.0": [3, 17]},
         {"block1.0": [3, 0]},
         {"block1.0": [3, True]},
@@ -141,10 +141,10 @@ def test_a_shrunk_network_keeps_the_first_channels(arch: str) -> None:
         inner = whole.layer1.residual
         image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            inner[0].weight[40:] = 0
-            inner[1].bias[40:] = inner[1].running_mean[40:] = 0
+            inner[0].weight[28:] = 0
+            inner[1].bias[28:] = inner[1].running_mean[28:] = 0
             expected = whole(image)
-            shrink(whole, {f"layer1.residual.{n}": w for n, w in enumerate([[48, 40], [40, 40], None, [40, 48]]) if w})
+            shrink(whole, {f"layer1.residual.{n}": w for n, w in enumerate([[32, 28], [28, 28], None, [28, 32]]) if w})
             torch.testing.assert_close(whole(image), expected)
         return
     path = "features.2.0.block.1.0"
