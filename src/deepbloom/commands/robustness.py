@@ -17,7 +17,7 @@ from deepbloom.device import available_cores
 from deepbloom.engine.predictor import Predictor
 from deepbloom.engine.trained_data import prepare_trained_data
 from deepbloom.errors import CheckpointError, ConfigError, DataError
-from deepbloom.export.opening import find_file, is_exported, open_predictor
+from deepbloom.export.opening import find_file, open_predictor
 from deepbloom.report.corrupted_plots import plot_severities
 from deepbloom.report.formatting import align, format_percent, shorten_apart
 from deepbloom.robustness import evaluate, figures
@@ -138,16 +138,17 @@ def _locate(
     wanted: Sequence[Condition],
 ) -> dict[str, Any]:
     """Return ``heatmaps`` of robustness.json: where those of a network lie, and on which masks."""
-    if is_exported(ckpt):
+    from deepbloom.engine.checkpoint import Trained
+
+    if not isinstance(trained, Trained):
         raise ConfigError(f"heatmaps=true needs the network itself, and {ckpt} is an exported file. Give its run.")
     from deepbloom.device import choose_device
-    from deepbloom.engine.checkpoint import read_model
     from deepbloom.explain.targets import DEFAULT_LAYER, place_network
     from deepbloom.robustness import heatmaps
 
     masks = find_masks(data.source, AUTO)
     mixed = replace(images, indices=choose_images(data, images.indices, 0, config.seed))
-    network = place_network(read_model(ckpt), trained.label, DEFAULT_LAYER, choose_device(config.device))
+    network = place_network(trained, trained.label, DEFAULT_LAYER, choose_device(config.device))
     chosen = heatmaps.choose_with_masks(mixed, masks)
     rows = heatmaps.locate(network, chosen, masks, wanted, config.seed)
     return {"heatmaps": {"method": heatmaps.METHOD, "masks": masks.origin, "conditions": rows}}

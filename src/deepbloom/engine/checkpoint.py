@@ -163,7 +163,7 @@ class Trained(Predictor):
 
     def faster(self) -> "Trained":
         """Return the same network with BatchNorm folded into convolutions; this one is not changed."""
-        from deepbloom.models.folding import fold_batch_norms
+        from deepbloom.engine.folding import fold_batch_norms
 
         size, device = self.preprocessing.size, next(self.network.parameters()).device
         pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)

@@ -34,9 +34,7 @@ def write_openvino(job: Job) -> Sequence[Path]:
     try:
         model = openvino.Core().read_model(source)
         passes = Manager()
-        passes.register_pass(
-            ConstantFolding()
-        )  # else weights of depthwise convolutions are reshaped, and stay in float
+        passes.register_pass(ConstantFolding())  # depthwise weights that the graph reshapes would stay in float
         passes.run_passes(model)
         if job.precision == "int8":
             model = quantize_openvino(model, graph, job, path)

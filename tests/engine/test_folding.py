@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from deepbloom.models.folding import fold_batch_norms
+from deepbloom.engine.folding import fold_batch_norms
 from deepbloom.models.registry import create_model
 
 
