@@ -120,6 +120,22 @@ def test_a_cell_of_the_confusion_matrix_shows_its_images(tab):
     assert tab.locator("dialog h4").inner_text().endswith(f": {right} images")
 
 
+def test_a_class_that_is_found_is_scrolled_into_view(tab):
+    tab.set_viewport_size({"width": 375, "height": 140})
+    tab.locator("nav a", has_text="The test images").click()
+    assert tab.locator(".explorer").bounding_box()["y"] < 140
+    tab.get_by_label("Zoom").evaluate("e => { e.value = e.max; e.dispatchEvent(new Event('input')); }")
+    matrix = tab.locator(".matrix")
+    assert matrix.evaluate("e => e.scrollTop") == 0
+    data = read_units(tab)
+    last = data["classes"][data["order"][-1]]
+    tab.get_by_label("Find").fill(last)
+    assert matrix.evaluate("e => e.scrollTop") > 0
+    assert tab.locator(".status").inner_text().startswith(f"{last} predicted as {last}: ")
+    matrix.locator("canvas").press("Enter")
+    assert tab.locator("dialog h4").inner_text().startswith(last)
+
+
 def test_the_images_of_a_comparison_are_those_of_the_paired_test(tab):
     data = read_units(tab)
     rows = [[p == t for p, t in zip(unit["predicted"], data["targets"], strict=True)] for unit in data["units"]]

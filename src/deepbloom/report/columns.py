@@ -77,7 +77,7 @@ def _interval(model: Model) -> str:
 
 def _other_names(model: Model) -> str:
     names = list(dict.fromkeys(shorten(run.metrics.name) for run in model.runs if run.metrics.name))
-    in_figures = "" if model.short == shorten(model.label) else f"in figures: {model.short}"
+    in_figures = "" if model.short in (model.label, shorten(model.label)) else f"in figures: {model.short}"
     return "\n".join(filter(None, [", ".join(names), in_figures]))
 
 

@@ -97,6 +97,8 @@ def plot_reliability(panels: Sequence[Panel], path: Path) -> None:
                 )
         for axis in axes.flat[len(shown) :]:
             axis.set_visible(False)
+        for axis in axes.flat[: len(shown)][-columns:]:
+            axis.tick_params(labelbottom=True)
         figure.supxlabel("confidence", fontsize=10)
         figure.supylabel("accuracy", fontsize=10)
         figure.suptitle("Calibration", fontsize=11)

@@ -1,6 +1,5 @@
 """The sections of a report: one per group of comparable models, then all runs and files."""
 
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,16 +15,16 @@ from deepbloom.report.explorer import class_order, describe_confusions, explorer
 from deepbloom.report.exported import Exported, describe_exported
 from deepbloom.report.findings import (
     describe_audits,
-    describe_methods,
     list_notes,
     list_without_near_duplicates,
     state_finding,
 )
-from deepbloom.report.formatting import format_p_value, format_percent, format_points, shorten
+from deepbloom.report.formatting import format_percent, shorten
 from deepbloom.report.groups import Group
-from deepbloom.report.models import Comparison, Model
+from deepbloom.report.models import Model
 from deepbloom.report.network_settings import describe_settings
-from deepbloom.report.pages import Badge, Cell, Illustration, PageTable, Section
+from deepbloom.report.pages import Badge, Illustration, PageTable, Section
+from deepbloom.report.pairs import describe_pairs
 from deepbloom.report.run_plots import plot_confusion
 from deepbloom.report.slices import describe_slices
 from deepbloom.report.thumbnails import TestImages
@@ -43,11 +42,6 @@ MANY_CLASSES = 40
 FEW_CLASSES = 12
 """With this many classes or fewer, confusion matrices are small enough to stand side by side."""
 LOOKS = {"passed": "good", "failed": "bad", "remark": "look"}
-ENSEMBLES = (
-    "Ensembles average the probabilities of the seeds of a model. They are compared image by image (McNemar's exact "
-    "test), with the mean over the seeds of a model that has several (Student's t), and corrected for the pairs of "
-    "this table. The finding holds for these trained networks; other seeds may change it."
-)
 FILES = (
     ("report.html", "this report as one page"),
     ("report.md", "this report as Markdown"),
@@ -80,7 +74,7 @@ def describe_group(
         sections=[
             _benchmark(group, columns, drawn, is_first),
             describe_settings(group, MAX_ROWS),
-            *([_pairs(group)] if group.comparisons or group.ensembles else []),
+            *([describe_pairs(group)] if group.comparisons or group.ensembles else []),
             *_figures(group, drawn, is_first),
             *describe_corrupted(group, corrupted, _name(drawn, "corrupted") if drawn else None),
             *describe_exported(group, exported),
@@ -109,64 +103,6 @@ def _benchmark(group: Group, columns: Sequence[Column], drawn: Path | None, is_f
         meanings=[(column.heading, column.meaning) for column in shown] if is_first else [],
         is_help=True,
     )
-
-
-def _pairs(group: Group) -> Section:
-    compared = {pair.first for pair in group.comparisons} | {pair.second for pair in group.comparisons}
-    left_out = len(group.models) - len(compared)
-    note = (
-        f"The {len(compared)} most accurate models are compared; {left_out} more are in the benchmark only. The best "
-        "of many models was also lucky: expect slightly less of it on new images."
-    )
-    pairs = math.comb(len(group.models), 2)
-    sampled = " and other ".join(
-        sorted({"images"} | {pair.difference.basis for pair in group.comparisons} - {"nothing"})
-    )
-    return Section(
-        "Pairs of models on the same images",
-        paragraphs=[note] if left_out else [],
-        tables=[
-            *([_pair_table(group.comparisons)] if group.comparisons else []),
-            *([_pair_table(group.ensemble_comparisons, ENSEMBLES)] if group.ensembles else []),
-        ],
-        meanings=[
-            ("Finding", "A tie has p, Holm of 0.05 or more: these data cannot tell the two apart. It does not prove "
-             "that they are equal."),
-            ("Difference", "Accuracy of the first model minus that of the second, in percentage points."),
-            ("Interval, Holm", f"Range of the difference with other {sampled}: at least 95 %, widened by the same "
-             "correction as p. It leaves out zero exactly if the finding is not a tie."),
-            ("p", "Probability that two equally accurate models differ at least this much by chance."),
-            ("p, Holm", f"p corrected for {pairs} {'pair' if pairs == 1 else 'pairs'}: with enough pairs, one always "
-             "looks different. All pairs count, also those of models that are not in this table. The finding is based "
-             "on it."),
-        ],
-        details=describe_methods(group),
-        is_help=True,
-    )  # fmt: skip
-
-
-def _pair_table(pairs: Sequence[Comparison], caption: str = "") -> PageTable:
-    headings = ("First", "Second", "Finding", "Difference", "Interval, Holm", "p", "p, Holm")
-    return PageTable(headings, [_pair_row(pair) for pair in pairs], caption, words=frozenset({1, 2}))
-
-
-def _pair_row(pair: Comparison) -> list[Cell]:
-    found = pair.difference
-    return [
-        shorten(pair.first.label, 120),
-        shorten(pair.second.label, 120),
-        Badge(pair.verdict, "neutral" if pair.is_tie else "good"),
-        format_points(found.estimate),
-        *(
-            ("–", "–", "–")
-            if found.basis == "nothing"
-            else (
-                f"[{format_points(found.low)}, {format_points(found.high)}]",
-                format_p_value(found.p_value),
-                format_p_value(pair.adjusted_p),
-            )
-        ),
-    ]
 
 
 def _figures(group: Group, drawn: Path | None, is_first: bool) -> list[Section]:

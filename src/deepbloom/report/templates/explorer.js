@@ -41,7 +41,7 @@ const difference = (gains, losses, count) => {
   return [(gains - losses) / count, Math.max(-1, center - 1.96 * spread), Math.min(1, center + 1.96 * spread)];
 };
 
-const points = (share) => `${share > 0 ? "+" : ""}${(100 * share).toFixed(1)}`;
+const points = (share) => `${share > 0 ? "+" : ""}${(100 * share).toFixed(1)}`.replace("-", "−");
 
 const photo = (encoded, alt) =>
   encoded ? [make("img", { className: "photo", src: `data:image/webp;base64,${encoded}`, alt })] : [];
@@ -152,6 +152,7 @@ const confusions = (data, names, show) => {
   const search = make("input", { type: "search", placeholder: "class", autocomplete: "off" });
   const zoom = make("input", { type: "range", min: 4, max: 32, value: Math.max(11, Math.min(26, Math.floor(560 / count))) });
   const frequent = make("ol", { className: "frequent" });
+  const matrix = make("div", { className: "matrix" }, canvas);
   let counts = [];
   let cursor = [0, 0];
   let label = 0;
@@ -173,13 +174,15 @@ const confusions = (data, names, show) => {
     label = letters < 6 ? 8 : Math.ceil(Math.max(...short.map((name) => context.measureText(name).width))) + 8;
     const scale = Math.min(window.devicePixelRatio || 1, 8000 / (label + count * cell));
     const side = label + count * cell;
-    Object.assign(canvas, { width: side * scale, height: side * scale });
+    if (canvas.width !== Math.floor(side * scale)) Object.assign(canvas, { width: side * scale, height: side * scale });
     Object.assign(canvas.style, { width: `${side}px`, height: `${side}px` });
-    context.scale(scale, scale);
+    context.setTransform(scale, 0, 0, scale, 0, 0);
+    context.clearRect(0, 0, side, side);
     context.font = `${letters}px system-ui, sans-serif`;
     context.textBaseline = "middle";
     const wanted = search.value.trim().toLowerCase();
-    const [ink, line, accent, wrong] = ["--ink", "--line", "--accent", "--confused"].map(color);
+    const isFound = (c) => wanted && classes[c].toLowerCase().includes(wanted);
+    const [page, ink, line, accent, wrong] = ["--page", "--ink", "--line", "--accent", "--confused"].map(color);
     order.forEach((row, y) => {
       const total = counts[row].reduce((sum, value) => sum + value, 0) || 1;
       order.forEach((column, x) => {
@@ -187,20 +190,7 @@ const confusions = (data, names, show) => {
         context.globalAlpha = Math.sqrt(counts[row][column] / total);
         if (counts[row][column]) context.fillRect(label + x * cell, label + y * cell, cell, cell);
       });
-      const found = wanted && classes[row].toLowerCase().includes(wanted);
-      context.globalAlpha = !wanted || found ? 1 : 0.35;
-      context.fillStyle = ink;
-      if (letters >= 6) {
-        context.textAlign = "right";
-        context.fillText(short[y], label - 4, label + (y + 0.5) * cell);
-        context.save();
-        context.translate(label + (y + 0.5) * cell, label - 4);
-        context.rotate(-Math.PI / 2);
-        context.textAlign = "left";
-        context.fillText(short[y], 0, 0);
-        context.restore();
-      }
-      context.globalAlpha = found ? 0.3 : 0;
+      context.globalAlpha = isFound(row) ? 0.3 : 0;
       context.fillStyle = color("--look");
       context.fillRect(0, label + y * cell, side, cell);
       context.fillRect(label + y * cell, 0, cell, side);
@@ -219,6 +209,37 @@ const confusions = (data, names, show) => {
     context.strokeStyle = ink;
     context.lineWidth = 1.5;
     context.strokeRect(label + cursor[1] * cell, label + cursor[0] * cell, cell, cell);
+    if (letters < 6) return;
+    // Names stay at the edges of the part that is seen.
+    const [left, top] = [matrix.scrollLeft, matrix.scrollTop];
+    const edge = (x, y, turn, align) => {
+      context.fillStyle = page;
+      context.fillRect(turn ? 0 : left, turn ? top : 0, turn ? side : label, turn ? label : side);
+      context.fillStyle = ink;
+      context.textAlign = align;
+      order.forEach((c, place) => {
+        context.save();
+        context.globalAlpha = !wanted || isFound(c) ? 1 : 0.35;
+        context.translate(x(place), y(place));
+        context.rotate(turn);
+        context.fillText(short[place], 0, 0);
+        context.restore();
+      });
+    };
+    const middle = (place) => label + (place + 0.5) * cell;
+    edge(() => left + label - 4, middle, 0, "right");
+    edge(middle, () => top + label - 4, -Math.PI / 2, "left");
+    context.fillStyle = page;
+    context.fillRect(left, top, label, label);
+  };
+  const reveal = () => {
+    const fit = (step, now, room) => {
+      const [start, end] = [step * size(), label + (step + 1) * size()];
+      return now <= start && end <= now + room ? now : (start + end - room) / 2;
+    };
+    const [y, x] = cursor;
+    draw();
+    matrix.scrollTo(fit(x, matrix.scrollLeft, matrix.clientWidth), fit(y, matrix.scrollTop, matrix.clientHeight));
   };
   const say = ([y, x]) => {
     const [row, column] = [order[y], order[x]];
@@ -235,7 +256,7 @@ const confusions = (data, names, show) => {
         const button = make("button", { type: "button", textContent: `${classes[row]} → ${classes[column]}: ${value}` });
         button.addEventListener("click", () => {
           cursor = [order.indexOf(row), order.indexOf(column)];
-          draw();
+          reveal();
           list(row, column);
         });
         return make("li", {}, button);
@@ -244,7 +265,8 @@ const confusions = (data, names, show) => {
     draw();
   };
   const at = (event) => {
-    const box = canvas.getBoundingClientRect();
+    const [box, frame] = [canvas, matrix].map((element) => element.getBoundingClientRect());
+    if (event.clientY - frame.top < label || event.clientX - frame.left < label) return null;
     const found = [event.clientY - box.top, event.clientX - box.left].map((way) => Math.floor((way - label) / size()));
     return found.every((step) => step >= 0 && step < count) ? found : null;
   };
@@ -264,14 +286,21 @@ const confusions = (data, names, show) => {
     event.preventDefault();
     cursor = cursor.map((step, axis) => Math.max(0, Math.min(count - 1, step + steps[event.key][axis])));
     say(cursor);
-    draw();
+    reveal();
   });
-  search.addEventListener("input", draw);
-  zoom.addEventListener("input", draw);
+  search.addEventListener("input", () => {
+    const wanted = search.value.trim().toLowerCase();
+    const found = order.findIndex((c) => wanted && classes[c].toLowerCase().includes(wanted));
+    if (found < 0) return draw();
+    cursor = [found, found];
+    say(cursor);
+    reveal();
+  });
+  zoom.addEventListener("input", reveal);
+  matrix.addEventListener("scroll", () => requestAnimationFrame(draw));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   update();
   const controls = make("p", { className: "controls" }, labeled("Model", model), labeled("Find", search), labeled("Zoom", zoom));
-  const matrix = make("div", { className: "matrix" }, canvas);
   const side = make("div", {}, make("h4", { textContent: "Most frequent confusions" }), frequent);
   return make("div", {}, controls, status, make("div", { className: "beside" }, matrix, side));
 };
@@ -344,7 +373,7 @@ const errors = (data, names, right, everything, show) => {
   });
   const hardest = button("Hardest images", () => {
     const found = everything.filter(mistakes).sort((a, b) => mistakes(b) - mistakes(a));
-    show(`Wrong in most of ${units.length} models and seeds`, found, units.map((_, unit) => unit).slice(0, 4));
+    show(`Wrong in at least one of ${units.length} models and seeds, the hardest first`, found, units.map((_, unit) => unit).slice(0, 4));
   });
   const ofClass = button("Show class", () => {
     const found = everything.filter((image) => targets[image] === Number(chosen.value));
