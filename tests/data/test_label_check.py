@@ -13,11 +13,11 @@ from scipy.spatial.distance import cdist
 from scipy.special import softmax
 
 from deepbloom.calibration.out_of_distribution import find_outliers
-from deepbloom.data.label_check import LabelCheck, Suspects, find_suspects, find_typical, read_out_of_fold
+from deepbloom.data.label_check import LabelCheck, Suspects, find_folds, find_suspects, find_typical, read_out_of_fold
 from deepbloom.data.near_duplicates import Fingerprints, find_near_duplicates
 from deepbloom.data.sources.imagefolder import ImageFolder
 from deepbloom.errors import RunError
-from deepbloom.report import label_page
+from deepbloom.report import labels
 from deepbloom.runs import folder as run_dir
 
 Run = Callable[..., tuple[int, str, str]]
@@ -107,7 +107,7 @@ def test_the_page_shows_suspects_and_pairs_side_by_side_and_escapes_names(images
     source = replace(ImageFolder.create(images), class_names=("<b>a", "b", "c"))
     suspects = Suspects(np.array([4, 30]), np.array([2, 0]), np.array([0.9, 0.8]))
     check = LabelCheck(suspects, np.array([0, -1, -1]), [(5, 20)], [])
-    label_page.write(tmp_path / "labels.html", source, check, thumbnails=True)
+    labels.write(tmp_path / "labels.html", source, check, thumbnails=True)
     page = (tmp_path / "labels.html").read_text(encoding="utf-8")
     assert "<b>a" not in page
     assert "&lt;b&gt;a" in page
@@ -182,12 +182,12 @@ def test_the_command_writes_ranked_suspects_that_training_takes(
 
 def test_missing_folds_are_named(folds: Path, images: Path) -> None:
     source = ImageFolder.create(images)
-    probabilities, embedded = read_out_of_fold(folds, source)
+    probabilities, embedded = read_out_of_fold(find_folds(folds, source), source.image_ids, 3)
     assert probabilities.sum(1) == pytest.approx(np.ones(36))
     assert sorted(place for places, _ in embedded for place in places.tolist()) == list(range(36))
     shutil.rmtree(folds / "f1")
-    with pytest.raises(RunError, match="folds 0 of 2, which test 18 of 36"):
-        read_out_of_fold(folds, source)
+    with pytest.raises(RunError, match="of folds 0 of 2, which test 18 of 36"):
+        read_out_of_fold(find_folds(folds, source), source.image_ids, 3)
 
 
 def test_a_check_without_runs_and_runs_without_a_check_are_refused(deepbloom: Run, images: Path) -> None:

@@ -154,6 +154,16 @@ def test_copies_across_parts_are_counted_and_clean_data_have_none(tmp_path: Path
     assert found[30] > 5
 
 
+def test_pairs_with_different_labels_are_named_first(tmp_path: Path) -> None:
+    root = draw_folder(tmp_path / "images", 30)
+    for number in range(0, 30, 4):
+        (root / "a" / f"copy{number:02d}.jpg").rename(root / "b" / f"copy{number:02d}.jpg")
+    data = prepare(DataConfig("imagefolder", root=str(root), pixel_cache="off"), PREPROCESSING, 0)
+    alike = [test[0] == other[0] for test, other in audit_split(data)[0]["examples"]]
+    assert 0 < alike.count(False) < len(alike) <= 10
+    assert alike == sorted(alike)
+
+
 def test_fingerprints_are_kept_and_damaged_ones_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPBLOOM_CACHE", str(tmp_path / "cache"))
     root = draw_folder(tmp_path / "images", 3)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from deepbloom.report.findings import describe_audits, list_without_near_duplicates
+from deepbloom.report.audits import list_findings, list_without_near_duplicates
 from deepbloom.report.groups import make_groups
 from deepbloom.report.report import write_report
 from deepbloom.runs.reading import CompleteRun, find_runs
@@ -38,7 +38,7 @@ def group_of(folder):
 
 
 def verdicts(group):
-    return {finding.name: finding.verdict for finding in describe_audits(group)}
+    return {finding.name: finding.verdict for finding in list_findings(group)}
 
 
 def test_clean_runs_pass(make_run, tmp_path):
@@ -68,7 +68,7 @@ def test_one_bad_run_fails_the_audit_and_is_named(make_run, tmp_path, path, valu
     make_run("bad", seed=1, num_images=40, audit=audit_with(path, value))
     group = group_of(tmp_path / "runs")
     assert verdicts(group)[name] == "failed"
-    (finding,) = (finding for finding in describe_audits(group) if finding.name == name)
+    (finding,) = (finding for finding in list_findings(group) if finding.name == name)
     assert said in finding.text
 
 
@@ -77,7 +77,7 @@ def test_a_test_that_was_begun_again_is_a_remark(make_run, tmp_path):
     make_run("again", seed=1, num_images=40, audit=audit_with("test.times_tested", 5))
     group = group_of(tmp_path / "runs")
     assert verdicts(group)["Test"] == "remark"
-    assert "1 run started the test more than once (up to 5 times)" in describe_audits(group)[2].text
+    assert "1 run started the test more than once (up to 5 times)" in list_findings(group)[2].text
 
 
 def test_a_near_duplicate_counts_once_however_many_seeds_saw_it(make_run, tmp_path):
@@ -102,7 +102,7 @@ def test_near_duplicates_are_shown_with_the_accuracy_without_them(make_run, tmp_
 
 def test_a_run_without_audits_is_no_fault_but_is_said(make_run, tmp_path):
     make_run("old", num_images=40)
-    assert describe_audits(group_of(tmp_path / "runs")) == []
+    assert list_findings(group_of(tmp_path / "runs")) == []
     make_run("new", seed=1, num_images=40, audit=CLEAN)
     assert verdicts(group_of(tmp_path / "runs"))["Not audited"] == "remark"
 

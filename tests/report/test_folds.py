@@ -38,6 +38,7 @@ def make_fold(make_run):
             writer = csv.writer(file)
             writer.writerow(["image_id", "target", "prediction", "confidence", "top5"])
             writer.writerows([ids[i], i % 5, (i + (i >= right)) % 5, 0.9, ""] for i in range(20))
+        np.savez(folder / "probabilities.npz", probabilities=0.8 * np.eye(5)[np.arange(20) % 5] + 0.04)
         change(folder / "metrics.json", split_fingerprint=split, **{"test.top1_accuracy": right / 20})
         return folder
 
@@ -83,7 +84,9 @@ def test_seeds_and_folds_are_told_apart(make_fold, tmp_path):
     assert model.correct.shape == (2, 60)
     assert model.accuracy == pytest.approx((18 + 16 + 15 + 17 + 15 + 14) / 120)
     report = write_report(tmp_path / "runs", tmp_path / "report")
-    assert "2 × 3 folds ± " in report.markdown.read_text(encoding="utf-8")
+    text = report.markdown.read_text(encoding="utf-8")
+    assert "2 × 3 folds ± " in text
+    assert "0 labels of 60 may be wrong according to 6 runs" in text
 
 
 def test_a_set_with_a_missing_fold_stands_apart_and_it_says_why(make_fold, tmp_path):

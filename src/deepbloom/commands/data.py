@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepbloom.calibration.out_of_distribution import find_outliers
 from deepbloom.config.command_settings import InspectConfig
 from deepbloom.data import quality
 from deepbloom.data.dataset import PreparedData, prepare
-from deepbloom.data.label_check import COLUMNS, LabelCheck, find_suspects, find_typical, read_out_of_fold
+from deepbloom.data.label_check import COLUMNS, LabelCheck, find_folds
 from deepbloom.data.leakage import audit_split, describe_findings
 from deepbloom.data.near_duplicates import find_near_duplicates, fingerprints_of
 from deepbloom.data.preprocessing import Preprocessing
@@ -68,19 +67,15 @@ def run(config: InspectConfig) -> None:
 
 def _check_labels(config: InspectConfig) -> None:
     """Write labels.html and its tables as CSV, and print how many images there are and the first suspects."""
-    from deepbloom.report import label_page
+    from deepbloom.report import labels
 
     source = load_source(config.data)
-    probabilities, embedded = read_out_of_fold(Path(config.runs), source)
-    found = LabelCheck(
-        find_suspects(probabilities, source.targets),
-        find_typical(probabilities, source.targets),
-        _find_conflicts(config, source),
-        find_outliers(embedded),
-    )
+    runs = find_folds(Path(config.runs), source)
+    checked = labels.check(runs, source.image_ids, source.targets, len(source.class_names))
+    found = checked._replace(conflicts=_find_conflicts(config, source))
     folder = atomic_files.output_folder(Path(config.output_dir))
     suspects = _write_checked(folder, source, found)
-    label_page.write(folder / "labels.html", source, found, config.thumbnails)
+    labels.write(folder / "labels.html", source, found, config.thumbnails)
     for row in suspects[:SHOWN_SUSPECTS]:
         names = f"{printable(row['given'])}, or {printable(row['suggested'])}?"
         print(f"{row['score'][:5]}  {printable(row['image_id'])}: {names}")

@@ -3,6 +3,7 @@
 Probabilities must come from networks that were not trained with the image: those of k folds.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,13 +99,13 @@ def find_suspects(probabilities: NDArray[np.float64], targets: NDArray[np.int64]
     return Suspects(order, suggested[order], scores[order])
 
 
-def read_out_of_fold(folder: Path, source: ImageSource) -> tuple[NDArray[np.float64], list[Embedded]]:
-    """Return the mean probabilities, shape (N, C), of the runs that tested each image in a fold, and their embeddings.
+def find_folds(folder: Path, source: ImageSource) -> list[CompleteRun]:
+    """Return the complete runs in a folder that tested a fold of these images.
 
     Raises
     ------
     RunError
-        The folder holds no fold of these images, or folds are missing.
+        There is none.
     """
     runs = [run for run in find_runs(folder) if isinstance(run, CompleteRun) and run.metrics.folds]
     runs = [run for run in runs if run.metrics.dataset_fingerprint == source.fingerprint]
@@ -113,14 +114,27 @@ def read_out_of_fold(folder: Path, source: ImageSource) -> tuple[NDArray[np.floa
             f"{folder} holds no complete run with folds of these images. Train them first: deepbloom train -m ... "
             "data.split.folds=5 data.split.fold=0,1,2,3,4"
         )
-    places = {name: place for place, name in enumerate(source.image_ids)}
-    sums, counts = np.zeros((len(source), len(source.class_names))), np.zeros(len(source))
+    return runs
+
+
+def read_out_of_fold(
+    runs: Sequence[CompleteRun], image_ids: Sequence[str], num_classes: int
+) -> tuple[NDArray[np.float64], list[Embedded]]:
+    """Return the mean probabilities, shape (N, C), of the runs that tested each image in a fold, and their embeddings.
+
+    Raises
+    ------
+    RunError
+        Folds are missing, or the probabilities of one.
+    """
+    places = {name: place for place, name in enumerate(image_ids)}
+    sums, counts = np.zeros((len(places), num_classes)), np.zeros(len(places))
     embedded: list[Embedded] = []
     for run in runs:
         names = read_columns(run.path / run_dir.PREDICTIONS, ("image_id",))["image_id"]
         arrays = read_arrays(run.path / run_dir.PROBABILITIES) or {}
         found = arrays.get("probabilities")
-        if found is None or found.shape != (len(names), len(source.class_names)):
+        if found is None or found.shape != (len(names), num_classes):
             raise RunError(f"{run.path / run_dir.PROBABILITIES} is missing or damaged. Train this fold again.")
         rows = np.array([places[name] for name in names])
         sums[rows] += found
@@ -130,7 +144,7 @@ def read_out_of_fold(folder: Path, source: ImageSource) -> tuple[NDArray[np.floa
     if not counts.all():
         tested = sorted({run.metrics.fold for run in runs})
         raise RunError(
-            f"{folder} has folds {', '.join(map(str, tested))} of {runs[0].metrics.folds}, which test "
-            f"{int((counts > 0).sum()):,} of {len(source):,} images. Train the others as well."
+            f"The runs are of folds {', '.join(map(str, tested))} of {runs[0].metrics.folds}, which test "
+            f"{int((counts > 0).sum()):,} of {len(places):,} images. Train the others as well."
         )
     return np.asarray(sums / counts[:, None]), embedded

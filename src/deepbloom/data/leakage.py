@@ -46,7 +46,7 @@ def audit_split(data: PreparedData) -> tuple[dict[str, Any], np.ndarray]:
     findings : dict
         ``in_two_splits``: images that are in two splits. ``near_duplicates``: images of ``test`` that have a
         near-duplicate in training or validation, and of ``val`` that have one in training. ``examples``: up to ten
-        pairs of names.
+        pairs of names, those with different labels first.
     affected : ndarray of bool, shape of the test split
         Test images that have a near-duplicate in training or validation.
     """
@@ -54,10 +54,13 @@ def audit_split(data: PreparedData) -> tuple[dict[str, Any], np.ndarray]:
     counts = np.bincount(np.concatenate([getattr(split, part) for part in PARTS]), minlength=len(names))
     matches, val_matches = across_splits(data)
     affected = matches >= 0
+    found = np.flatnonzero(affected)
+    targets = data.source.targets
+    alike = targets[split.test[found]] == targets[matches[found]]
     findings = {
         "in_two_splits": int((counts > 1).sum()),
         "near_duplicates": {"test": int(affected.sum()), "val": int((val_matches >= 0).sum())},
-        "examples": [[names[split.test[i]], names[matches[i]]] for i in np.flatnonzero(affected)[:10]],
+        "examples": [[names[split.test[i]], names[matches[i]]] for i in found[np.argsort(alike, kind="stable")][:10]],
     }
     return findings, affected
 

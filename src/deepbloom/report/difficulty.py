@@ -1,13 +1,13 @@
 """Classes and images that are hard for all models, and what they are confused with."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from deepbloom.report.formatting import format_percent, shorten
 from deepbloom.report.groups import Group
-from deepbloom.report.pages import Cell, Class, PageTable, Photo, Section
+from deepbloom.report.pages import Class, PageTable, Section
+from deepbloom.report.thumbnails import TestImages
 
 
 class HardClass(NamedTuple):
@@ -81,7 +81,7 @@ def find_hard_images(group: Group, limit: int = 12) -> list[HardImage]:
     return images
 
 
-def describe_hard_classes(group: Group, is_first: bool, thumbnails: Mapping[str, bytes]) -> Section:
+def describe_hard_classes(group: Group, is_first: bool, images: TestImages) -> Section:
     """Return the section of `find_hard_classes`; the first of a report explains its columns."""
     hardest = {image.class_name: image for image in reversed(find_hard_images(group, group.num_images))}
     rows = [
@@ -91,7 +91,7 @@ def describe_hard_classes(group: Group, is_first: bool, thumbnails: Mapping[str,
             format_percent(found.mean_recall),
             format_percent(found.best_recall),
             shorten(found.confused_with) if found.confused_with else "–",
-            _picture(hardest[found.name], thumbnails),
+            images.show(hardest[found.name].image_id, hardest[found.name].place),
         )
         for found in find_hard_classes(group)
     ]
@@ -112,11 +112,11 @@ def describe_hard_classes(group: Group, is_first: bool, thumbnails: Mapping[str,
     return Section("Hardest classes", tables=[PageTable(headings, rows, caption * is_first, frozenset({4, 5}))])
 
 
-def describe_hard_images(group: Group, is_first: bool, thumbnails: Mapping[str, bytes]) -> list[Section]:
+def describe_hard_images(group: Group, is_first: bool, images: TestImages) -> list[Section]:
     """Return the section of `find_hard_images`; none if there are none."""
     rows = [
         (
-            _picture(found, thumbnails),
+            images.show(found.image_id, found.place),
             shorten(found.class_name),
             f"{found.wrong_runs} of {found.runs} runs",
             shorten(found.confused_with),
@@ -128,8 +128,3 @@ def describe_hard_images(group: Group, is_first: bool, thumbnails: Mapping[str, 
     headings = ("Image", "Class", "Wrong in", "Most confused with", "Confidence when wrong")
     table = PageTable(headings, rows, caption * is_first, frozenset({1, 3}))
     return [Section("Hardest images", tables=[table])] if rows else []
-
-
-def _picture(image: HardImage, thumbnails: Mapping[str, bytes]) -> Cell:
-    name, thumbnail = shorten(image.image_id, 60), thumbnails.get(image.image_id, b"")
-    return Photo(thumbnail, f"Test image {name}" if thumbnail else "", name, image.place)

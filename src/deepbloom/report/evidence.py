@@ -57,15 +57,21 @@ def find_evidence(group: Group, chosen: Sequence[str], budget: int) -> Evidence:
 
     ``budget`` is the number of bytes of all heatmaps.
     """
-    doubles: dict[str, str] = {}
-    for run in group.runs:
-        doubles |= dict(run.metrics.audit.examples if run.metrics.audit else ())
     source, nearest = "", dict[str, list[tuple[str, int, float]]]()
     for model in group.models:
         for run in model.runs:
             if not nearest and (nearest := find_nearest(run, chosen[:MAX_EXPLAINED])):
                 source = model.name_of(run)
-    return Evidence(source, nearest, doubles, find_heatmaps(group, budget))
+    return Evidence(source, nearest, dict(_named_pairs(group)), find_heatmaps(group, budget))
+
+
+def near_duplicates(group: Group) -> list[tuple[str, str]]:
+    """Return the near-duplicates in two splits that the runs name, a test image first; each pair once."""
+    return list({frozenset(pair): pair for pair in _named_pairs(group)}.values())
+
+
+def _named_pairs(group: Group) -> list[tuple[str, str]]:
+    return [pair for run in group.runs for pair in (run.metrics.audit.examples if run.metrics.audit else ())]
 
 
 def find_nearest(run: CompleteRun, chosen: Iterable[str]) -> dict[str, list[tuple[str, int, float]]]:

@@ -12,6 +12,7 @@ from deepbloom.report.exported import find_exported
 from deepbloom.report.findings import explain_separation, list_origins
 from deepbloom.report.formatting import align, count_of, shorten
 from deepbloom.report.groups import Group, make_groups
+from deepbloom.report.labels import check_group, list_shown
 from deepbloom.report.models import Comparison
 from deepbloom.report.pages import Section, render_html, render_markdown
 from deepbloom.report.sections import FILES, describe_group, describe_runs, describe_unused
@@ -146,13 +147,17 @@ def write_report(
 
 def _look_at_images(group: Group, thumbnails: bool, given: Mapping[str, Facts], pages: int) -> TestImages:
     """Return a group's test images, with the columns that the user gave; thumbnails share their room with ``pages``."""
+    labels = check_group(group)
+    image_ids = group.models[0].predictions[0].image_ids
+    shown = [image_ids[place] for place in list_shown(labels)] if labels else []
     found = (
-        load_test_images(group, MAX_BYTES // pages)
+        load_test_images(group, MAX_BYTES // pages, shown)
         if thumbnails
         else TestImages(problem="thumbnails=false.", are_wanted=False)
     )
-    image_ids = found.facts.keys() | given.keys()
-    return replace(found, facts={name: {**found.facts.get(name, {}), **given.get(name, {})} for name in image_ids})
+    named = found.facts.keys() | given.keys()
+    facts = {name: {**found.facts.get(name, {}), **given.get(name, {})} for name in named}
+    return replace(found, facts=facts, labels=labels)
 
 
 def _write_plain(group: Group) -> str:

@@ -7,23 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from deepbloom.report import confidence_plots, group_plots
+from deepbloom.report.audits import describe_audits
 from deepbloom.report.columns import Column, benchmark_table, shown_columns
 from deepbloom.report.corrupted import Measured, describe_corrupted
 from deepbloom.report.difficulty import describe_hard_classes, describe_hard_images
 from deepbloom.report.explanations import heatmap_table
 from deepbloom.report.explorer import class_order, describe_confusions, explorer_data
 from deepbloom.report.exported import Exported, describe_exported
-from deepbloom.report.findings import (
-    describe_audits,
-    list_notes,
-    list_without_near_duplicates,
-    state_finding,
-)
+from deepbloom.report.findings import list_notes, state_finding
 from deepbloom.report.formatting import format_percent, shorten
 from deepbloom.report.groups import Group
+from deepbloom.report.labels import describe_group_labels
 from deepbloom.report.models import Model
 from deepbloom.report.network_settings import describe_settings
-from deepbloom.report.pages import Badge, Illustration, PageTable, Section
+from deepbloom.report.pages import Illustration, PageTable, Section
 from deepbloom.report.pairs import describe_pairs
 from deepbloom.report.run_plots import plot_confusion
 from deepbloom.report.slices import describe_slices
@@ -41,7 +38,6 @@ MANY_CLASSES = 40
 """With this many classes, only one matrix is drawn of many models: each takes a second."""
 FEW_CLASSES = 12
 """With this many classes or fewer, confusion matrices are small enough to stand side by side."""
-LOOKS = {"passed": "good", "failed": "bad", "remark": "look"}
 FILES = (
     ("report.html", "this report as one page"),
     ("report.md", "this report as Markdown"),
@@ -78,13 +74,14 @@ def describe_group(
             *_figures(group, drawn, is_first),
             *describe_corrupted(group, corrupted, _name(drawn, "corrupted") if drawn else None),
             *describe_exported(group, exported),
-            *_audits(group),
+            *describe_audits(group, images, MAX_ROWS),
             *([_explorer(group, images)] if drawn else []),
             *describe_confusions(group, is_first),
             *describe_slices(group, images.facts),
             *([_heatmaps(group)] if drawn and images.are_wanted else []),
-            describe_hard_classes(group, is_first, images.thumbnails),
-            *describe_hard_images(group, is_first, images.thumbnails),
+            describe_hard_classes(group, is_first, images),
+            *describe_hard_images(group, is_first, images),
+            *(describe_group_labels(group, images) if drawn else []),
         ],
     )
 
@@ -170,19 +167,6 @@ def _draw_confusion(group: Group, model: Model, path: Path, rank: int, order: np
 
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:40] or "model"
-
-
-def _audits(group: Group) -> list[Section]:
-    findings = describe_audits(group)
-    if not findings:
-        return []
-    rows = [(found.name, Badge(found.verdict, LOOKS[found.verdict]), found.text) for found in findings]
-    tables = [PageTable(("Audit", "Result", "Finding"), rows, words=frozenset({1, 2}), look="text")]
-    without = list_without_near_duplicates(group)
-    if without:
-        headings = ("Model", "Test accuracy", "Without near-duplicates", "Images left out")
-        tables.append(PageTable(headings, without, shown=MAX_ROWS))
-    return [Section("Audits", tables=tables)]
 
 
 def _explorer(group: Group, images: TestImages) -> Section:

@@ -3,7 +3,7 @@
 Nothing is downloaded. Images are shown only if their fingerprint is that of the data that the runs were tested on.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,12 @@ from PIL import Image
 
 from deepbloom.config.data_settings import DataConfig
 from deepbloom.config.schema import from_dict
+from deepbloom.data.label_check import LabelCheck
 from deepbloom.errors import DeepBloomError, RunError
 from deepbloom.report.evidence import Evidence, find_evidence, find_heatmaps, to_webp
+from deepbloom.report.formatting import shorten
 from deepbloom.report.groups import Group
+from deepbloom.report.pages import Cell, Photo
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.parsing import read_text
 from deepbloom.runs.reading import CompleteRun
@@ -42,6 +45,10 @@ class TestImages:
     """WebP."""
     facts: Mapping[str, Facts] = field(default_factory=dict)
     """Columns for slices: see `measure`."""
+    class_names: Mapping[str, str] = field(default_factory=dict)
+    """Of images that `evidence` names, where they are known."""
+    labels: LabelCheck | None = None
+    """Of the images of the group in their order, where its folds test all of them."""
     evidence: Evidence = field(default_factory=Evidence)
     """Thumbnails are of the images that it names, too."""
     problem: str = ""
@@ -49,8 +56,15 @@ class TestImages:
     are_wanted: bool = True
     """Whether the page may show images at all."""
 
+    def show(self, image_id: str, place: int | None) -> Cell:
+        """Return an image's cell, with its thumbnail if there is one; ``place`` is that of a test image."""
+        name, thumbnail = shorten(image_id, 60), self.thumbnails.get(image_id, b"")
+        if not thumbnail and place is None:
+            return name
+        return Photo(thumbnail, f"Image {name}" if thumbnail else "", name, place)
 
-def load_test_images(group: Group, budget: int = MAX_BYTES) -> TestImages:
+
+def load_test_images(group: Group, budget: int = MAX_BYTES, wanted: Sequence[str] = ()) -> TestImages:
     """Return thumbnails and facts of a group's test images; none with the reason where they cannot be read.
 
     Parameters
@@ -58,6 +72,8 @@ def load_test_images(group: Group, budget: int = MAX_BYTES) -> TestImages:
     group : Group
     budget : int
         Bytes of all thumbnails and heatmaps.
+    wanted : sequence of str
+        Images that have a thumbnail in any case, a small one if there is no room.
     """
     from deepbloom.data.images import map_ahead
     from deepbloom.device import available_cores
@@ -81,16 +97,18 @@ def load_test_images(group: Group, budget: int = MAX_BYTES) -> TestImages:
             if used <= budget:
                 thumbnails[image_id] = thumbnail
         evidence = find_evidence(group, chosen, budget - sum(map(len, thumbnails.values())))
-        named = [image_id for image_id in evidence.others if image_id in place_of and image_id not in thumbnails]
+        others = [*wanted, *evidence.doubles, *evidence.others]
+        named = [image_id for image_id in dict.fromkeys(others) if image_id in place_of and image_id not in thumbnails]
         small = map_ahead(
             lambda image_id: to_webp(source.read(place_of[image_id]), (SMALL_SIDE, SMALL_SIDE), QUALITY),
             named,
             available_cores(),
         )
         thumbnails |= dict(zip(named, small, strict=True))
+        names = {name: source.class_names[source.targets[place_of[name]]] for name in others if name in place_of}
     except (DeepBloomError, OSError, ValueError) as error:
         return TestImages(evidence=Evidence(heatmaps=find_heatmaps(group, budget)), problem=str(error))
-    return TestImages(thumbnails, facts, evidence)
+    return TestImages(thumbnails, facts, names, evidence=evidence)
 
 
 def measure(image: Image.Image) -> dict[str, float]:
