@@ -122,10 +122,10 @@ def test_robustness_takes_the_file(exported: Path, deepbloom: Run, tmp_path: Pat
     assert (tmp_path / "out" / "robustness.csv").is_file()
 
 
-def test_predicting_with_the_file_imports_no_torch(exported: Path, images: Path) -> None:
+def test_predicting_with_the_file_imports_neither_torch_nor_hydra(exported: Path, images: Path) -> None:
     code = (
         "import sys; from deepbloom.cli.main import dispatch; dispatch(sys.argv[1:]); "
-        "print(sorted({'torch', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules)))"
+        "print(sorted({'torch', 'hydra', 'omegaconf', 'yaml', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules)))"
     )
     command = ["predict", f"ckpt={exported / 'model.onnx'}", f"image={min(images.rglob('*.png'))}"]
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)

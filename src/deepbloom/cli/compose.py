@@ -1,4 +1,5 @@
-"""From overrides, or from Python values, to typed settings. Hydra is imported here and in `quoting` only."""
+"""From overrides, or from Python values, to typed settings. Hydra is imported here and in `quoting` only; what needs no
+composition, `plain` reads."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,16 +19,14 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from deepbloom.cli.advice import is_stray, stray_word, unknown_key, unknown_name
 from deepbloom.cli.choice import chosen_model
+from deepbloom.cli.plain import typed_settings
 from deepbloom.cli.quoting import quote_text
 from deepbloom.config.commands import COMMANDS
 from deepbloom.config.groups import conf_dir, group_defaults, groups_of
 from deepbloom.config.schema import (
     Key,
-    check_read,
     defaults,
-    expand_home,
     flatten,
-    from_dict,
     is_added,
     is_key,
     keys,
@@ -74,7 +73,7 @@ def recipe(name: str, /, **overrides: object) -> RunConfig:
     content = _plain(composed)
     for key, value in values.items():
         update_nested(content, key, value)
-    return cast(RunConfig, _typed("train", content, list(values)))
+    return cast(RunConfig, typed_settings("train", content, list(values)))
 
 
 def compose(command: str, arguments: Sequence[str]) -> Any:
@@ -109,10 +108,6 @@ def multirun(command: str, arguments: Sequence[str]) -> "Summary":
 def typed(command: str, composed: DictConfig, overrides: Sequence[Override]) -> Any:
     """Return a composed config as the command's dataclass, checked; ``overrides`` are those that the user gave."""
     content = _plain(composed)
-    if "ckpt" in content:
-        from deepbloom.cli.checkpoints import choose_checkpoint
-
-        content["ckpt"] = choose_checkpoint(command, expand_home(content["ckpt"]))
     given: list[str] = []
     for place, override in enumerate(overrides):
         key = override.key_or_group
@@ -120,7 +115,7 @@ def typed(command: str, composed: DictConfig, overrides: Sequence[Override]) -> 
         if isinstance(value := override.value(), dict) and takes_any(COMMANDS[command].settings, key):
             later = (other.key_or_group for other in overrides[place + 1 :])
             _replace(content, key, [*value, *(name.removeprefix(f"{key}.").partition(".")[0] for name in later)])
-    return _typed(command, content, given)
+    return typed_settings(command, content, given)
 
 
 def _names(override: Override) -> list[str]:
@@ -140,17 +135,6 @@ def _replace(content: dict[str, Any], key: str, kept: Sequence[object]) -> None:
 def _plain(composed: DictConfig) -> dict[str, Any]:
     with _readable_errors():
         return cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
-
-
-def _typed(command: str, content: dict[str, Any], given: Sequence[str]) -> Any:
-    schema = COMMANDS[command].settings
-    paths = {key.name for key in keys(schema) if key.text == "path"}
-    for key, value in flatten(content).items():
-        if key in paths:  # a number comes from an interpolation
-            update_nested(content, key, expand_home(str(value) if type(value) in (int, float) else value))
-    settings: Any = from_dict(schema, content)
-    check_read(settings, given)
-    return settings
 
 
 @contextmanager

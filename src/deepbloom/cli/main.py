@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 
 from deepbloom import __version__
+from deepbloom.cli.plain import plain_settings
 from deepbloom.config.commands import COMMANDS, load
 from deepbloom.errors import ConfigError, unknown
 from deepbloom.exit_codes import guarded
@@ -92,9 +93,9 @@ def dispatch(arguments: list[str]) -> None:
 
 
 def _run(command: str, line: Line) -> None:
-    from deepbloom.cli.compose import compose, multirun
-
     if line.multirun:
+        from deepbloom.cli.compose import multirun
+
         if not COMMANDS[command].multirun:
             raise ConfigError(f"-m is for deepbloom train; deepbloom {command} takes one value for each key.")
         summary = multirun(command, line.overrides)
@@ -102,7 +103,11 @@ def _run(command: str, line: Line) -> None:
         if summary.error:
             raise summary.error
         return
-    settings = compose(command, line.overrides)
+    settings = plain_settings(command, line.overrides)
+    if settings is None:
+        from deepbloom.cli.compose import compose
+
+        settings = compose(command, line.overrides)
     if line.show_settings:
         import yaml
 

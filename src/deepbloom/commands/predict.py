@@ -1,6 +1,5 @@
 """``deepbloom predict``: classify images."""
 
-import html
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -71,6 +70,8 @@ class PredictionRows(list[dict[str, Any]]):
     """Predictions, a dict per image as in predictions.json: ``path``, ``error``, ``top5``. A table in notebooks."""
 
     def _repr_html_(self) -> str:
+        import html
+
         lines = []
         for row in self:
             guesses = "; ".join(f"{guess['class_name']} {guess['confidence']:.1%}" for guess in row["top5"][1:])

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from typing import TypeVar
 
@@ -74,6 +73,8 @@ READING = 2
 
 def decoder() -> str:
     """Return what decides how bytes are decoded, as part of a file name: versions of this module and its libraries."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         heif = version("pillow-heif")
     except PackageNotFoundError:

@@ -17,7 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from deepbloom.errors import RunError
 from deepbloom.sinks import to_cell
@@ -188,6 +187,8 @@ def locked(folder: Path, wait_seconds: float | None = None) -> Iterator[None]:
     OSError
         The folder does not exist or cannot be written.
     """
+    from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
     soft = not _has_locks(folder / LOCK)
     timeout = -1 if wait_seconds is None else wait_seconds
     lock: BaseFileLock = SoftFileLock(folder / SOFT_LOCK, timeout) if soft else FileLock(folder / LOCK, timeout)

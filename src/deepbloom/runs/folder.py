@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deepbloom.config.settings import RunConfig
 from deepbloom.errors import RunError
 from deepbloom.runs import files
@@ -67,6 +65,8 @@ def load_settings(text: str) -> dict[str, Any]:
     ValueError
         It is not YAML, not a mapping, nested too deeply, or has aliases: with them a few lines name billions of values.
     """
+    import yaml  # predict has no use for it, and starts faster without
+
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
@@ -195,6 +195,8 @@ def discard(folder: Path) -> None:
 
 def write_settings(folder: Path, config: RunConfig, identity: Identity) -> None:
     """Write the whole resolved config, and the identity that a resumed run is checked against."""
+    import yaml
+
     facts = {"run_id": identity.run_id, "identity": identity.as_dict(), "git_commit": git_commit()}
     files.write_json(folder / PROVENANCE, read_provenance(folder) | facts | {"versions": collect_versions()})
     text = yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)

@@ -2,7 +2,6 @@
 
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from deepbloom import __version__
@@ -10,6 +9,8 @@ from deepbloom import __version__
 
 def collect_versions() -> dict[str, str]:
     """Return the versions that results depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
     names = ("torch", "torchvision", "timm", "numpy", "pillow", "hydra-core", "omegaconf")
     versions = {"deepbloom": __version__, "python": platform.python_version()}
     for name in names:
