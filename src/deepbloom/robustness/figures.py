@@ -19,7 +19,7 @@ def draw_samples(image: np.ndarray, image_id: str, wanted: Sequence[Condition], 
     rows = [[corrupt(image, name, level, seed, image_id) if level else image for level in severities] for name in names]
     sheet = np.vstack([np.hstack(row) for row in rows])
     side = len(image)
-    with open_figure(path, SAMPLE_INCHES * len(severities) + 1.4, SAMPLE_INCHES * len(names) + 0.4) as figure:
+    with open_figure(path, SAMPLE_INCHES * len(severities) + 1.8, SAMPLE_INCHES * len(names) + 0.4) as figure:
         axis = figure.add_subplot()
         axis.imshow(sheet)
         axis.grid(visible=False)
