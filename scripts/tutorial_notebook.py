@@ -24,7 +24,8 @@ FIGURES = {  # of the text: what the commands before it have written
     "images/tutorial/frozen.png": [f"{RUNS}/efficientnet_lite0_frozen/plots/curves.png"],
     "images/tutorial/calibration.png": [f"{RUNS}/efficientnet_lite0_frozen/plots/calibration.png"],
     "images/tutorial/heatmaps.webp": [
-        f"{RUNS}_heatmaps/{name}/marsh_feather_pink_gradcam.png" for name in ("mini_resnet", "efficientnet_lite0_frozen")
+        f"{RUNS}_heatmaps/{model}/marsh_feather_pink_gradcam.png"
+        for model in ("mini_resnet", "efficientnet_lite0_frozen")
     ],
     "images/demo.webp": [],
 }
