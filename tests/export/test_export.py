@@ -329,6 +329,13 @@ def test_without_the_test_split_images_are_needed(
     assert deepbloom(*arguments, f"image={images}")[0] == 0
 
 
+@pytest.mark.parametrize(("name", "reason"), [("litert", "needs torch below 2.15"), ("executorch", "no .pte writer")])
+def test_formats_that_are_not_written_say_why_and_what_to_do(name: str, reason: str, deepbloom: Run) -> None:
+    code, _, err = deepbloom("export", "ckpt=RUN", f"format={name}")
+    assert code == 2
+    assert all(part in err for part in (f"format={name} is not written", reason, "format=onnx"))
+
+
 def test_unknown_names_and_missing_packages_are_refused(
     trained_run: Path, deepbloom: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from deepbloom.config.export_settings import ExportConfig
-from deepbloom.config.schema import check_choice
 from deepbloom.device import choose_device, use_cores
 from deepbloom.engine.checkpoint import find_model_file, read_model
 from deepbloom.engine.predictor import Predictor
 from deepbloom.errors import DisagreementError
 from deepbloom.export import card, reference
-from deepbloom.export.formats import FORMATS, Job, check_packages
+from deepbloom.export.formats import FORMATS, Job, check_format, check_packages
 from deepbloom.export.opening import open_predictor
 from deepbloom.export.sample import find_samples
 from deepbloom.export.verify import accuracy_rows, compare, describe_measurement, measure, speed_rows
@@ -39,7 +38,7 @@ def run(config: ExportConfig) -> None:
     DisagreementError
         The file does not give the checkpoint's predictions; its name says so.
     """
-    check_choice("format", config.format, tuple(FORMATS))
+    check_format(config.format)
     check_packages(config.format, config.precision)
     use_cores()
     trained = read_model(config.ckpt)

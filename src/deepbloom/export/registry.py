@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from deepbloom.config.schema import check_choice
 from deepbloom.engine.checkpoint import Trained
-from deepbloom.errors import require_package
+from deepbloom.errors import ConfigError, require_package
 
 
 @dataclass
@@ -55,6 +56,11 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {}
+NOT_WRITTEN = {
+    "executorch": "DeepBloom has no .pte writer yet. format=onnx runs on phones, with ONNX Runtime.",
+    "litert": "litert-torch needs torch below 2.15. Write format=onnx, and convert that in an environment of its own.",
+}
+"""Formats that are not written: why not, and what to do instead."""
 
 
 def export_format(name: str, *packages: str, extra: str) -> Callable[[Callable[[Job], Sequence[Path]]], Any]:
@@ -65,6 +71,13 @@ def export_format(name: str, *packages: str, extra: str) -> Callable[[Callable[[
         return write
 
     return register
+
+
+def check_format(name: str) -> None:
+    """Raise `ConfigError` unless a format is written."""
+    if name in NOT_WRITTEN:
+        raise ConfigError(f"format={name} is not written: {NOT_WRITTEN[name]}")
+    check_choice("format", name, tuple(FORMATS))
 
 
 def check_packages(format_name: str, precision: str) -> None:
