@@ -16,7 +16,7 @@ from deepbloom.data.augment import (
     mix_batch,
     training_inputs,
 )
-from deepbloom.data.augment.apply import uniform_numbers, warp
+from deepbloom.data.augment.apply import resize_each, uniform_numbers, warp
 from deepbloom.data.augment.ops import color_jitter, crop, erase, flip, rotate, trivial
 from deepbloom.data.augment.registry import OPS
 from deepbloom.data.preprocessing import Preprocessing, resize
@@ -406,6 +406,17 @@ def test_a_gpu_gives_what_a_cpu_gives(pixels):
         on_gpu = augment(pixels.cuda(), torch.arange(6).cuda(), copy, 0, CROP)
         assert on_gpu.is_cuda
         torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("sizes", [[(48, 48), (17, 48), (30, 11)], [(2, 3), (47, 33), (5, 5)]])
+def test_images_resized_together_are_those_resized_one_by_one(sizes):
+    images = torch.rand(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    together = resize_each(images, torch.tensor(sizes, dtype=torch.float32))
+    assert together.shape[2:] == (max(height for _, height in sizes), max(width for width, _ in sizes))
+    for image, canvas, (width, height) in zip(images, together, sizes, strict=True):
+        alone = F.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
+        torch.testing.assert_close(canvas[:, :height, :width], alone, atol=1e-5, rtol=0)
+        assert canvas[:, height:].abs().sum() == canvas[:, :, width:].abs().sum() == 0
 
 
 # The registry

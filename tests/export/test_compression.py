@@ -13,8 +13,10 @@ from torch.nn import functional as F
 
 from deepbloom.cli import main as cli
 from deepbloom.cost import count_macs
-from deepbloom.engine.checkpoint import read_model, read_tensors, write_tensors
+from deepbloom.data.preprocessing import Preprocessing
+from deepbloom.engine.checkpoint import Trained, read_model, read_tensors, write_tensors
 from deepbloom.engine.loss import distillation
+from deepbloom.engine.teacher import Teacher
 from deepbloom.errors import CheckpointError
 from deepbloom.export import compression, verify
 from deepbloom.models.registry import create_model
@@ -179,6 +181,26 @@ def test_a_student_learns_from_several_teachers_and_they_are_part_of_its_identit
             digests += [json.loads(file.metadata()["deepbloom"])["digest"]]
     assert metrics["identity"]["train.teacher"] == ",".join(digests)
     assert metrics["model"] == "scratch_cnn-distilled"
+
+
+def test_a_teacher_sees_small_images_at_its_own_size_as_the_network_that_learns_does_not():
+    sizes: list[int] = []
+
+    class Recorder(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            sizes.append(x.shape[-1])
+            return x.mean((2, 3))
+
+    def member(size: int) -> Trained:
+        trained = Trained(("a", "b", "c"), Preprocessing(size), {}, Recorder())
+        trained.place(torch.device("cpu"))
+        return trained
+
+    teacher = Teacher((member(48), member(16)), (), Preprocessing(32), 1.0)
+    plain = torch.tensor([1.0, -0.5, 0.25]).view(1, 3, 1, 1).expand(2, 3, 16, 16)
+    probabilities = teacher.probabilities(plain, "fp32")
+    assert sizes == [48, 16]
+    torch.testing.assert_close(probabilities, plain[:, :, 0, 0].softmax(1))
 
 
 def test_without_a_teacher_the_identity_does_not_name_one(trained_run: Path) -> None:

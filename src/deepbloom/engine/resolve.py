@@ -71,7 +71,7 @@ def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
     if config.train.teacher:
         from deepbloom.engine.teacher import read_teacher
 
-        teacher = read_teacher(config, source, split, preprocessing, schedule.resolutions, device)
+        teacher = read_teacher(config, source, split, preprocessing, device)
     plan = Plan(
         config=config,
         device=device,

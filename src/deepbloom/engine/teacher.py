@@ -1,10 +1,10 @@
 """Trained networks whose probabilities another network learns."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from deepbloom.config.schema import as_list
 from deepbloom.config.settings import RunConfig
@@ -15,7 +15,6 @@ from deepbloom.engine.checkpoint import Trained, content_digest, read_model
 from deepbloom.engine.precision import forward
 from deepbloom.engine.trained_data import check_same_data
 from deepbloom.errors import ConfigError
-from deepbloom.models.registry import check_resolutions
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,17 @@ class Teacher:
 
     @torch.no_grad()
     def probabilities(self, inputs: Tensor, precision: str) -> Tensor:
-        """Return the mean of softmax(logits / T), float32 of shape (B, C), for inputs of the network that learns."""
+        """Return the mean of softmax(logits / T), float32 of shape (B, C), for inputs of the network that learns.
+
+        Each member sees the images at its own size: a network that was trained at 224 pixels recognizes little at 64.
+        """
         mean, std = (inputs.new_tensor(v).view(3, 1, 1) for v in (self.preprocessing.mean, self.preprocessing.std))
         images = inputs * std + mean
-        each = [
-            forward(member.network, standardize(images.clone(), member.preprocessing), precision)
-            for member in self.members
-        ]
+        each = []
+        for member in self.members:
+            size = member.preprocessing.size
+            seen = F.interpolate(images, (size, size), mode="bicubic").clamp_(0, 1)
+            each.append(forward(member.network, standardize(seen, member.preprocessing), precision))
         return torch.stack([(logits.float() / self.temperature).softmax(1) for logits in each]).mean(0)
 
 
@@ -55,7 +58,6 @@ def read_teacher(
     source: ImageSource,
     split: Split,
     preprocessing: Preprocessing,
-    resolutions: Sequence[int],
     device: torch.device,
 ) -> Teacher:
     """Return the networks that ``train.teacher`` names.
@@ -65,13 +67,12 @@ def read_teacher(
     CheckpointError
         A file cannot be read, or its network was trained on other images, classes or another split.
     ConfigError
-        A network takes no images of the train resolutions, or images that were made square in another way.
+        A network takes images that were made square in another way.
     """
     members, digests = [], []
     for path in map(str, as_list(config.train.teacher)):
         trained = read_model(path)
         check_same_data(path, trained.header, trained.classes, source, split)
-        check_resolutions(str(trained.header["arch"]), resolutions)
         if trained.preprocessing.fit != config.data.fit:
             raise ConfigError(f"{path} sees images with data.fit={trained.preprocessing.fit}: add it.")
         digests.append(content_digest(trained.network.state_dict(), trained.header))

@@ -48,7 +48,7 @@ def scratch_cnn(num_classes: int) -> nn.Sequential:
     "mini_resnet",
     head="fc",
     target_layer="layer4",
-    description="five residual blocks y = F(x) + x",
+    description="six residual blocks y = F(x) + x",
     preprocessing=Preprocessing(SIZE),
 )
 def mini_resnet(num_classes: int) -> nn.Sequential:
@@ -65,20 +65,20 @@ def mini_resnet(num_classes: int) -> nn.Sequential:
         OrderedDict(
             stem=_conv_pool(3, 32, kernel_size=5, stride=2),
             layer1=ResidualBlock(32, 32),
-            layer2=nn.Sequential(_halve(), ResidualBlock(32, 64)),
-            layer3=nn.Sequential(_halve(), ResidualBlock(64, 160)),
-            layer4=nn.Sequential(_halve(), ResidualBlock(160, 336), ResidualBlock(336, 336)),
+            layer2=nn.Sequential(_halve(), ResidualBlock(32, 96)),
+            layer3=nn.Sequential(_halve(), ResidualBlock(96, 192), ResidualBlock(192, 192)),
+            layer4=nn.Sequential(_halve(), ResidualBlock(192, 280), ResidualBlock(280, 280)),
             maxpool=nn.AdaptiveMaxPool2d(1),
             flatten=nn.Flatten(),
-            norm=nn.BatchNorm1d(336),  # maxima are large: without it, the first loss is above ln C
+            norm=nn.BatchNorm1d(280),  # maxima are large: without it, the first loss is above ln C
             dropout=nn.Dropout(0.3),
-            fc=nn.Linear(336, num_classes),
+            fc=nn.Linear(280, num_classes),
         )
     )
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: y = ReLU(F(x) + x).
+    """Two 3x3 convolutions, weights for their channels, and a shortcut: y = ReLU(F(x) + x).
 
     Where the number of channels changes, x passes a 1x1 convolution (He et al. 2016, https://arxiv.org/abs/1512.03385,
     equations 1 and 2).
@@ -98,6 +98,7 @@ class ResidualBlock(nn.Module):
             nn.ReLU(),
             nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
             last,
+            SqueezeExcitation(out_channels),
         )
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels:
@@ -108,6 +109,33 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
         return torch.relu(self.residual(x) + self.shortcut(x))
+
+
+class SqueezeExcitation(nn.Module):
+    """Multiply each channel by a weight in (0, 1) that depends on the means of all channels.
+
+    Hu et al. 2018, https://arxiv.org/abs/1709.01507, equations 2 to 4.
+
+    Parameters
+    ----------
+    channels : int
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        squeezed = max(8, channels // 8)
+        self.weights = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, squeezed, 1),
+            nn.ReLU(),
+            nn.Conv2d(squeezed, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels, H, W) to the same shape."""
+        weights: Tensor = self.weights(x)
+        return x * weights
 
 
 def _halve() -> nn.MaxPool2d:

@@ -158,15 +158,44 @@ def warp(images: Tensor, maps: Tensor, resolution: int) -> Tensor:
     side = images.shape[-1]
     if resolution == side:
         return _sample(_to_float(images), grid)
-    widest = (resolution / maps[:, :, :2].norm(dim=2)).round().clamp(max=side).int().tolist()  # (B, 2), x and y
+    widest = (resolution / maps[:, :, :2].norm(dim=2)).round().clamp(max=side)  # (B, 2), x and y
+    if images.is_cuda:  # one image at a time, a GPU would wait for its host
+        canvas = resize_each(_to_float(images), widest)
+        largest = torch.tensor([canvas.shape[3], canvas.shape[2]], device=maps.device)
+        return _sample(canvas, (grid + 1) * (widest / largest)[:, None, None] - 1)
     sampled = images.new_empty(len(images), images.shape[1], resolution, resolution, dtype=torch.float32)
-    for place, (width, height) in enumerate(widest):
+    for place, (width, height) in enumerate(widest.int().tolist()):
         image = images[place : place + 1]
         if (height, width) != (side, side):
-            image = image if image.device.type == "cpu" else image.float()  # only CPUs resize uint8
             image = F.interpolate(image, (height, width), mode="bilinear", antialias=True)
         sampled[place] = _sample(_to_float(image), grid[place : place + 1])[0]
     return sampled
+
+
+def resize_each(images: Tensor, sizes: Tensor) -> Tensor:
+    """Resize each image of a batch to a size of its own (bilinear, antialiased), all at once.
+
+    Parameters
+    ----------
+    images : float32 Tensor of shape (B, 3, S, S)
+    sizes : float32 Tensor of shape (B, 2)
+        Width and height of each in whole pixels, at most S.
+
+    Returns
+    -------
+    float32 Tensor of shape (B, 3, H, W), as large as the largest of them: each image in its first corner, then zeros
+    """
+    by_x, by_y = (_resizing_matrices(sizes[:, axis], images.shape[-1])[:, None] for axis in (0, 1))
+    return by_y @ images @ by_x.transpose(-1, -2)
+
+
+def _resizing_matrices(sizes: Tensor, side: int) -> Tensor:
+    """Return the matrices (B, largest size, side) that resize rows of ``side`` pixels; rows beyond a size are zero."""
+    places = torch.arange(int(sizes.max()), device=sizes.device)
+    scales = (side / sizes).view(-1, 1, 1)
+    distances = (torch.arange(side, device=sizes.device) + 0.5 - (places.view(-1, 1) + 0.5) * scales).abs()
+    weights = (1 - distances / scales).clamp_(min=0) * (places < sizes.view(-1, 1)).unsqueeze(-1)
+    return weights / weights.sum(2, keepdim=True).clamp(min=1e-6)
 
 
 def _to_float(images: Tensor) -> Tensor:
