@@ -30,7 +30,7 @@ def plot_severities(
     title : str
         What it is.
     chance : str
-        The key of what chance would give, a dotted line; empty: none.
+        The key of what a constant map would give, a dotted line; empty: none.
     """
     names = list(dict.fromkeys(row["corruption"] for rows in curves.values() for row in rows[1:]))
     columns = min(COLUMNS, len(names))
@@ -49,7 +49,8 @@ def plot_severities(
                 (line,) = axis.plot(severity, middle, linestyle=dash, marker=marker, markersize=3, **style)
                 axis.fill_between(severity, low, high, alpha=0.15, linewidth=0, **style)
                 if chance:
-                    axis.plot(severity, [row[chance] for row in chosen], linestyle=":", linewidth=1, color="gray")
+                    constant = [row[chance] for row in chosen]
+                    (dotted,) = axis.plot(severity, constant, linestyle=":", linewidth=1.2, color="gray")
                 axis.set_title(name.replace("_", " "), fontsize=9)
             lines.append(line)
         for axis in axes.flat[len(names) :]:
@@ -59,4 +60,7 @@ def plot_severities(
         axes[0, 0].set_xticks(sorted({row["severity"] for rows in curves.values() for row in rows}))
         figure.supxlabel("severity (0: as it is)", fontsize=10)
         figure.supylabel(title, fontsize=10)
-        figure.legend(lines, [shorten(label) for label in curves], loc="outside upper center", ncols=3)
+        labels = [shorten(label) for label in curves]
+        if chance:
+            lines, labels = [*lines, dotted], [*labels, "a constant map"]
+        figure.legend(lines, labels, loc="outside upper center", ncols=3)
