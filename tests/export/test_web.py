@@ -49,9 +49,10 @@ def test_the_page_gives_the_predictions_of_the_checkpoint_without_a_request(
     assert code == 0, err
 
     tab, requests = browser.new_page(), []
+    tab.set_default_timeout(120_000)
     tab.on("request", lambda request: requests.append(request.url))
     tab.goto((tmp_path / "web" / "index.html").as_uri())
-    tab.wait_for_selector("body[data-ready]", timeout=120_000)
+    tab.wait_for_selector("body[data-ready]")
     trained = read_model(tmp_path / "model.safetensors")
     wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 131, 4), np.uint8))
     wide.putalpha(255)
