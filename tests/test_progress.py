@@ -24,6 +24,8 @@ def test_where_there_is_no_terminal_a_long_step_logs_lines_and_a_short_one_nothi
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     list(ProgressBar(range(50), "Decoding images", unit="image"))
     assert caplog.messages[10].startswith("Decoding images: 11 of 50 images")
+    list(ProgressBar(range(50), "Comparing images"))
+    assert caplog.messages[-1].startswith("Comparing images: 50 of 50 steps")
     assert not any("\r" in line for line in caplog.messages)
 
 

@@ -25,7 +25,7 @@ class ProgressBar(tqdm):  # type: ignore[misc]
             seconds = SECONDS_BETWEEN_LINES
             options |= {"file": io.StringIO(), "delay": seconds, "mininterval": seconds, "maxinterval": 2 * seconds}
             options |= {"miniters": 1}
-        super().__init__(*args, **{"leave": False} | options)
+        super().__init__(*args, **{"leave": False, "unit": "step"} | options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Draw the bar, or log a line."""

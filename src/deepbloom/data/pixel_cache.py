@@ -202,7 +202,7 @@ def _write(path: Path, source: ImageSource, preprocessing: Preprocessing, num_wo
     decoded = map_ahead(decode, range(len(source)), num_workers)
     with open(path, "wb") as file:
         file.seek(HEADER_BYTES + checksums.nbytes)
-        for index, pixels in enumerate(ProgressBar(decoded, "Decoding images", len(source))):
+        for index, pixels in enumerate(ProgressBar(decoded, "Decoding images", len(source), unit="image")):
             if isinstance(pixels, UnreadableError):
                 unreadable[source.image_ids[index]] = str(pixels)
             elif not unreadable:

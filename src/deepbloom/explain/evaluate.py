@@ -140,7 +140,7 @@ def measure(
                 sample.targets[number, None],
                 derive_seed(seed, "explain", data.source.image_ids[index]) % 2**31,
             )
-            for number, index in enumerate(ProgressBar(sample.indices, desc=kind))
+            for number, index in enumerate(ProgressBar(sample.indices, desc=kind, unit="image"))
         ]
         values[kind], curves[kind] = (
             {name: np.concatenate([one[name] for one in found]) for name in found[0]}

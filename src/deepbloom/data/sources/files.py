@@ -94,7 +94,9 @@ def check_readable(source: FileSource, num_workers: int) -> dict[str, str]:
             return str(error)
         return None
 
-    reasons = ProgressBar(map_ahead(reason, range(len(source)), num_workers), "Checking images", len(source))
+    reasons = ProgressBar(
+        map_ahead(reason, range(len(source)), num_workers), "Checking images", len(source), unit="image"
+    )
     unreadable = {source.image_ids[i]: text for i, text in enumerate(reasons) if text}
     remember_unreadable(source, unreadable)
     return unreadable
