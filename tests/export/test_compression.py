@@ -183,7 +183,7 @@ def test_a_student_learns_from_several_teachers_and_they_are_part_of_its_identit
     assert metrics["model"] == "scratch_cnn-distilled"
 
 
-def test_a_teacher_sees_small_images_at_its_own_size_as_the_network_that_learns_does_not():
+def test_a_teacher_sees_images_at_its_own_size_and_says_calibrated_probabilities():
     sizes: list[int] = []
 
     class Recorder(torch.nn.Module):
@@ -191,16 +191,16 @@ def test_a_teacher_sees_small_images_at_its_own_size_as_the_network_that_learns_
             sizes.append(x.shape[-1])
             return x.mean((2, 3))
 
-    def member(size: int) -> Trained:
-        trained = Trained(("a", "b", "c"), Preprocessing(size), {}, Recorder())
+    def member(size: int, temperature: float) -> Trained:
+        trained = Trained(("a", "b", "c"), Preprocessing(size), {"temperature": temperature}, Recorder())
         trained.place(torch.device("cpu"))
         return trained
 
-    teacher = Teacher((member(48), member(16)), (), Preprocessing(32), 1.0)
+    teacher = Teacher((member(48, 0.5), member(16, 1.0)), (), Preprocessing(32), 2.0)
     plain = torch.tensor([1.0, -0.5, 0.25]).view(1, 3, 1, 1).expand(2, 3, 16, 16)
     probabilities = teacher.probabilities(plain, "fp32")
     assert sizes == [48, 16]
-    torch.testing.assert_close(probabilities, plain[:, :, 0, 0].softmax(1))
+    torch.testing.assert_close(probabilities, (plain[:, :, 0, 0].softmax(1) + (plain[:, :, 0, 0] / 2).softmax(1)) / 2)
 
 
 def test_without_a_teacher_the_identity_does_not_name_one(trained_run: Path) -> None:
