@@ -198,7 +198,7 @@ def test_a_heic_image_without_its_package_names_the_extra(tmp_path, monkeypatch)
     before = image_files.decoder()
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "pillow_heif", None)
-        patch.setattr(image_files, "version", not_installed)
+        patch.setattr("importlib.metadata.version", not_installed)
         image_files.register_heif.cache_clear()
         with pytest.raises(UnreadableError, match=r"phone\.heic.*pip install 'deepbloom\[heic\]'"):
             read_image(path)

@@ -212,6 +212,11 @@ def residual_block(inputs, outputs):
     return 9 * inputs * outputs + 9 * outputs * outputs + 4 * outputs + shortcut
 
 
+def mini_block(inputs, outputs):
+    squeezed = max(8, outputs // 8)
+    return residual_block(inputs, outputs) + linear(outputs, squeezed) + linear(squeezed, outputs)
+
+
 def linear(inputs, outputs=102):
     return inputs * outputs + outputs
 
@@ -219,13 +224,9 @@ def linear(inputs, outputs=102):
 SCRATCH = 25 * 3 * 32 + 9 * (32 * 64 + 64 * 192) + 2 * (32 + 64 + 192) + linear(192 * 4 * 4, 592) + linear(592)
 MINI = (
     (5 * 5 * 3 * 32 + 2 * 32)
-    + residual_block(32, 32)
-    + residual_block(32, 64)
-    + residual_block(64, 160)
-    + residual_block(160, 336)
-    + residual_block(336, 336)
-    + 2 * 336
-    + linear(336)
+    + sum(mini_block(*block) for block in ((32, 32), (32, 96), (96, 192), (192, 192), (192, 280), (280, 280)))
+    + 2 * 280
+    + linear(280)
 )
 # Published totals with 1,000 classes (torchvision, timm), less their heads, and the new head.
 RESNET18 = 11_689_512 - linear(512, 1000) + linear(512)

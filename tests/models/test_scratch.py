@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from deepbloom.models.scratch import ResidualBlock, mini_resnet, scratch_cnn
+from deepbloom.models.scratch import ResidualBlock, SqueezeExcitation, mini_resnet, scratch_cnn
 
 
 def layers(model, kind):
@@ -19,10 +19,11 @@ def test_the_plain_cnn_is_three_convolutions_with_pooling_and_two_linear_layers(
 
 def test_every_residual_block_has_two_convolutions_of_3x3():
     blocks = layers(mini_resnet(5), ResidualBlock)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
-        assert [layer.kernel_size for layer in layers(block.residual, nn.Conv2d)] == [(3, 3), (3, 3)]
-    assert sum(isinstance(block.shortcut, nn.Identity) for block in blocks) == 2
+        convolutions = [layer for layer in block.residual if isinstance(layer, nn.Conv2d)]
+        assert [layer.kernel_size for layer in convolutions] == [(3, 3), (3, 3)]
+    assert sum(isinstance(block.shortcut, nn.Identity) for block in blocks) == 3
 
 
 def test_a_residual_block_adds_its_input():
@@ -30,9 +31,22 @@ def test_a_residual_block_adds_its_input():
     block = ResidualBlock(4, 4).eval()
     x = torch.randn(2, 4, 5, 5)
     assert torch.equal(block(x), x.clamp(min=0))  # a new one starts with F(x) = 0
-    block.residual[-1].weight.data.fill_(1)
+    block.residual[-2].weight.data.fill_(1)
     assert block.residual(x).any()
     torch.testing.assert_close(block(x), (block.residual(x) + x).clamp(min=0))
+
+
+def test_squeeze_excitation_weighs_channels_by_their_means():
+    layer = SqueezeExcitation(2)
+    squeeze, excite = (part for part in layer.weights if isinstance(part, nn.Conv2d))
+    for part in (squeeze, excite):
+        nn.init.zeros_(part.weight)
+        nn.init.zeros_(part.bias)
+    squeeze.weight.data[0, 0] = 1  # the mean of channel 0 decides the weight of channel 1
+    excite.weight.data[1, 0] = 2
+    x = torch.tensor([[1.0, 3.0], [5.0, 7.0]]).view(1, 2, 1, 2)
+    weight = torch.sigmoid(torch.tensor(2.0 * 2.0))
+    torch.testing.assert_close(layer(x), torch.stack([x[:, 0] / 2, x[:, 1] * weight], 1))
 
 
 def test_a_residual_block_that_changes_the_number_of_channels_projects_its_input():
