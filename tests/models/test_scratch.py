@@ -39,9 +39,8 @@ def test_a_residual_block_adds_its_input():
 def test_squeeze_excitation_weighs_channels_by_their_means():
     layer = SqueezeExcitation(2)
     squeeze, excite = (part for part in layer.weights if isinstance(part, nn.Conv2d))
-    for part in (squeeze, excite):
-        nn.init.zeros_(part.weight)
-        nn.init.zeros_(part.bias)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
     squeeze.weight.data[0, 0] = 1  # the mean of channel 0 decides the weight of channel 1
     excite.weight.data[1, 0] = 2
     x = torch.tensor([[1.0, 3.0], [5.0, 7.0]]).view(1, 2, 1, 2)
