@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -206,6 +207,23 @@ def test_frozen_networks_see_images_as_they_are_unless_told_otherwise(deepbloom:
         assert ("flip: {}" in out) == zooms, arguments
     code, out, _ = deepbloom("train", "model=resnet18_frozen", "experiment=as_published", "--cfg", "job")
     assert (code, "flip: {}" in out) == (0, True)
+
+
+@pytest.mark.parametrize("model", ["scratch_cnn", "mini_resnet", "resnet18_frozen", "efficientnet_lite0_partial"])
+def test_a_chosen_recipe_replaces_a_models_own(deepbloom: Run, model: str) -> None:
+    def settings(*arguments: str) -> dict[str, Any]:
+        code, out, _ = deepbloom("train", f"model={model}", *arguments, "--cfg", "job")
+        assert code == 0
+        return dict(yaml.safe_load(out))
+
+    published = settings("experiment=as_published")
+    chosen = {key: published["optimizer"][key] for key in ("name", "lr", "weight_decay")}
+    assert chosen == {"name": "adam", "lr": 3e-4, "weight_decay": 0.0}
+    assert published["scheduler"]["name"] == "step"
+    assert (published["train"]["epochs"], published["train"]["batch_size"]) == (20, 32)
+    assert settings("optimizer=sgd")["optimizer"] == settings("experiment=as_published", "optimizer=sgd")["optimizer"]
+    assert settings("optimizer=adamw")["optimizer"]["lr"] == 1e-3
+    assert settings("optimizer.lr=0.5", "optimizer=sgd")["optimizer"]["lr"] == 0.5
 
 
 @pytest.mark.parametrize(

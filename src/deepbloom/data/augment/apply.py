@@ -159,7 +159,7 @@ def warp(images: Tensor, maps: Tensor, resolution: int) -> Tensor:
     if resolution == side:
         return _sample(_to_float(images), grid)
     widest = (resolution / maps[:, :, :2].norm(dim=2)).round().clamp(max=side)  # (B, 2), x and y
-    if images.is_cuda:  # one image at a time, a GPU would wait for its host
+    if images.device.type != "cpu":  # one image at a time, a GPU would wait for its host
         canvas = resize_each(_to_float(images), widest)
         largest = torch.tensor([canvas.shape[3], canvas.shape[2]], device=maps.device)
         return _sample(canvas, (grid + 1) * (widest / largest)[:, None, None] - 1)
