@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from deepbloom import device
+
 CPU = torch.device("cpu")
 MEASURE = """
 import resource
@@ -36,3 +38,35 @@ def test_the_peak_memory_counts_from_the_start_of_the_run() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 290_000_000 < int(done.stdout) < 400_000_000
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "sets"),
+    [
+        ("flags\t\t: fpu sse2 avx avx2 fma", ["AVX2"]),
+        ("flags\t\t: avx2 avx512f avx512_bf16 avx512_vnni", ["AVX2", "AVX-512", "VNNI", "bf16"]),
+        ("flags\t\t: avx2 avx_vnni", ["AVX2", "VNNI"]),
+        ("flags\t\t: avx2 avx512f avx512_vnni amx_tile amx_bf16", ["AVX2", "AVX-512", "VNNI", "bf16", "AMX"]),
+        ("Features\t: fp asimd asimddp bf16", ["bf16", "NEON", "dot product"]),
+        ("flags\t\t: avx2x xavx512f", []),
+        ("", []),
+    ],
+)
+def test_the_name_of_a_processor_says_its_instruction_sets(
+    cpuinfo: str, sets: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = tmp_path / "cpuinfo"
+    written.write_text(f"processor\t: 0\nmodel name\t: A Processor\n{cpuinfo}\n")
+    monkeypatch.setattr(device, "CPUINFO", written)
+    assert device.instruction_sets() == sets
+    assert device.has_vnni() == ("VNNI" in sets)
+    assert device.device_name(CPU) == (f"A Processor ({', '.join(sets)})" if sets else "A Processor")
+
+
+def test_a_system_that_tells_nothing_of_its_processor_has_no_instruction_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "CPUINFO", tmp_path / "absent")
+    assert device.instruction_sets() == []
+    assert not device.has_vnni()
+    assert device.device_name(CPU)

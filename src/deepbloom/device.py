@@ -16,6 +16,17 @@ if TYPE_CHECKING:  # an exported file is used without torch
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 GLIBC_TRIM_THRESHOLD, GLIBC_MMAP_MAX = 128 * 1024, 65536  # its defaults
+CPUINFO = Path("/proc/cpuinfo")
+INSTRUCTION_SETS = {
+    "AVX2": {"avx2"},
+    "AVX-512": {"avx512f"},
+    "VNNI": {"avx512_vnni", "avx_vnni"},
+    "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
+    "AMX": {"amx_tile"},
+    "NEON": {"asimd"},
+    "dot product": {"asimddp"},
+}
+"""Of x86 and ARM processors: the names of those that decide how fast a network is, and Linux's flags for them."""
 
 
 def use_cores(count: int = 0) -> None:
@@ -93,23 +104,32 @@ def available_cores() -> int:
 
 def has_vnni() -> bool:
     """Return whether the processor multiplies 8-bit integers without overflow; False where the system does not tell."""
+    return "VNNI" in instruction_sets()
+
+
+def instruction_sets() -> list[str]:
+    """Return those of `INSTRUCTION_SETS` that the processor has; none where the system does not tell."""
+    flags = set((_processor("flags") or _processor("Features")).split())
+    return [name for name, any_of in INSTRUCTION_SETS.items() if flags & any_of]
+
+
+def _processor(field: str) -> str:
+    """Return what Linux says of the first core; empty elsewhere."""
     try:
-        return "vnni" in Path("/proc/cpuinfo").read_text("utf-8", "replace")
+        lines = CPUINFO.read_text("utf-8", "replace").splitlines()
     except OSError:
-        return False
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field), "")
 
 
 def device_name(device: "torch.device") -> str:
-    """Return a readable name of the processor or GPU."""
+    """Return a readable name of the GPU, or of the processor with its instruction sets: times depend on these."""
     import torch
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    name, sets = _processor("model name") or platform.processor() or platform.machine(), instruction_sets()
+    return f"{name} ({', '.join(sets)})" if sets else name
 
 
 def reset_peak_memory(device: "torch.device") -> None:
