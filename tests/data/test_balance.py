@@ -1,6 +1,7 @@
 """Classes of unequal size: weights and orders by hand, and what a step of training makes of them."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,8 +99,14 @@ def test_weights_multiply_the_loss_of_each_image(ops: dict) -> None:
     inputs, targets = torch.randn(6, 3, 2, 2, generator=generator(0)), torch.tensor([0, 0, 0, 1, 2, 2])
 
     def loss(weights: torch.Tensor | None) -> torch.Tensor:
-        stream = generator(0, "mix")
-        return training_loss(network, inputs, targets, 3, config, stream, "fp32", weights)[0]
+        plan = SimpleNamespace(
+            config=config,
+            source=SimpleNamespace(class_names="abc"),
+            precision="fp32",
+            class_weights=weights,
+            teacher=None,
+        )
+        return training_loss(plan, network, inputs, targets, 1, 0)[0]  # type: ignore[arg-type]  # what it reads of one
 
     torch.testing.assert_close(loss(torch.ones(3)), loss(None))
     torch.testing.assert_close(loss(3 * WEIGHTS), 3 * loss(WEIGHTS))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from safetensors import safe_open
 from torch.nn import functional as F
 
 from deepbloom.cli import main as cli
+from deepbloom.cli.compose import recipe
 from deepbloom.cost import count_macs
+from deepbloom.data.pixel_cache import open_pixels
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.engine.checkpoint import Trained, read_model, read_tensors, write_tensors
-from deepbloom.engine.loss import distillation
+from deepbloom.engine.loss import distillation, training_loss
+from deepbloom.engine.resolve import resolve
 from deepbloom.engine.teacher import Teacher
 from deepbloom.errors import CheckpointError
 from deepbloom.export import compression, verify
@@ -201,6 +205,39 @@ def test_a_teacher_sees_images_at_its_own_size_and_says_calibrated_probabilities
     probabilities = teacher.probabilities(plain, "fp32")
     assert sizes == [48, 16]
     torch.testing.assert_close(probabilities, (plain[:, :, 0, 0].softmax(1) + (plain[:, :, 0, 0] / 2).softmax(1)) / 2)
+
+
+def test_a_teacher_sees_large_images_while_the_network_learns_from_small_ones(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At the same crop: what the network sees is what the teacher sees, made smaller."""
+    seen: list[torch.Tensor] = []
+    learned: list[torch.Tensor] = []
+
+    class Watcher(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            learned.append(x)
+            return x.mean((2, 3))
+
+    class Listener:
+        temperature = 2.0
+
+        def probabilities(self, inputs: torch.Tensor, precision: str) -> torch.Tensor:
+            seen.append(inputs)
+            return torch.full((len(inputs), 3), 1 / 3)
+
+    data = {"num_classes": 3, "images_per_class": 10}
+    plan = replace(resolve(recipe("mini_resnet", data=data, train={"epochs": 6})), teacher=Listener())  # type: ignore[arg-type]
+    pixels = open_pixels(plan.source, plan.preprocessing, "off", 1)
+    batches = plan.image_batches(pixels, slice(None))
+    for epoch in (1, 6):
+        inputs, targets = next(iter(batches.epoch(epoch)))
+        training_loss(plan, Watcher(), inputs, targets, epoch, 0)
+    assert [x.shape[-1] for x in seen] == [144, 144]
+    assert [x.shape[-1] for x in learned] == [64, 112]
+    for large, small in zip(seen, learned, strict=True):
+        expected = F.interpolate(large, small.shape[-2:], mode="area")
+        assert float((small - expected).abs().mean()) < 0.1 < float((small - expected.flip(0)).abs().mean())
 
 
 def test_without_a_teacher_the_identity_does_not_name_one(trained_run: Path) -> None:

@@ -6,34 +6,48 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepbloom.config.settings import RunConfig
 from deepbloom.data.augment import mix_batch
 from deepbloom.engine.precision import forward
+from deepbloom.rng import generator
 
 if TYPE_CHECKING:
-    from deepbloom.engine.teacher import Teacher
+    from deepbloom.engine.plan import Plan
 
 
 def training_loss(
-    network: nn.Module,
-    inputs: Tensor,
-    targets: Tensor,
-    num_classes: int,
-    config: RunConfig,
-    stream: torch.Generator,
-    precision: str,
-    weights: Tensor | None = None,
-    teacher: "Teacher | None" = None,
+    plan: "Plan", network: nn.Module, inputs: Tensor, targets: Tensor, epoch: int, step: int
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of one batch (scalar) and its logits, float32 of shape (B, C).
 
-    For ``weights`` see `cross_entropy`. A ``teacher`` sees the same inputs, and takes the place of targets.
+    A teacher sees the inputs as they are, the network sees them at the train resolution of the epoch, and the teacher's
+    probabilities take the place of targets.
+
+    Parameters
+    ----------
+    plan : Plan
+    network : nn.Module
+    inputs : float32 Tensor of shape (B, 3, S, S)
+        Or cached features.
+    targets : int64 Tensor of shape (B,)
+    epoch, step : int
+        From 1, and from 0: which images are mixed depends on them.
     """
-    inputs, targets = mix_batch(inputs, targets, num_classes, config.augment, stream)
-    logits = forward(network, inputs, precision)
-    if teacher:
-        return distillation(logits, teacher.probabilities(inputs, precision), teacher.temperature), logits
-    return cross_entropy(logits, targets, config.train.label_smoothing, weights), logits
+    config, stream = plan.config, generator(plan.config.seed, "mix", epoch, step)
+    inputs, targets = mix_batch(inputs, targets, len(plan.source.class_names), config.augment, stream)
+    if plan.teacher:
+        wanted = plan.teacher.probabilities(inputs, plan.precision)
+        logits = forward(network, resized(inputs, plan.schedule.copy(epoch).resolution), plan.precision)
+        return distillation(logits, wanted, plan.teacher.temperature), logits
+    logits = forward(network, inputs, plan.precision)
+    return cross_entropy(logits, targets, config.train.label_smoothing, plan.class_weights), logits
+
+
+def resized(inputs: Tensor, resolution: int) -> Tensor:
+    """Return inputs, (B, 3, S, S), as (B, 3, T, T) for a smaller resolution T (bilinear, antialiased)."""
+    if inputs.shape[-1] == resolution:
+        return inputs
+    smaller = F.interpolate(inputs, (resolution, resolution), mode="bilinear", antialias=True)
+    return smaller.contiguous(memory_format=torch.channels_last)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float, weights: Tensor | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -128,8 +128,13 @@ class Plan:
         return splits_network(self.config, self.trainable)
 
     def image_batches(self, pixels: Pixels, shard: slice) -> ImageBatches:
-        """Return the training batches, of which this process takes ``shard``."""
-        config = self.config
+        """Return the training batches, of which this process takes ``shard``.
+
+        With a teacher, their images have the largest size throughout: the teacher sees these.
+        """
+        config, schedule = self.config, self.schedule
+        if self.teacher:
+            schedule = replace(schedule, resolutions=(self.preprocessing.size,))
         return ImageBatches(
             pixels,
             self.split.train,
@@ -139,7 +144,7 @@ class Plan:
             config.seed,
             config.train.batch_size,
             self.device,
-            self.schedule,
+            schedule,
             shard,
             config.train.balance == "sampling",
         )

@@ -39,7 +39,7 @@ class Teacher:
 
     @torch.no_grad()
     def probabilities(self, inputs: Tensor, precision: str) -> Tensor:
-        """Return the mean of softmax(z / T), float32 of shape (B, C), for inputs of the network that learns.
+        """Return the mean of softmax(z / T), float32 of shape (B, C), for inputs of any size.
 
         z are calibrated logits: label smoothing leaves a network so modest that its own, divided by T = 2, give the
         right class a tenth of the probability. Each member sees the images at its own size: a network that was trained

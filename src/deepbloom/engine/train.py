@@ -31,7 +31,7 @@ from deepbloom.models.cutting import Cut, cut
 from deepbloom.models.freezing import train_mode
 from deepbloom.models.registry import create_model
 from deepbloom.progress import ProgressBar
-from deepbloom.rng import generator, seed_everything
+from deepbloom.rng import seed_everything
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
 from deepbloom.signals import StopRequest
@@ -155,7 +155,7 @@ def _train_epoch(
     every step on a CPU, and every `GPU_STEPS_PER_CHECK` steps on a GPU.
     """
     plan, progress, config = state.plan, state.progress, state.plan.config
-    steps, epoch, num_classes = batches.steps_per_epoch, progress.epoch, len(plan.source.class_names)
+    steps, epoch = batches.steps_per_epoch, progress.epoch
     sizes = [len(part) for part in epoch_order(len(plan.split.train), config.train.batch_size, config.seed, epoch)]
     sums = _zero_sums(plan.device)
     count = 0
@@ -165,10 +165,7 @@ def _train_epoch(
         step = (epoch - 1) * steps + progress.step
         set_lr(state.optimizer, lr_factor(step, steps, config.train.epochs, config.scheduler))
         seed_everything(config.seed, "step", epoch, progress.step, group.rank)  # dropout
-        stream = generator(config.seed, "mix", epoch, progress.step)
-        loss, logits = training_loss(
-            network, inputs, targets, num_classes, config, stream, plan.precision, plan.class_weights, plan.teacher
-        )
+        loss, logits = training_loss(plan, network, inputs, targets, epoch, progress.step)
         sums += torch.stack([loss.detach() * len(targets), (logits.argmax(1) == targets).sum()]).to(sums)
         count += len(targets)
         check = (progress.step + 1) % check_every == 0 or progress.step + 1 == steps
