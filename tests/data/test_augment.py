@@ -1,7 +1,10 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 from torchvision.transforms.v2 import InterpolationMode, TrivialAugmentWide
 from torchvision.transforms.v2 import functional as oracle
@@ -17,7 +20,7 @@ from deepbloom.data.augment import (
     training_inputs,
 )
 from deepbloom.data.augment.apply import resize_each, uniform_numbers, warp
-from deepbloom.data.augment.ops import color_jitter, crop, erase, flip, rotate, trivial
+from deepbloom.data.augment.ops import blur, color_jitter, crop, erase, flip, noise, rotate, trivial
 from deepbloom.data.augment.registry import OPS
 from deepbloom.data.preprocessing import Preprocessing, resize
 from deepbloom.data.resolution import AugmentedCopy
@@ -36,6 +39,8 @@ EVERYTHING = AugmentConfig(
         "color_jitter": {"strength": 0.3},
         "trivial": {},
         "erase": {"probability": 0.5, "max_area": 0.33},
+        "blur": {"probability": 0.5, "largest": 20},
+        "noise": {"probability": 0.5, "largest": 0.2},
     }
 )
 
@@ -201,6 +206,35 @@ def test_erased_rectangles_happen_as_often_and_are_as_large_as_asked_for():
     assert changed[hit].float().mean() == pytest.approx(0.21, abs=0.02)  # the mean of 0.02 and 0.4
     rows, columns = changed[hit].any(2), changed[hit].any(1)
     assert torch.equal(changed[hit], rows[:, :, None] & columns[:, None, :])  # one rectangle each
+
+
+@pytest.mark.parametrize("side", [112, 224])
+def test_a_blur_is_a_gaussian_of_a_width_in_pixels_of_224(side):
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    deviation = 0.75 * 4 * side / 224
+    reach = math.ceil(3 * deviation) / deviation
+    expected = gaussian_filter(image.numpy(), (0, 0, deviation, deviation), mode="mirror", truncate=reach)
+    blurred = blur(image, torch.tensor([[0.3, 0.75]]), probability=0.5, largest=4)
+    np.testing.assert_allclose(blurred, expected, atol=1e-5)
+    assert torch.equal(blur(image, torch.tensor([[0.6, 0.75]]), probability=0.5, largest=4), image)
+    torch.testing.assert_close(blur(image, torch.tensor([[0.0, 0.0]]), probability=0.5, largest=4), image)
+
+
+def test_a_wide_blur_of_a_small_image_keeps_its_mean():
+    image = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    blurred = blur(image, torch.tensor([[0.0, 0.99]]), probability=1, largest=20)
+    assert float(blurred.mean()) == pytest.approx(float(image.mean()), abs=0.1)
+
+
+def test_noise_has_the_deviation_asked_for_and_is_each_images_own():
+    images = torch.full((4, 3, 64, 64), 0.5)
+    numbers = torch.tensor([[0.1, 0.5, 0.1], [0.1, 1.0, 0.2], [0.6, 1.0, 0.3], [0.1, 0.5, 0.1]])
+    added = noise(images, numbers, probability=0.5, largest=0.2) - images
+    assert added.flatten(1).std(1).tolist() == pytest.approx([0.1, 0.2, 0.0, 0.1], rel=0.03)
+    assert added.flatten(1).mean(1).tolist() == pytest.approx([0.0] * 4, abs=0.005)
+    assert torch.equal(added[0], added[3])  # equal numbers
+    correlation = np.corrcoef(added[:2].flatten(1).numpy())[0, 1]
+    assert abs(correlation) < 0.05
 
 
 # TrivialAugment

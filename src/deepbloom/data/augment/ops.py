@@ -11,12 +11,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from deepbloom.data.augment.registry import BATCH, GEOMETRIC, PIXEL, augmentation
 
 GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 ERASED_AREA, ERASED_ASPECT = 0.02, 0.3
 """Smallest share of the image and smallest aspect of an erased rectangle."""
+REFERENCE = 224
+"""Side of an image, in pixels, in which the width of a blur is given."""
 TRIVIAL_BINS = 31
 """Amounts of each change of `trivial`, from none to the largest."""
 
@@ -152,6 +155,43 @@ def _trivial_ways() -> tuple[_Way, ...]:
         _Way(lambda image, _: f.autocontrast(image)),
         _Way(lambda image, _: f.equalize(image)),
     )
+
+
+@augmentation("blur", kind=PIXEL, random=True, numbers=2, probability=(0, 1), largest=(0.1, 20))
+def blur(images: Tensor, uniform: Tensor, probability: float, largest: float) -> Tensor:
+    """Blur by a Gaussian whose standard deviation is uniform in [0, ``largest``], in pixels of an image of 224 pixels.
+
+    It happens to an image with ``probability``. Beyond its border an image goes on as its mirror image.
+    """
+    chance, deviation = uniform.unbind(1)
+    deviation = deviation * largest * images.shape[-1] / REFERENCE
+    blurred = images.clone()
+    for image in (chance < probability).nonzero()[:, 0].tolist():
+        radius = min(math.ceil(3 * float(deviation[image])), images.shape[-1] - 1)
+        offsets = torch.arange(-radius, radius + 1, device=images.device)
+        kernel = torch.exp(-((offsets / deviation[image].clamp(min=1e-3)) ** 2) / 2)
+        kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
+        padded = F.pad(images[image : image + 1], [radius] * 4, mode="reflect")
+        rows = F.conv2d(padded, kernel, groups=images.shape[1])
+        blurred[image] = F.conv2d(rows, kernel.transpose(2, 3), groups=images.shape[1])[0]
+    return blurred
+
+
+@augmentation("noise", kind=PIXEL, random=True, numbers=3, probability=(0, 1), largest=(0.001, 1))
+def noise(images: Tensor, uniform: Tensor, probability: float, largest: float) -> Tensor:
+    """Add Gaussian noise whose standard deviation is uniform in [0, ``largest``], of values in [0, 1].
+
+    It happens to an image with ``probability``. After Rusak et al. 2020, https://arxiv.org/abs/2001.06057, section 3.1,
+    where the deviation is one of a few. A GPU's random numbers differ from a CPU's.
+    """
+    stream = torch.Generator(images.device)
+    noisy = images.clone()
+    for image, (chance, deviation, number) in enumerate(uniform.tolist()):
+        if chance < probability:
+            stream.manual_seed(int(number * 2**24))
+            grain = torch.empty(images.shape[1:], device=images.device).normal_(generator=stream)
+            noisy[image] += deviation * largest * grain
+    return noisy
 
 
 @augmentation("mixup", kind=BATCH, random=True, changes_labels=True, alpha=(0.01, 100))
