@@ -12,7 +12,6 @@ PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 INSTALLED := .venv/.installed
 OLDEST := hydra-core==1.3.7 omegaconf==2.3.0
-WITH_HYDRA := test_compose or test_advice or is_answered or help or environment_holds or it_could or multirun or oldest
 
 .PHONY: quickstart test test-long test-oldest docs notebook lock bench clean
 
@@ -32,8 +31,7 @@ test-long: $(INSTALLED)
 
 test-oldest: $(INSTALLED)
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .venv/oldest $(OLDEST)
-	PYTHONPATH=.venv/oldest $(BIN)/pytest -n 2 --dist loadfile -k "$(WITH_HYDRA)" \
-	  tests/cli tests/faults/test_settings.py tests/commands/test_commands.py tests/test_dependencies.py
+	PYTHONPATH=.venv/oldest $(BIN)/pytest -n 2 --dist loadfile -m "hydra and not long"
 
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'

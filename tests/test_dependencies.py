@@ -79,6 +79,7 @@ def test_a_command_that_needs_an_extra_names_it(trained_run: Path) -> None:
     assert "pip install 'deepbloom[demo]'" in done.stderr
 
 
+@pytest.mark.hydra
 @pytest.mark.skipif("oldest" not in os.environ.get("PYTHONPATH", ""), reason="run by make test-oldest")
 @pytest.mark.parametrize("package", ["hydra-core", "omegaconf"])
 def test_the_oldest_supported_version_is_the_one_imported(package: str) -> None:

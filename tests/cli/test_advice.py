@@ -15,6 +15,8 @@ from deepbloom.config.groups import groups_of
 from deepbloom.config.schema import is_key
 from deepbloom.errors import closest
 
+pytestmark = pytest.mark.hydra
+
 Run = Callable[..., tuple[int, str, str]]
 
 

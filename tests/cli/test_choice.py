@@ -61,6 +61,7 @@ def test_a_model_that_is_given_and_other_data_change_nothing(
     assert "model:" not in caplog.text
 
 
+@pytest.mark.hydra
 def test_help_says_what_a_run_starts_from_and_how_large_each_model_is(deepbloom: Run) -> None:
     _, out, _ = deepbloom("train", "--help")
     for part in ("model=mini_resnet", "optimizer=adamw", "scheduler=one_cycle", "augment=crop", "deepbloom[lite0]"):

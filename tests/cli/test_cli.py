@@ -20,6 +20,7 @@ from deepbloom.models.registry import get_architecture
 Run = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.hydra
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -169,6 +170,7 @@ def test_a_batch_of_one_image_is_refused_before_training(deepbloom: Run, images:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.hydra
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_for_people(deepbloom: Run, command: str) -> None:
     code, out, _ = deepbloom(command, "--help")
@@ -178,12 +180,14 @@ def test_every_command_has_help_for_people(deepbloom: Run, command: str) -> None
     assert max(map(len, out.splitlines())) <= 150
 
 
+@pytest.mark.hydra
 def test_help_lists_the_choices(deepbloom: Run) -> None:
     _, out, _ = deepbloom("train", "--help")
     for name in ("efficientnet_lite0_partial", "flowers102", "one_cycle", "train.batch_size", "data.split.seed=42"):
         assert name in out
 
 
+@pytest.mark.hydra
 def test_help_names_exactly_the_methods_there_are(deepbloom: Run) -> None:
     from deepbloom.explain.methods import METHODS
 
@@ -258,6 +262,7 @@ def test_cfg_shows_the_settings_without_running(deepbloom: Run) -> None:
     assert "epochs: 7" in out
 
 
+@pytest.mark.hydra
 def test_nothing_heavy_is_imported_for_help_or_settings() -> None:
     check = (
         "import sys; from deepbloom.cli import main as cli\n"

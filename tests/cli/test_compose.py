@@ -23,6 +23,8 @@ from deepbloom.config.settings import RunConfig
 from deepbloom.errors import ConfigError
 from hydra_plugins.deepbloom_launcher import GridSweeper
 
+pytestmark = pytest.mark.hydra
+
 Run = Callable[..., tuple[int, str, str]]
 ODD = ("2024_06", "1e3", "null", "12:30", "true", "a b", " a ", "a=b", "{a:1}", "a,b", "it's", "'it's'", '"', "a\\", "")
 ODD += (

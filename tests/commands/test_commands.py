@@ -236,6 +236,7 @@ def test_doctor_says_what_is_there(deepbloom: Run) -> None:
     assert "efficientnet_b0" in out
 
 
+@pytest.mark.hydra
 def test_a_multirun_runs_every_combination_in_a_process_of_its_own_and_a_failing_job_does_not_stop_it(
     deepbloom: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

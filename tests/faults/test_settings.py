@@ -101,6 +101,7 @@ def check(arguments: list[str]) -> None:
         assert accepted or out, arguments
 
 
+@pytest.mark.hydra
 @hypothesis_settings(COUNTED, max_examples=20)
 @given(mistyped())
 def test_anything_mistyped_is_answered_without_a_traceback(tally: Callable, arguments: list[str]) -> None:
@@ -153,6 +154,7 @@ def answer_about_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     return code, out + err
 
 
+@pytest.mark.hydra
 @pytest.mark.parametrize("name", NAMED_BY)
 def test_no_setting_can_name_what_the_environment_holds(
     name: str, monkeypatch: pytest.MonkeyPatch, tally: Callable
@@ -164,6 +166,7 @@ def test_no_setting_can_name_what_the_environment_holds(
     tally("attacks refused")
 
 
+@pytest.mark.hydra
 @pytest.mark.parametrize("name", NAMED_BY)
 @pytest.mark.usefixtures("environment_is_readable")
 def test_without_taking_the_resolver_away_it_could(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,13 +82,14 @@ def found_targets(source, ids):
 
 
 @pytest.mark.parametrize("lack", ["a fold", "probabilities"])
-def test_without_every_fold_there_is_no_label_check(make_run, images, tmp_path, lack):
+def test_without_every_fold_there_is_no_label_check(make_run, images, tmp_path, lack, caplog):
     folds = (0,) if lack == "a fold" else (0, 1)
     write_folds(make_run, images, folds=folds)
     if lack == "probabilities":
         (tmp_path / "runs" / "f1" / "probabilities.npz").unlink()
     group = group_of(tmp_path, folds)
     assert labels.check_group(group) is None
+    assert ("no label check" in caplog.text) == (lack == "probabilities")
     assert labels.describe_group_labels(group, thumbnails.TestImages()) == []
 
 

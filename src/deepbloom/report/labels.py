@@ -3,6 +3,7 @@
 ``labels.html`` of ``deepbloom data`` and the report, where the folds of a group test every image, show the same tables.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from deepbloom.report.groups import Group
 from deepbloom.report.pages import Cell, PageTable, Photo, Section, write_page
 from deepbloom.report.thumbnails import QUALITY, SIDE, TestImages
 from deepbloom.runs.reading import CompleteRun
+
+log = logging.getLogger("deepbloom")
 
 
 class Room(NamedTuple):
@@ -53,7 +56,8 @@ def check_group(group: Group) -> LabelCheck | None:
     predictions = group.models[0].predictions[0]
     try:
         found = check(group.runs, predictions.image_ids, predictions.targets, len(group.class_names))
-    except RunError:
+    except RunError as error:
+        log.warning("The report has no label check: %s", error)
         return None
     place_of = {image_id: place for place, image_id in enumerate(predictions.image_ids)}
     pairs = [(place_of[a], place_of[b]) for a, b in near_duplicates(group) if {a, b} <= place_of.keys()]
