@@ -11,7 +11,7 @@ import torch
 from deepbloom.cli import main as cli
 from small_data import SMALL, draw_images
 
-pytest_plugins = ["demo_page", "fake_runs"]
+pytest_plugins = ["demo_page", "fake_runs", "web_page"]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

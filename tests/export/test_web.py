@@ -16,23 +16,15 @@ from deepbloom.data.preprocessing import resize
 from deepbloom.engine.checkpoint import read_model, write_tensors
 from deepbloom.errors import DataError
 from deepbloom.export import verify, web
+from web_page import classify, open_page
 
 pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
-
-
-@pytest.fixture(scope="module")
-def runtime() -> None:
-    """ONNX Runtime Web, downloaded once; the test is skipped without a network."""
-    try:
-        web.read_runtime()
-    except DataError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("fit", ["crop", *(pytest.param(fit, marks=pytest.mark.long) for fit in ("squash", "pad"))])
 def test_the_page_gives_the_predictions_of_the_checkpoint_without_a_request(
     fit: str,
-    runtime: None,
+    web_runtime: None,
     browser,
     trained_run: Path,
     images: Path,
@@ -48,25 +40,13 @@ def test_the_page_gives_the_predictions_of_the_checkpoint_without_a_request(
     code, _, err = deepbloom("export", "format=web", *arguments)
     assert code == 0, err
 
-    tab, requests = browser.new_page(), []
-    tab.set_default_timeout(120_000)
-    tab.on("request", lambda request: requests.append(request.url))
-    tab.goto((tmp_path / "web" / "index.html").as_uri())
-    tab.wait_for_selector("body[data-ready]")
+    tab, requests = open_page(browser, tmp_path / "web" / "index.html")
     trained = read_model(tmp_path / "model.safetensors")
     wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 131, 4), np.uint8))
     wide.putalpha(255)
     wide.save(tmp_path / "wide.png")
     for path in [*sorted(images.rglob("*.png"))[::9], tmp_path / "wide.png"]:
-        tab.set_input_files("#file", path)
-        tab.wait_for_function(
-            "name => document.getElementById('notice').textContent.startsWith(name + ',')", arg=path.name
-        )
-        lines = tab.locator("#best li")
-        found = [
-            (int(line["index"]), float(line["probability"]))
-            for line in lines.evaluate_all("l => l.map(e => ({...e.dataset}))")
-        ]
+        found = classify(tab, path)
         expected = trained.probabilities(resize(read_image(path), trained.preprocessing)[None])[0]
         assert found[0][0] == expected.argmax()
         for index, probability in found:

@@ -15,7 +15,7 @@ from deepbloom.engine.predictor import Predictor
 from deepbloom.errors import DisagreementError
 from deepbloom.export import card, reference
 from deepbloom.export.formats import FORMATS, Job, check_format, check_packages
-from deepbloom.export.opening import open_predictor
+from deepbloom.export.opening import open_exported
 from deepbloom.export.sample import find_samples
 from deepbloom.export.verify import accuracy_rows, compare, describe_measurement, measure, speed_rows
 from deepbloom.report.formatting import align, format_bytes
@@ -38,7 +38,7 @@ def run(config: ExportConfig) -> None:
     DisagreementError
         The file does not give the checkpoint's predictions; its name says so.
     """
-    check_format(config.format)
+    check_format(config.format, config.precision)
     check_packages(config.format, config.precision)
     use_cores()
     trained = read_model(config.ckpt)
@@ -48,9 +48,10 @@ def run(config: ExportConfig) -> None:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as temporary:
         job = Job(trained, config.precision, Path(temporary), samples.calibration, samples.control, samples.notes)
         written = FORMATS[config.format].write(job)
-        exported = open_predictor(str(written[0]))
+        exported = open_exported(written[0])
         found = compare(trained, exported, samples.sample, config.precision)
         verified = found.pop("verified")
+        use_cores(exported.num_threads)
         log.info("measuring latency and throughput")
         found |= measure(
             trained, exported, written[0], _in_fp32(job, config.format) if config.precision == "int8" else None
@@ -80,7 +81,7 @@ def _in_fp32(job: Job, name: str) -> Predictor:
     """Return the network in fp32 under the same runtime, to compare its latency with."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         plain = replace(job, precision="fp32", folder=Path(temporary), notes=[])
-        return open_predictor(str(FORMATS[name].write(plain)[0]))
+        return open_exported(FORMATS[name].write(plain)[0])
 
 
 def _find_folder(config: ExportConfig) -> Path:

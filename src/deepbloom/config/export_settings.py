@@ -8,6 +8,8 @@ from deepbloom.config.schema import check_choice, check_range, setting
 from deepbloom.config.settings import AugmentConfig, OptimizerConfig, SchedulerConfig, TrainConfig
 from deepbloom.errors import ConfigError
 
+PRECISIONS = ("fp32", "fp16", "int8")
+
 
 @dataclass
 class ExportConfig:
@@ -30,7 +32,7 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if not self.ckpt:
             raise ConfigError("deepbloom export needs ckpt=RUN_OR_FILE.")
-        check_choice("precision", self.precision, ("fp32", "fp16", "int8"))
+        check_choice("precision", self.precision, PRECISIONS)
 
 
 TRAINS = ("method=prune or method=distill", lambda compress: compress.method != "int8")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from deepbloom.data.images import read_image, upright_rgb
 from deepbloom.data.preprocessing import Preprocessing, preprocess, to_inputs
 from deepbloom.engine.evaluate import last_layer, record_inputs
-from deepbloom.engine.predictor import EXPORTED, Predictor, read_header
+from deepbloom.engine.predictor import EXPORTED, METADATA, Predictor, read_header
 from deepbloom.errors import CheckpointError, ConfigError
 from deepbloom.models.registry import create_model, get_architecture
 from deepbloom.models.widths import Widths
@@ -27,7 +27,6 @@ from deepbloom.runs import files as atomic_files
 from deepbloom.runs import folder as run_dir
 
 FORMAT = 1
-METADATA = "deepbloom"
 MODEL_KIND = "deepbloom model"
 STATE_KIND = "deepbloom training state"
 STATES = (run_dir.LAST, run_dir.PREVIOUS)

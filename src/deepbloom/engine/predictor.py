@@ -13,8 +13,10 @@ from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.metrics import softmax
 
-EXPORTED = (".onnx", ".xml")
+EXPORTED = (".onnx", ".xml", ".pte")
 """Suffixes of exported files."""
+METADATA = "deepbloom"
+"""The key of a file's metadata under which its header lies, as JSON."""
 EVALUATION_BATCH = 64
 """Images per forward pass; results do not depend on it beyond rounding."""
 

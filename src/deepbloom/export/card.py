@@ -41,7 +41,7 @@ def model_card(predictor: Predictor, found: dict[str, Any]) -> str:
         f"Input `images`: uint8 RGB of shape (B, {preprocessing.size}, {preprocessing.size}, 3), resized as "
         "`preprocess.py` does; normalization is in the graph. Output `probabilities`: float32 of shape "
         f"(B, {len(predictor.classes)}), calibrated with temperature {predictor.temperature:.3g}. "
-        "The file's metadata, key `deepbloom`, hold classes, preprocessing, split, temperature and rejection as JSON.",
+        "Under the name `deepbloom` the file holds classes, preprocessing, split, temperature and rejection as JSON.",
         f"```bash\ndeepbloom predict ckpt={found['files'][0]} image=flower.jpg\n```",
         "## Cost",
         f"{format_bytes(found['size_bytes'])}; {format_milliseconds(found['latency_ms'])} per image "

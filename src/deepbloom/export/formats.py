@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepbloom.engine.predictor import METADATA
 from deepbloom.errors import RunError
-from deepbloom.export import web  # noqa: F401 (registers its format)
+from deepbloom.export import executorch, web  # noqa: F401 (each registers its format)
 from deepbloom.export.graph import graph_of
 from deepbloom.export.quantize import finished_onnx, quantize_openvino
 from deepbloom.export.registry import FORMATS, Job, check_format, check_packages, export_format
-from deepbloom.export.runtimes import METADATA
 from deepbloom.runs import files
 
 __all__ = ["FORMATS", "Job", "check_format", "check_packages"]

@@ -1,12 +1,15 @@
 """From ``ckpt=`` to what gives predictions."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepbloom.config.schema import as_list
 from deepbloom.engine.ensemble import Ensemble, Mirrored
 from deepbloom.engine.predictor import EXPORTED, Predictor
 from deepbloom.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from deepbloom.export.runtimes import ExportedFile
 
 
 def is_exported(ckpt: str | Path) -> bool:
@@ -31,8 +34,24 @@ def find_file(ckpt: str | Path) -> Path:
     return Path(ckpt)
 
 
+def open_exported(path: str | Path) -> "ExportedFile":
+    """Return the predictor of an exported file, without importing torch unless its runtime does.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be used.
+    ConfigError
+        Its runtime is not installed.
+    """
+    from deepbloom.export.runtimes import OPENERS
+
+    found = find_file(path)
+    return OPENERS[found.suffix.lower()](found, 0)
+
+
 def open_predictor(ckpt: str, device: str = "auto", threads_of_run: bool = False) -> Predictor:
-    """Return the predictor of a run directory, a model file or an exported file; for the last torch is not imported.
+    """Return the predictor of a run directory, a model file or an exported file.
 
     Parameters
     ----------
@@ -52,10 +71,7 @@ def open_predictor(ckpt: str, device: str = "auto", threads_of_run: bool = False
     if is_exported(ckpt):
         if device not in ("auto", "cpu"):
             raise ConfigError(f"device={device}: {ckpt} runs on the CPU. Give device=cpu, or the run as ckpt.")
-        from deepbloom.export.runtimes import OPENERS
-
-        path = find_file(ckpt)
-        return OPENERS[path.suffix.lower()](path, 0)
+        return open_exported(ckpt)
     from deepbloom.device import available_cores, choose_device, use_cores
     from deepbloom.engine.checkpoint import read_model
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from deepbloom.device import has_vnni
+from deepbloom.engine.predictor import METADATA
 from deepbloom.errors import RunError
 from deepbloom.export.onnx_size import WEIGHTED, halve_weights, remove_unread, weights_to_int8
 from deepbloom.export.registry import Job
-from deepbloom.export.runtimes import METADATA
 
 log = logging.getLogger("deepbloom")
 

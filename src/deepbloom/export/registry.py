@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from deepbloom.config.export_settings import PRECISIONS
 from deepbloom.config.schema import check_choice
 from deepbloom.engine.checkpoint import Trained
 from deepbloom.errors import ConfigError, require_package
@@ -51,33 +52,38 @@ class Format:
     name: str
     packages: tuple[str, ...]
     extra: str
+    precisions: tuple[str, ...]
     write: Callable[[Job], Sequence[Path]]
     """Writes the files; the first is the one that is opened."""
 
 
 FORMATS: dict[str, Format] = {}
 NOT_WRITTEN = {
-    "executorch": "DeepBloom has no .pte writer yet. format=onnx runs on phones, with ONNX Runtime.",
     "litert": "litert-torch needs torch below 2.15. Write format=onnx, and convert that in an environment of its own.",
 }
 """Formats that are not written: why not, and what to do instead."""
 
 
-def export_format(name: str, *packages: str, extra: str) -> Callable[[Callable[[Job], Sequence[Path]]], Any]:
-    """Register a function that writes a format; it needs these packages, which the extra installs."""
+def export_format(
+    name: str, *packages: str, extra: str, precisions: tuple[str, ...] = PRECISIONS
+) -> Callable[[Callable[[Job], Sequence[Path]]], Any]:
+    """Register a function that writes a format in these precisions; the extra installs the packages that it needs."""
 
     def register(write: Callable[[Job], Sequence[Path]]) -> Callable[[Job], Sequence[Path]]:
-        FORMATS[name] = Format(name, packages, extra, write)
+        FORMATS[name] = Format(name, packages, extra, precisions, write)
         return write
 
     return register
 
 
-def check_format(name: str) -> None:
-    """Raise `ConfigError` unless a format is written."""
+def check_format(name: str, precision: str) -> None:
+    """Raise `ConfigError` unless a format is written in a precision."""
     if name in NOT_WRITTEN:
         raise ConfigError(f"format={name} is not written: {NOT_WRITTEN[name]}")
     check_choice("format", name, tuple(FORMATS))
+    if precision not in FORMATS[name].precisions:
+        written = " or ".join(FORMATS[name].precisions)
+        raise ConfigError(f"format={name} is written with precision={written}, not {precision}.")
 
 
 def check_packages(format_name: str, precision: str) -> None:

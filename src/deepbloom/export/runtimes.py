@@ -1,8 +1,13 @@
 """Exported files as predictors, under the runtime that each is for. Imports no torch."""
 
 import json
+import logging
+import os
 import re
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from deepbloom.device import available_cores
-from deepbloom.engine.predictor import Predictor, read_header
+from deepbloom.engine.predictor import METADATA, Predictor, read_header
 from deepbloom.errors import CheckpointError, ConfigError, DeepBloomError, require_package
 from deepbloom.export.onnx_file import MAX_BYTES, read_onnx
+from deepbloom.export.pte_file import FORWARD, read_pte
 
 CONTROL_FLOW = re.compile(rb'type\s*=\s*["\'](TensorIterator|Loop|If)["\']')
-METADATA = "deepbloom"
-"""The key of a file's metadata under which its header lies, as JSON."""
+STDERR = 2
 SMALLEST = float(np.finfo(np.float32).tiny)
 
 
@@ -26,6 +31,8 @@ class ExportedFile(Predictor):
 
     infer: Callable[[np.ndarray], np.ndarray]
     """From uint8 (B, S, S, 3) to probabilities (B, C), float32."""
+    num_threads: int
+    """How many threads the runtime takes."""
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """Return logits, float32 of shape (B, C), as of the network: up to a constant of each image."""
@@ -56,7 +63,7 @@ def open_onnx(path: Path, threads: int = 0) -> ExportedFile:
         output = session.get_outputs()[0].name
         return lambda pixels: np.asarray(session.run([output], {name: pixels})[0])
 
-    return _open(path, metadata.get(METADATA), start)
+    return _open(path, metadata.get(METADATA), start, options.intra_op_num_threads)
 
 
 def open_openvino(path: Path, threads: int = 0) -> ExportedFile:
@@ -72,16 +79,69 @@ def open_openvino(path: Path, threads: int = 0) -> ExportedFile:
     except (RuntimeError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or no OpenVINO model: {_first_line(error)}") from error
 
+    count = threads or available_cores()
+
     def start() -> Callable[[np.ndarray], np.ndarray]:
         settings = {
-            "INFERENCE_NUM_THREADS": threads or available_cores(),
+            "INFERENCE_NUM_THREADS": count,
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
         }
         compiled = core.compile_model(model, "CPU", settings)
         return lambda pixels: np.array(compiled(pixels)[0])
 
-    return _open(path, header, start)
+    return _open(path, header, start, count)
+
+
+def open_executorch(path: Path, threads: int = 0) -> ExportedFile:
+    """Open an ExecuTorch program as `open_onnx` does; the runtime takes its own number of threads.
+
+    Raises
+    ------
+    ConfigError
+        The runtime is not installed, or ``threads`` is another number than it takes.
+    """
+    content, header = read_pte(path)
+    require_package("executorch", f"ckpt={path}", extra="executorch")
+    import torch
+
+    with warnings.catch_warnings(), _quiet_native():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+        from executorch.extension.pybindings.portable_lib import _threadpool_get_thread_count
+        from executorch.runtime import Runtime
+
+        count = int(_threadpool_get_thread_count())
+    if threads not in (0, count):
+        raise ConfigError(f"{path} runs with {count} threads: ExecuTorch's number cannot be set to {threads}.")
+
+    def start() -> Callable[[np.ndarray], np.ndarray]:
+        program = Runtime.get().load_program(content)
+        method = program.load_method(FORWARD)
+        most = program.metadata(FORWARD).input_tensor_meta(0).sizes()[0]
+
+        def infer(pixels: np.ndarray, held: Any = program) -> np.ndarray:  # a method crashes without its program
+            parts = (torch.tensor(pixels[at : at + most]) for at in range(0, len(pixels), most))
+            return np.concatenate([method.execute([part])[0].numpy() for part in parts])
+
+        return infer
+
+    with _quiet_native():
+        return _open(path, header, start, count)
+
+
+@contextmanager
+def _quiet_native() -> Iterator[None]:
+    """Keep from the screen what a runtime's native code says of the processor."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(STDERR), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, STDERR)
+    try:
+        yield
+    finally:
+        os.dup2(kept, STDERR)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _check_ir(path: Path) -> None:
@@ -97,11 +157,17 @@ def _check_ir(path: Path) -> None:
         raise CheckpointError(f"{path} is refused: the operator {found[1].decode()} runs a graph of its own.")
 
 
-OPENERS: dict[str, Callable[[Path, int], ExportedFile]] = {".onnx": open_onnx, ".xml": open_openvino}
+OPENERS: dict[str, Callable[[Path, int], ExportedFile]] = {
+    ".onnx": open_onnx,
+    ".xml": open_openvino,
+    ".pte": open_executorch,
+}
 """How files are opened, by suffix."""
 
 
-def _open(path: Path, text: str | None, start: Callable[[], Callable[[np.ndarray], np.ndarray]]) -> ExportedFile:
+def _open(
+    path: Path, text: str | None, start: Callable[[], Callable[[np.ndarray], np.ndarray]], threads: int
+) -> ExportedFile:
     try:
         header: dict[str, Any] = json.loads(text or "")
         classes, preprocessing = read_header(header)
@@ -118,7 +184,7 @@ def _open(path: Path, text: str | None, start: Callable[[], Callable[[np.ndarray
         raise CheckpointError(f"{path} cannot be run: {_first_line(error)}") from error
     if shape != (1, len(classes)):
         raise CheckpointError(f"{path} is damaged: it has {len(classes)} classes and gives an output of shape {shape}.")
-    return ExportedFile(classes, preprocessing, header, infer)
+    return ExportedFile(classes, preprocessing, header, infer, threads)
 
 
 def _first_line(error: Exception) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from deepbloom.data.pixel_cache import Pixels
-from deepbloom.device import available_cores, choose_device, device_name
+from deepbloom.device import choose_device, device_name
 from deepbloom.engine.checkpoint import find_model_file
 from deepbloom.engine.predictor import Predictor
 from deepbloom.metrics import softmax
@@ -122,7 +123,7 @@ def describe_measurement(checkpoint: str) -> dict[str, Any]:
     return {
         "checkpoint": str(model_file.resolve()),
         "checkpoint_bytes": model_file.stat().st_size,
-        "num_threads": available_cores(),
+        "num_threads": torch.get_num_threads(),
         "processor": device_name(choose_device("cpu")),
         "machine": platform.machine(),
         "versions": collect_versions(),
@@ -142,13 +143,14 @@ def accuracy_rows(found: Mapping[str, Any]) -> list[list[str]]:
 
 
 def speed_rows(found: Mapping[str, Any]) -> list[list[str]]:
-    """Return what `measure` found as rows of a table: title, checkpoint, file."""
+    """Return what `measure` found and `describe_measurement` as rows of a table: title, checkpoint, file."""
     titles: tuple[tuple[str, str, Callable[[float], str]], ...] = (
         ("latency, one image", "latency_ms", format_milliseconds),
         ("latency, 95th percentile", "latency_p95_ms", format_milliseconds),
         ("images per second, batches of 32", "images_per_second", "{:.1f}".format),
     )
-    rows = [[title, show(found[f"torch_{key}"]), show(found[key])] for title, key, show in titles]
+    rows = [["threads", str(found["num_threads"]), str(found["num_threads"])]]
+    rows += [[title, show(found[f"torch_{key}"]), show(found[key])] for title, key, show in titles]
     if "fp32_latency_ms" in found:
         ratio = found["latency_ms"] / found["fp32_latency_ms"]
         rows.append(["latency, of fp32 under the same runtime", "", f"{ratio:.2f}"])
