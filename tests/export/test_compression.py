@@ -22,10 +22,10 @@ from deepbloom.engine.loss import distillation, training_loss
 from deepbloom.engine.resolve import resolve
 from deepbloom.engine.teacher import Teacher
 from deepbloom.errors import CheckpointError
-from deepbloom.export import compression, verify
+from deepbloom.export import compression, quantize, verify
 from deepbloom.models.registry import create_model
 from deepbloom.models.widths import shrink, widths_of
-from small_data import SMALL
+from small_data import SMALL, draw_images
 
 Run = Callable[..., tuple[int, str, str]]
 TRAINING = [word for word in SMALL if "epochs" not in word]
@@ -286,3 +286,66 @@ def test_settings_that_cannot_be_honored_are_refused(words: list[str], said: str
 def test_one_network_is_pruned_at_a_time(trained_run: Path, deepbloom: Run) -> None:
     code, _, err = deepbloom("compress", f"ckpt=[{trained_run},{trained_run}]", "method=prune")
     assert (code, "takes one checkpoint" in err) == (2, True)
+
+
+@pytest.fixture
+def _onnx_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One runtime, without operators in float: what is left of a network that static int8 breaks is fine-tuning."""
+    pytest.importorskip("onnxscript", reason="the extra 'onnx' is not installed")
+    monkeypatch.setattr(compression, "RUNTIMES", ("onnx",))
+    monkeypatch.setattr(quantize, "LEAST_AGREEMENT", 0.0)
+
+
+@pytest.fixture(scope="module")
+def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that tells all of its 39 validation images apart."""
+    folder = tmp_path_factory.mktemp("colors")
+    words = ["model=scratch_cnn", "data=imagefolder", f"data.root={draw_images(folder / 'images', 40)}"]
+    words += ["data.split.val_fraction=0.4", "augment=none", "train.epochs=3", *TRAINING]
+    assert cli.guarded(lambda: cli.dispatch(["train", *words, f"output_dir={folder / 'run'}"])) == 0
+    return folder / "run"
+
+
+@pytest.mark.usefixtures("_onnx_only")
+def test_a_network_that_int8_keeps_is_not_fine_tuned(colors: Path, deepbloom: Run, tmp_path: Path) -> None:
+    code, _, err = deepbloom("compress", f"ckpt={colors}", f"output_dir={tmp_path}")
+    assert code == 0, err
+    assert (summary(tmp_path)["fine_tuned"], "fine-tuned" in err) == (False, False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["compress.json", "model.onnx"]
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("_onnx_only")
+def test_fine_tuning_brings_back_what_int8_loses(
+    colors: Path, deepbloom: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One channel is a thousand times as large as others, and the next layer divides by as much."""
+    tensors, header = read_tensors(colors / "model.safetensors", "deepbloom model")
+    for name in ("weight", "bias"):
+        tensors[f"block1.2.{name}"][0] *= 1000
+    tensors["block2.0.weight"][:, 0] /= 1000
+    write_tensors(tmp_path / "model.safetensors", tensors, header | {"run_id": "00000000"})
+    short = {"train.batch_size": 8, "train.num_threads": 1, "optimizer.lr": 1e-3, "augment": "none"}
+    monkeypatch.setattr(compression, "FINE_TUNING", compression.FINE_TUNING | short)
+    monkeypatch.setattr(compression, "LEAST_STEPS", 80)
+    words = ("compress", f"ckpt={tmp_path / 'model.safetensors'}", f"output_dir={tmp_path / 'out'}")
+    code, out, err = deepbloom(*words)
+    assert code == 0, err
+    found = summary(tmp_path / "out")
+    assert (found["fine_tuned"], found["verified"], "int8, fine-tuned" in out) == (True, True, True)
+    static, tuned = (line.split() for line in err.splitlines() if line.strip().startswith("onnx "))
+    assert float(static[1]) < 70  # percent
+    assert float(tuned[1]) > 95
+    identity = json.loads((tmp_path / "out" / "fine-tuned" / "metrics.json").read_text("utf-8"))["identity"]
+    assert identity["train.weight_bits"] in (7, 8)
+    code, _, err = deepbloom("eval", f"ckpt={tmp_path / 'out' / 'model.onnx'}", f"output_dir={tmp_path / 'eval'}")
+    assert code == 0, err
+    assert json.loads((tmp_path / "eval" / "metrics.json").read_text())["test"]["top1_accuracy"] == found["accuracy"]
+
+
+def test_the_fastest_of_those_that_keep_the_accuracy_is_taken_and_else_the_most_accurate() -> None:
+    def tried(verified: bool, latency_ms: float, difference: float) -> dict[str, Any]:
+        return {"verified": verified, "latency_ms": latency_ms, "difference": difference}
+
+    slow, fast, poor, worse = tried(True, 9, 0), tried(True, 5, -0.01), tried(False, 3, -0.02), tried(False, 1, -0.5)
+    assert sorted([worse, poor, slow, fast], key=compression._rank) == [fast, slow, poor, worse]

@@ -54,6 +54,8 @@ def run(config: CompressConfig) -> None:
     log.info("measuring latency and throughput")
     found |= measure(before, after, made)
     content = _content(config, checkpoints, before, after, made) | found
+    if config.method == "int8":
+        content["fine_tuned"] = after.header.get("run_id") != before.header.get("run_id")
     files.write_json(job.folder / run_dir.COMPRESSED, content)
     print(_table(content))
     print(job.folder)
@@ -95,8 +97,9 @@ def _macs(predictor: Predictor) -> int:
 
 
 def _table(found: dict[str, Any]) -> str:
+    method = f"{found['method']}, fine-tuned" if found.get("fine_tuned") else found["method"]
     rows = [
-        ["", found["checkpoint_model"], f"{found['method']} ({found['files'][0]})"],
+        ["", found["checkpoint_model"], f"{method} ({found['files'][0]})"],
         ["size", format_bytes(found["checkpoint_bytes"]), format_bytes(found["size_bytes"])],
         ["multiply-accumulates", format_count(found["checkpoint_macs"]), format_count(found["macs"])],
         *accuracy_rows(found),

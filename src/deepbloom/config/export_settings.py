@@ -46,8 +46,9 @@ class CompressConfig:
     """A run directory or its ``model.safetensors``; ``last``: the newest complete run in ``outputs``. With
     ``method=distill`` several, ``[a,b]``: the mean of their probabilities teaches."""
     method: str = "int8"
-    """One of the methods listed above. ``int8``: 8-bit integers, for the runtime that does best; ``prune``: fewer
-    channels, then fine-tuning; ``distill``: a small network learns what the checkpoint says."""
+    """One of the methods listed above. ``int8``: 8-bit integers, for the runtime that does best, with fine-tuning
+    where that loses too much; ``prune``: fewer channels, then fine-tuning; ``distill``: a small network learns what the
+    checkpoint says."""
     target_macs: float = setting(0.5, only=("method=prune", lambda compress: compress.method == "prune"))
     """Share of the multiply-accumulates that is left, in (0, 1)."""
     student: str = setting("mini_resnet", only=("method=distill", lambda compress: compress.method == "distill"))

@@ -17,6 +17,7 @@ SCHEDULERS = ("step", "one_cycle", "cosine", "constant")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 BALANCES = ("none", "weights", "sampling")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+WEIGHT_BITS = (0, 7, 8)
 TARGET = 0.99
 """Share of the accepted predictions that must be correct."""
 
@@ -148,6 +149,9 @@ class TrainConfig:
     same augmented copy) and some of large ones wait for another. ``none`` treats all images alike."""
     ema_decay: float = 0.0
     """Decay per step of the averaged weights that are validated and kept; 0 is off."""
+    weight_bits: int = 0
+    """Fake quantization: training and validation round weights to this many bits and activations to 8, as an int8 file
+    does, so that the network learns to bear it. 8, or 7 for processors without VNNI; 0 is off."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``mps`` (Apple); ``auto`` takes CUDA where available, otherwise the CPU."""
     precision: str = "auto"
@@ -180,6 +184,12 @@ class TrainConfig:
             raise ConfigError("train.balance=weights weights labels, and train.teacher replaces them: leave out one.")
         if self.teacher and self.minutes:
             raise ConfigError("train.minutes does not count the time of train.teacher: give train.epochs instead.")
+        if self.weight_bits not in WEIGHT_BITS:
+            raise ConfigError(f"train.weight_bits={self.weight_bits}: give 8, 7, or 0 for none.")
+        if self.weight_bits and self.minutes:
+            raise ConfigError("train.minutes does not count the time of train.weight_bits: give train.epochs instead.")
+        if self.weight_bits and self.compile:
+            raise ConfigError("train.compile=true does not see train.weight_bits: leave out one.")
         check_range("train.ema_decay", self.ema_decay, 0, 0.99999)
         check_choice("train.device", self.device, DEVICES)
         check_choice("train.precision", self.precision, PRECISIONS)

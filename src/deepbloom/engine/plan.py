@@ -90,6 +90,8 @@ class Plan:
         config = self.config
         train = {key: value for key, value in asdict(config.train).items() if key not in NOT_DECIDING}
         del train["teacher"], train["teacher_temperature"]
+        if not config.train.weight_bits:
+            del train["weight_bits"]
         if self.teacher:
             train |= {"teacher": ",".join(self.teacher.digests), "teacher_temperature": self.teacher.temperature}
         settings = {
@@ -220,4 +222,5 @@ def can_split(config: RunConfig, trainable: tuple[str, ...]) -> bool:
 
 
 def splits_network(config: RunConfig, trainable: tuple[str, ...]) -> bool:
-    return not changes_labels(config.augment) and not config.train.teacher and can_split(config, trainable)
+    whole = changes_labels(config.augment) or config.train.teacher or config.train.weight_bits
+    return not whole and can_split(config, trainable)

@@ -60,6 +60,8 @@ def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
     check_resolutions(config.model.arch, schedule.resolutions)
     if config.train.teacher and can_split(config, trainable):
         notes.append("There is no feature cache: the teacher sees the images.")
+    elif config.train.weight_bits and can_split(config, trainable):
+        notes.append("There is no feature cache: fake quantization rounds in the frozen modules too.")
     elif changes_labels(config.augment) and can_split(config, trainable):
         notes.append("There is no feature cache: mixing the images of a batch changes the input of the frozen modules.")
     source = _find_source(config.data, {} if sources is None else sources)
