@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from deepbloom.cli import main as cli
 from deepbloom.cli.compose import recipe
+from deepbloom.config.export_settings import CompressConfig
+from deepbloom.config.settings import RunConfig
 from deepbloom.cost import count_macs
 from deepbloom.data.pixel_cache import open_pixels
 from deepbloom.data.preprocessing import Preprocessing
@@ -88,6 +90,23 @@ def test_commands_take_a_pruned_run(words: list[str], pruned: Path, images: Path
     arguments = [word.replace("IMAGE", image) for word in words]
     code, _, err = deepbloom(*arguments, f"ckpt={pruned}", f"output_dir={tmp_path / 'out'}")
     assert code == 0, err
+
+
+@pytest.mark.parametrize(("trained", "expected"), [([""], ["all"]), (["block3", "fc"], ["block3", "fc"])])
+def test_what_the_checkpoint_trained_is_trained_again(
+    trained: list[str], expected: list[str], trained_run: Path, tmp_path: Path
+) -> None:
+    configs: list[RunConfig] = []
+
+    def train(config: RunConfig) -> Path:
+        configs.append(config)
+        return tmp_path
+
+    config = CompressConfig(ckpt=str(trained_run), method="prune")
+    job = compression.CompressionJob(config, tmp_path / "pruned", recipe, train)
+    job.trained.header["trainable"] = trained
+    compression.prune(job)
+    assert [list(config.model.trainable) for config in configs] == [expected]
 
 
 def test_a_pruned_run_is_a_starting_point_for_other_classes(pruned: Path) -> None:

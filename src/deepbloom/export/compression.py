@@ -187,7 +187,7 @@ def _row(tried: dict[str, Any]) -> list[str]:
 
 @compression("prune", most_lost=0.01)
 def prune(job: CompressionJob) -> Path:
-    """Remove channels, write what is left as ``pruned.safetensors``, and fine-tune all of it."""
+    """Remove channels, write what is left as ``pruned.safetensors``, and fine-tune the modules that were trained."""
     from deepbloom.export.prune import prune as take_channels
 
     start, label = job.folder / run_dir.PRUNED, _base(job.trained)
@@ -200,7 +200,8 @@ def prune(job: CompressionJob) -> Path:
     elif read_tensors(start, MODEL_KIND)[1].get("pruned") != fact:
         raise RunError(f"{start} was pruned from another network or to another target. Choose another output_dir=PATH.")
     arch = {"model.arch": job.trained.header["arch"]} if label == "timm" else {}
-    weights = {"model.weights": str(start), "model.trainable": ["all"]}
+    trainable = [path or "all" for path in job.trained.header["trainable"]]
+    weights = {"model.weights": str(start), "model.trainable": trainable}
     name = f"{job.trained.label}-pruned-{job.config.target_macs:g}"
     return job.train(job.run_config(label, name, **arch, **weights))
 
