@@ -21,6 +21,7 @@ COUNT, MOST_BYTES = 50, 8_000_000
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.real_data
 def test_fifty_photographs_get_the_predictions_of_the_checkpoint(
     real_data: Path,
