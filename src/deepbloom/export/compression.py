@@ -60,6 +60,11 @@ class CompressionJob:
         """The data that it was trained with."""
         return prepare_trained_data(self.ckpt, self.trained, self.config.data)
 
+    @property
+    def trainable(self) -> list[str]:
+        """The modules that the checkpoint's training changed, as ``model.trainable`` names them."""
+        return [path or "all" for path in self.trained.header["trainable"]]
+
     def run_config(self, name: str, label: str, **changes: object) -> RunConfig:
         """Return the settings of a run in the job's folder: a recipe on the data of the checkpoint, with changes."""
         given = self.config
@@ -158,13 +163,13 @@ def _try_runtimes(job: CompressionJob, trained: Trained, folder: Path) -> list[d
 
 
 def _fine_tuning(job: CompressionJob) -> RunConfig:
-    """Return the settings of a short run under fake quantization, in which all modules train on.
+    """Return the settings of a short run under fake quantization, in which the trained modules train on.
 
     It learns from labels, as the checkpoint did. As a teacher the checkpoint gives calibrated probabilities, for which
     the network would first have to scale its logits.
     """
     label = _base(job.trained)
-    changes: dict[str, Any] = {"weights": str(find_model_file(job.ckpt)), "trainable": ["all"]}
+    changes: dict[str, Any] = {"weights": str(find_model_file(job.ckpt)), "trainable": job.trainable}
     if label == "timm":
         changes["arch"] = job.trained.header["arch"]
     config = job.run_config(label, f"{job.trained.label}-quantization-aware", model=changes, **FINE_TUNING)
@@ -200,8 +205,7 @@ def prune(job: CompressionJob) -> Path:
     elif read_tensors(start, MODEL_KIND)[1].get("pruned") != fact:
         raise RunError(f"{start} was pruned from another network or to another target. Choose another output_dir=PATH.")
     arch = {"model.arch": job.trained.header["arch"]} if label == "timm" else {}
-    trainable = [path or "all" for path in job.trained.header["trainable"]]
-    weights = {"model.weights": str(start), "model.trainable": trainable}
+    weights = {"model.weights": str(start), "model.trainable": job.trainable}
     name = f"{job.trained.label}-pruned-{job.config.target_macs:g}"
     return job.train(job.run_config(label, name, **arch, **weights))
 

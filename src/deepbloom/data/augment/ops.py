@@ -182,15 +182,15 @@ def noise(images: Tensor, uniform: Tensor, probability: float, largest: float) -
     """Add Gaussian noise whose standard deviation is uniform in [0, ``largest``], of values in [0, 1].
 
     It happens to an image with ``probability``. After Rusak et al. 2020, https://arxiv.org/abs/2001.06057, section 3.1,
-    where the deviation is one of a few. A GPU's random numbers differ from a CPU's.
+    where the deviation is one of a few. The random numbers are those of a CPU on every device.
     """
-    stream = torch.Generator(images.device)
+    stream = torch.Generator()
     noisy = images.clone()
     for image, (chance, deviation, number) in enumerate(uniform.tolist()):
         if chance < probability:
             stream.manual_seed(int(number * 2**24))
-            grain = torch.empty(images.shape[1:], device=images.device).normal_(generator=stream)
-            noisy[image] += deviation * largest * grain
+            grain = torch.randn(images.shape[1:], generator=stream)
+            noisy[image] += deviation * largest * grain.to(images.device)
     return noisy
 
 
