@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from deepbloom.errors import CheckpointError
-from deepbloom.export.onnx_file import MAX_BYTES, read_onnx
+from deepbloom.export.limits import MAX_BYTES
+from deepbloom.export.onnx_file import read_onnx
 from deepbloom.export.opening import open_predictor
 
 onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")

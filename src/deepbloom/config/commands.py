@@ -115,7 +115,7 @@ COMMANDS: dict[str, Command] = {
         "deepbloom.config.export_settings:CompressConfig",
         (
             "deepbloom compress ckpt=outputs/RUN method=int8",
-            "deepbloom compress ckpt=outputs/RUN method=prune target_macs=0.5 optimizer.lr=0.0003",
+            "deepbloom compress ckpt=outputs/RUN method=prune target_macs=0.5",
             "deepbloom compress 'ckpt=[outputs/RUN,outputs/OTHER]' method=distill student=mini_resnet augment=mixup",
         ),
         "deepbloom.commands.compress:run",

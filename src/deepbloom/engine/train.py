@@ -19,7 +19,6 @@ from deepbloom.data.pixel_cache import open_pixels
 from deepbloom.device import available_cores, use_cores
 from deepbloom.engine.distributed import Group
 from deepbloom.engine.evaluate import predict_logits
-from deepbloom.engine.fake_quantize import FakeQuantized
 from deepbloom.engine.feature_cache import FeatureBatches, make_features
 from deepbloom.engine.freeze_check import hash_frozen
 from deepbloom.engine.loss import training_loss
@@ -117,6 +116,8 @@ def train(plan: Plan, folder: Path, group: Group, stop: StopRequest, on_epoch: C
 
     # Fake quantization: training and validation see the rounding errors of int8.
     if bits := config.train.weight_bits:
+        from deepbloom.engine.fake_quantize import FakeQuantized
+
         network, evaluated = FakeQuantized(network, bits), FakeQuantized(evaluated, bits)
 
     # Epochs: train, validate, keep the best weights.

@@ -60,11 +60,6 @@ class CompressionJob:
         """The data that it was trained with."""
         return prepare_trained_data(self.ckpt, self.trained, self.config.data)
 
-    @property
-    def trainable(self) -> list[str]:
-        """The modules that the checkpoint's training changed, as ``model.trainable`` names them."""
-        return [path or "all" for path in self.trained.header["trainable"]]
-
     def run_config(self, name: str, label: str, **changes: object) -> RunConfig:
         """Return the settings of a run in the job's folder: a recipe on the data of the checkpoint, with changes."""
         given = self.config
@@ -72,6 +67,14 @@ class CompressionJob:
         config = self.recipe(name, seed=given.seed, output_dir=str(self.folder), **(groups | changes))
         data = trained_data_config(self.ckpt, self.trained, given.data)
         return replace(config, data=data, model=replace(config.model, name=label))
+
+    def continued(self, label: str, weights: Path, **changes: object) -> RunConfig:
+        """Return the settings of a run in which what the checkpoint trained is trained again, from given weights."""
+        name, header = _base(self.trained), self.trained.header
+        trainable = [path or "all" for path in header["trainable"]]
+        arch = {"model.arch": header["arch"]} if name == "timm" else {}
+        model = {"model.weights": str(weights), "model.trainable": trainable, **arch}
+        return self.run_config(name, label, **model, **changes)
 
 
 @dataclass(frozen=True)
@@ -168,11 +171,8 @@ def _fine_tuning(job: CompressionJob) -> RunConfig:
     It learns from labels, as the checkpoint did. As a teacher the checkpoint gives calibrated probabilities, for which
     the network would first have to scale its logits.
     """
-    label = _base(job.trained)
-    changes: dict[str, Any] = {"weights": str(find_model_file(job.ckpt)), "trainable": job.trainable}
-    if label == "timm":
-        changes["arch"] = job.trained.header["arch"]
-    config = job.run_config(label, f"{job.trained.label}-quantization-aware", model=changes, **FINE_TUNING)
+    label = f"{job.trained.label}-quantization-aware"
+    config = job.continued(label, find_model_file(job.ckpt), **FINE_TUNING)
     epochs = max(LEAST_EPOCHS, math.ceil(LEAST_STEPS * config.train.batch_size / len(job.data.split.train)))
     bits = 8 if has_vnni() else 7
     train = replace(config.train, epochs=epochs, weight_bits=bits)
@@ -195,7 +195,7 @@ def prune(job: CompressionJob) -> Path:
     """Remove channels, write what is left as ``pruned.safetensors``, and fine-tune the modules that were trained."""
     from deepbloom.export.prune import prune as take_channels
 
-    start, label = job.folder / run_dir.PRUNED, _base(job.trained)
+    start = job.folder / run_dir.PRUNED
     fact = {"of": files.digest(find_model_file(job.ckpt)), "target_macs": job.config.target_macs}
     if not start.exists():
         chosen = choose_images(job.data, job.data.split.train, CALIBRATION, 0)
@@ -204,10 +204,7 @@ def prune(job: CompressionJob) -> Path:
         write_tensors(start, job.trained.network.state_dict(), job.trained.header | {"widths": widths, "pruned": fact})
     elif read_tensors(start, MODEL_KIND)[1].get("pruned") != fact:
         raise RunError(f"{start} was pruned from another network or to another target. Choose another output_dir=PATH.")
-    arch = {"model.arch": job.trained.header["arch"]} if label == "timm" else {}
-    weights = {"model.weights": str(start), "model.trainable": job.trainable}
-    name = f"{job.trained.label}-pruned-{job.config.target_macs:g}"
-    return job.train(job.run_config(label, name, **arch, **weights))
+    return job.train(job.continued(f"{job.trained.label}-pruned-{job.config.target_macs:g}", start))
 
 
 @compression("distill", most_lost=1.0, several=True)

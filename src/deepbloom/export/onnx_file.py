@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deepbloom.errors import CheckpointError
+from deepbloom.export.limits import MAX_BYTES, MAX_NODES, read_limited
 
-MAX_BYTES = 2_000_000_000
-MAX_NODES = 50_000
 DOMAINS = (b"", b"ai.onnx")
 FORBIDDEN = (b"If", b"Loop", b"Scan", b"SequenceMap", b"StringConcat", b"RegexFullMatch", b"StringSplit")
 """Operators that run other graphs or are for text: no image classifier of this tool has one."""
@@ -26,12 +25,7 @@ def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
     CheckpointError
         It is no ONNX file, is too large, refers to other files, or has operators that no classifier needs.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise CheckpointError(f"{path} has more than {MAX_BYTES:,} bytes: it is no image classifier.")
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from error
+    content = read_limited(path)
     metadata: dict[str, str] = {}
     try:
         for number, value in _fields(memoryview(content)):

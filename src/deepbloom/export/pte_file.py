@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deepbloom.engine.predictor import METADATA
 from deepbloom.errors import CheckpointError
-from deepbloom.export.onnx_file import MAX_BYTES, MAX_NODES
+from deepbloom.export.limits import MAX_BYTES, MAX_NODES, read_limited
 
 IDENTIFIER = b"ET12"
 FORWARD = "forward"
@@ -99,12 +99,7 @@ def read_pte(path: Path) -> tuple[bytes, str | None]:
         It is no ExecuTorch program, is too large, refers to other files, or has methods, operators, backends or control
         flow that no classifier needs.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise CheckpointError(f"{path} has more than {MAX_BYTES:,} bytes: it is no image classifier.")
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from error
+    content = read_limited(path)
     if content[4:8] != IDENTIFIER:
         raise CheckpointError(f"{path} is damaged or no ExecuTorch program.")
     header = None

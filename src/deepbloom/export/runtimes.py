@@ -17,7 +17,8 @@ import numpy as np
 from deepbloom.device import available_cores
 from deepbloom.engine.predictor import METADATA, Predictor, read_header
 from deepbloom.errors import CheckpointError, ConfigError, DeepBloomError, require_package
-from deepbloom.export.onnx_file import MAX_BYTES, read_onnx
+from deepbloom.export.limits import MAX_BYTES
+from deepbloom.export.onnx_file import read_onnx
 from deepbloom.export.pte_file import FORWARD, read_pte
 
 CONTROL_FLOW = re.compile(rb'type\s*=\s*["\'](TensorIterator|Loop|If)["\']')
