@@ -1,5 +1,6 @@
 """The exported page, in a headless Chromium: the predictions of the checkpoint, and no request."""
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -52,6 +53,32 @@ def test_the_page_gives_the_predictions_of_the_checkpoint_without_a_request(
         for index, probability in found:
             assert probability == pytest.approx(expected[index], abs=1e-5)
     assert requests == [(tmp_path / "web" / "index.html").as_uri()]
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_the_page_resizes_as_pillow_does_to_the_bit(interpolation: str, browser) -> None:
+    """Noise of black and white, where bicubic weights overshoot; the control is the other interpolation."""
+    tab = browser.new_page()
+    tab.add_script_tag(content=web.read_source("preprocess.js"))
+    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    for width, height, part, target in (
+        (131, 70, (0, 0, 131, 70), (96, 96)),
+        (301, 200, (50.5, 0, 250.5, 200), (64, 64)),
+        (20, 30, (0, 0, 20, 30), (64, 48)),
+        (64, 64, (0, 0, 64, 64), (64, 64)),
+    ):
+        rgba = np.random.default_rng(width).integers(0, 2, (height, width, 4), np.uint8) * 255
+        given = [base64.b64encode(rgba.tobytes()).decode(), width, height, part, target, interpolation]
+        found = tab.evaluate(
+            """([text, ...more]) => Array.from(resize(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)), ...more))""",
+            given,
+        )
+        found = np.array(found, np.uint8).reshape(*target[::-1], 3)
+        image = Image.fromarray(np.ascontiguousarray(rgba[..., :3]))
+        expected = {name: np.asarray(image.resize(target, kind, box=part)) for name, kind in filters.items()}
+        np.testing.assert_array_equal(found, expected.pop(interpolation))
+        assert (width, height) == target or (found != expected.popitem()[1]).any()
+    tab.close()
 
 
 def test_a_runtime_that_npm_did_not_publish_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,9 +65,9 @@ def build_page(predictor: Predictor, model: bytes, script: str, binary: bytes) -
         "padding": predictor.preprocessing.padding,
         "threshold": _threshold(predictor),
     }
-    code = f"{_as_global(script)}\n{_read('preprocess.js')}\n{_read('page.js')}"
+    code = f"{_as_global(script)}\n{read_source('preprocess.js')}\n{read_source('page.js')}"
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    return Template(_read("page.html")).substitute(
+    return Template(read_source("page.html")).substitute(
         title=html.escape(predictor.label),
         digest=digest,
         settings=json.dumps(settings, ensure_ascii=True).replace("<", "\\u003c"),
@@ -128,5 +128,6 @@ def _packed(content: bytes) -> str:
     return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
 
 
-def _read(name: str) -> str:
+def read_source(name: str) -> str:
+    """Return a file of the page: ``page.html``, ``page.js`` or ``preprocess.js``."""
     return resources("deepbloom.export.web").joinpath(name).read_text(encoding="utf-8")

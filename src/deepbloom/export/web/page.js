@@ -14,7 +14,7 @@ async function start() {
   ort.env.wasm.numThreads = 1;
   ort.env.wasm.wasmBinary = (await unpack("runtime")).buffer;
   const session = await ort.InferenceSession.create(await unpack("model"), { executionProviders: ["wasm"] });
-  await run(session, new Uint8Array(size * size * 3));
+  await run(session, prepare(new OffscreenCanvas(2 * size, 2 * size))); // compiles what the first image needs
   return session;
 }
 
@@ -45,10 +45,8 @@ function prepare(bitmap) {
   context.fillStyle = "white";
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0);
-  const rgba = context.getImageData(0, 0, width, height).data, rgb = new Uint8Array(width * height * 3);
-  for (let i = 0, j = 0; i < rgba.length; i += 4, j += 3) (rgb[j] = rgba[i]), (rgb[j + 1] = rgba[i + 1]), (rgb[j + 2] = rgba[i + 2]);
   const [part, inner] = place(width, height);
-  const resized = resizeRgb(rgb, width, height, part, inner, settings.interpolation);
+  const resized = resize(context.getImageData(0, 0, width, height).data, width, height, part, inner, settings.interpolation);
   const pixels = new Uint8Array(size * size * 3).map((_, i) => settings.padding[i % 3]);
   const left = Math.floor((size - inner[0]) / 2), top = Math.floor((size - inner[1]) / 2);
   for (let row = 0; row < inner[1]; row++)
@@ -90,7 +88,7 @@ function show(best, probabilities) {
 function draw(bitmap, pixels, maps, index) {
   // the network's input, and over it the map of the best class: red where its evidence is strongest
   const context = byId("image").getContext("2d"), image = new ImageData(size, size);
-  for (let i = 0; i < size * size; i++) image.data.set([pixels[3 * i], pixels[3 * i + 1], pixels[3 * i + 2], 255], 4 * i);
+  for (let to = 0, from = 0; to < image.data.length; to++) image.data[to] = to % 4 === 3 ? 255 : pixels[from++];
   context.putImageData(image, 0, 0);
   byId("map-note").hidden = !maps;
   if (!maps) return;
