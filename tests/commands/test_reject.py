@@ -102,6 +102,27 @@ def test_validation_that_is_too_small_says_what_is_reachable(deepbloom: Run, tra
     assert "target=0.99 cannot be shown with" in err
 
 
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("95", "target is a share, not a percentage: write target=0.95."),
+        ("2", "target=2 is out of range: give a number of at least 0.5 and at most 0.9999."),
+        ("95%", "give a number"),
+    ],
+)
+def test_targets_that_are_no_shares_are_explained(target: str, said: str, deepbloom: Run, images: Path) -> None:
+    code, _, err = deepbloom("predict", "ckpt=RUN", f"image={images}", "reject=auto", f"target={target}")
+    assert (code, said in err) == (2, True), err
+
+
+def test_validation_without_an_error_accepts_any_confidence(deepbloom: Run, sure_run: Path, images: Path) -> None:
+    tensors, header = read_tensors(sure_run / run_dir.MODEL, MODEL_KIND)
+    always = Rejection.from_validation(np.linspace(1, 0.2, 400), np.ones(400, dtype=bool), np.full(400, 0.01), 0.5)
+    write_tensors(sure_run / run_dir.MODEL, tensors, header | {"rejection": always.as_header()})
+    code, _, err = deepbloom("predict", f"ckpt={sure_run}", f"image={images / 'lime'}", "reject=auto")
+    assert (code, "Accepting any confidence: with 95 %" in err, "100.0 % are accepted" in err) == (0, True, True), err
+
+
 def test_a_model_file_alone_still_predicts_and_rejects(
     deepbloom: Run, sure_run: Path, images: Path, tmp_path: Path
 ) -> None:

@@ -81,6 +81,31 @@ def test_mistakes_are_explained(trained_run: Path, tmp_path: Path, deepbloom_her
     assert "kraken" in err
 
 
+def test_mistakes_are_found_before_anything_is_tested_or_written(
+    trained_run: Path, tmp_path: Path, deepbloom_here: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control gets as far as the test."""
+
+    class Reached(Exception):
+        pass
+
+    def run_network(*_: object) -> None:
+        raise Reached
+
+    monkeypatch.setattr("deepbloom.robustness.evaluate.run_network", run_network)
+    (tmp_path / "model.onnx").write_bytes(b"")
+    out = tmp_path / "out"
+    for words, said in (
+        (["ckpt=absent"], "No checkpoint at absent"),
+        ([f"ckpt={trained_run}", "image=absent"], "absent"),
+        (["ckpt=model.onnx", "heatmaps=true"], "model.onnx is an exported file. Give its run."),
+    ):
+        code, _, err = deepbloom_here("robustness", *words, "suite=quick", FEW, f"output_dir={out}")
+        assert (code, said in err, out.exists()) == (2, True, False), err
+    code, _, err = deepbloom_here("robustness", f"ckpt={trained_run}", "suite=quick", FEW, f"output_dir={out}")
+    assert (code, "Reached" in err, out.exists()) == (1, True, True)
+
+
 def test_heatmaps_of_corrupted_images(
     trained_run: Path, images: Path, tmp_path: Path, deepbloom_here: Callable
 ) -> None:

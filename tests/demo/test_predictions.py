@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepbloom.demo.app import build_page
 from deepbloom.demo.predictions import EVIDENCE, draw_result, load_networks, predict_image
 from deepbloom.engine.checkpoint import read_model, write_tensors
 from deepbloom.explain.figures import Tile
@@ -71,6 +72,14 @@ def test_an_exported_file_gives_predictions_and_no_heatmap(page, tmp_path: Path)
     confidences = [entry["confidence"] for entry in sorted(found["top5"], key=lambda entry: entry["index"])]
     assert confidences == pytest.approx(scores / scores.sum(), abs=1e-5)
     assert found["heatmap"] is None
+
+    for ckpt, controls in (
+        (tmp_path / "model.onnx", 0),
+        (page.checkpoints[0], 2),
+    ):  # nothing to choose without a heatmap
+        text = build_page(load_networks([str(ckpt)], "cpu"))
+        assert text.count("<label hidden>") == 2 - controls
+        assert text.count("<label >") == controls
 
 
 def test_image_and_heatmap_come_back_in_their_sizes(page) -> None:

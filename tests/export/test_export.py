@@ -333,7 +333,7 @@ def test_without_the_test_split_images_are_needed(
 def test_a_format_that_is_not_written_says_why_and_what_to_do(deepbloom: Run) -> None:
     code, _, err = deepbloom("export", "ckpt=RUN", "format=litert")
     assert code == 2
-    assert all(part in err for part in ("format=litert is not written", "needs torch below 2.15", "format=onnx"))
+    assert all(part in err for part in ("format=litert is not supported", "needs torch below 2.15", "format=onnx"))
 
 
 def test_unknown_names_and_missing_packages_are_refused(

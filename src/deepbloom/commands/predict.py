@@ -61,7 +61,8 @@ def run(config: PredictConfig) -> None:
         log.info("wrote %s", folder / "predictions.csv")
     failed = sum(bool(entry["error"]) for entry in entries)
     if failed == len(entries):
-        raise DataError(f"None of {count_of(failed, 'image')} can be classified; see above.")
+        which = "The image cannot" if failed == 1 else f"None of {failed} images can"
+        raise DataError(f"{which} be classified; see above.")
     if failed:
         log.warning("%d of %s cannot be classified; see above.", failed, count_of(len(entries), "image"))
 

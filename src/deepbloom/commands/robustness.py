@@ -17,7 +17,7 @@ from deepbloom.device import available_cores
 from deepbloom.engine.predictor import Predictor
 from deepbloom.engine.trained_data import prepare_trained_data
 from deepbloom.errors import CheckpointError, ConfigError, DataError
-from deepbloom.export.opening import find_file, open_predictor
+from deepbloom.export.opening import find_file, is_exported, open_predictor
 from deepbloom.report.corrupted_plots import plot_severities
 from deepbloom.report.formatting import align, format_percent, shorten_apart
 from deepbloom.robustness import evaluate, figures
@@ -57,12 +57,18 @@ def run(config: RobustnessConfig) -> None:
     names = _read_names(config.corruptions)
     wanted = evaluate.conditions(names, QUICK_SEVERITIES if quick else SEVERITIES)
     count = config.images or (QUICK_IMAGES if quick else 0)
+    exported = next(filter(is_exported, config.checkpoints), None)
+    if config.heatmaps and exported:
+        raise ConfigError(f"heatmaps=true needs the network itself, and {exported} is an exported file. Give its run.")
+    opened = [open_predictor(ckpt, config.device) for ckpt in config.checkpoints]
+    own = [_own_images(config.image, trained) for trained in opened] if config.image else []
     folder = files.output_folder(_find_folder(config))
     networks: list[Measured] = []
     summaries: list[dict[str, Any]] = []
     test: Images | None = None
-    for ckpt, label in zip(config.checkpoints, _labels(config.checkpoints), strict=True):
-        trained = open_predictor(ckpt, config.device)
+    for place, (ckpt, label, trained) in enumerate(
+        zip(config.checkpoints, _labels(config.checkpoints), opened, strict=True)
+    ):
         data = prepare_trained_data(ckpt, trained, config.data)
         images = _test_images(data, count, config.seed)
         if test and (images.fingerprint, images.image_ids) != (test.fingerprint, test.image_ids):
@@ -70,14 +76,13 @@ def run(config: RobustnessConfig) -> None:
                 f"{ckpt} has other test images than {config.checkpoints[0]}: compare runs of one split."
             )
         test = images
-        located = _locate(config, ckpt, trained, data, images, wanted) if config.heatmaps else {}
+        located = _locate(config, trained, data, images, wanted) if config.heatmaps else {}
         network = _test(config, ckpt, label or trained.label, trained, images, wanted, folder)
         networks.append(network)
         worst = evaluate.suffering_classes(network, images.targets, trained.classes)
         summary = evaluate.summarize(network) | {"suffering_classes": worst}
         if config.image:
-            own = _own_images(config.image, trained)
-            measured = _test(config, ckpt, network.label, trained, own, [CLEAN_CONDITION], folder)
+            measured = _test(config, ckpt, network.label, trained, own[place], [CLEAN_CONDITION], folder)
             summary["own_images"] = {"folder": config.image, **evaluate.score(measured, CLEAN_CONDITION)}
         summaries.append(summary | located)
 
@@ -130,22 +135,15 @@ def _test(
 
 
 def _locate(
-    config: RobustnessConfig,
-    ckpt: str,
-    trained: Predictor,
-    data: PreparedData,
-    images: Images,
-    wanted: Sequence[Condition],
+    config: RobustnessConfig, trained: Predictor, data: PreparedData, images: Images, wanted: Sequence[Condition]
 ) -> dict[str, Any]:
     """Return ``heatmaps`` of robustness.json: where those of a network lie, and on which masks."""
-    from deepbloom.engine.checkpoint import Trained
-
-    if not isinstance(trained, Trained):
-        raise ConfigError(f"heatmaps=true needs the network itself, and {ckpt} is an exported file. Give its run.")
     from deepbloom.device import choose_device
+    from deepbloom.engine.checkpoint import Trained
     from deepbloom.explain.targets import DEFAULT_LAYER, place_network
     from deepbloom.robustness import heatmaps
 
+    assert isinstance(trained, Trained)
     masks = find_masks(data.source, AUTO)
     mixed = replace(images, indices=choose_images(data, images.indices, 0, config.seed))
     network = place_network(trained, trained.label, DEFAULT_LAYER, choose_device(config.device))

@@ -73,6 +73,8 @@ class PredictConfig:
     def __post_init__(self) -> None:
         _check("predict", self)
         check_choice("reject", self.reject, ("off", "auto"))
+        if 50 <= self.target < 100:
+            raise ConfigError(f"target is a share, not a percentage: write target={self.target / 100:g}.")
         check_range("target", self.target, 0.5, 0.9999)
         check_range("evidence", self.evidence, 0, 100)
 

@@ -214,9 +214,10 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 def check_range(name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False) -> None:
     """Raise `ConfigError` unless ``low <= value <= high`` (``low < value`` where ``open_low``)."""
     if not math.isfinite(value) or not (low < value if open_low else low <= value) or not value <= high:
-        sign = "greater than" if open_low else "at least"
+        sign = "greater than" if open_low else "of at least"
         upper = "" if high == float("inf") else f" and at most {high:g}"
-        raise ConfigError(f"{name}={value!r} is out of range: give a number {sign} {low:g}{upper}.")
+        shown = f"{value:g}" if isinstance(value, float) else value
+        raise ConfigError(f"{name}={shown} is out of range: give a number {sign} {low:g}{upper}.")
 
 
 def flatten(

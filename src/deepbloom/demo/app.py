@@ -84,6 +84,7 @@ def build_page(networks: Sequence[Network], examples: Sequence[Path] = ()) -> st
         max_megabytes=f"{MAX_BYTES / 1e6:g}",
         methods=_options(methods, DEFAULT_METHOD),
         targets=_options(targets, PREDICTED),
+        heatmaps="" if any(network.has_heatmaps for network in networks) else "hidden",
         examples="\n".join(_example(number, path) for number, path in enumerate(examples)),
         attribution=html.escape(ATTRIBUTION),
         known="\n".join(map(_known, networks)),

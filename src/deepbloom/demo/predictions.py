@@ -45,6 +45,11 @@ class Network:
     images: ImageSource | None
     """Those that it was trained on, where they are on this machine."""
 
+    @property
+    def has_heatmaps(self) -> bool:
+        """Whether its gradients can be had: an exported file has none."""
+        return isinstance(self.trained, Trained)
+
 
 def load_networks(checkpoints: Sequence[str], device: str) -> list[Network]:
     """Load the networks of run directories, model files or exported files, named as their run or after its folder.
@@ -140,7 +145,8 @@ def draw_result(content: bytes, networks: Sequence[Network], method: str, target
             lines.append(f"heatmap for {found['target']}, {100 * found['target_confidence']:.1f} %")
         fit = network.trained.preprocessing.fit
         tiles.append(Tile(image, found["heatmap"], network.name, "; ".join(lines), fit=fit))
-    return encode(draw_gallery(tiles, " · ".join(filter(None, (name, METHODS[method].title)))))
+    title = METHODS[method].title if any(network.has_heatmaps for network in networks) else ""
+    return encode(draw_gallery(tiles, " · ".join(filter(None, (name, title)))))
 
 
 def _read(content: bytes, networks: Sequence[Network], method: str, target: str) -> Image.Image:

@@ -171,9 +171,9 @@ def _choose(config: PredictConfig, rejection: Rejection | None, knows_training: 
             )
         )
     log.info(
-        "Accepting confidences above %.4f: with 95 %% confidence at least %g %% of accepted predictions are correct "
+        "Accepting %s: with 95 %% confidence at least %g %% of accepted predictions are correct "
         "for images like those of validation, of which %.1f %% are accepted.",
-        threshold,
+        "any confidence" if threshold < 0 else f"confidences above {threshold:.4f}",
         100 * config.target,
         100 * rejection.coverage(threshold),
     )

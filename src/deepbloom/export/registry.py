@@ -59,7 +59,8 @@ class Format:
 
 FORMATS: dict[str, Format] = {}
 NOT_WRITTEN = {
-    "litert": "litert-torch needs torch below 2.15. Write format=onnx, and convert that in an environment of its own.",
+    "litert": "its converter, litert-torch, needs torch below 2.15. Write format=onnx, and convert that file in a "
+    "separate environment.",
 }
 """Formats that are not written: why not, and what to do instead."""
 
@@ -79,11 +80,11 @@ def export_format(
 def check_format(name: str, precision: str) -> None:
     """Raise `ConfigError` unless a format is written in a precision."""
     if name in NOT_WRITTEN:
-        raise ConfigError(f"format={name} is not written: {NOT_WRITTEN[name]}")
+        raise ConfigError(f"format={name} is not supported: {NOT_WRITTEN[name]}")
     check_choice("format", name, tuple(FORMATS))
     if precision not in FORMATS[name].precisions:
         written = " or ".join(FORMATS[name].precisions)
-        raise ConfigError(f"format={name} is written with precision={written}, not {precision}.")
+        raise ConfigError(f"format={name} supports precision={written}, not {precision}.")
 
 
 def check_packages(format_name: str, precision: str) -> None:
