@@ -3,12 +3,13 @@
     python benchmarks/training_speed.py --folder IMAGES --images 640 --output benchmarks/training_speed.json
 
 ``IMAGES`` holds a folder of images per class. DeepBloom's run is timed whole, from the start of the process, with
-empty caches, to its last file: decoding, the frozen part, every epoch with validation, the test. Each alternative is
-timed from the start of its process over a few steps, and the rest of its epochs over the same training images is
-added at that pace: they are all alike, and it neither validates nor tests. The alternatives train on images of 224
-pixels, DeepBloom on those of its recipe, which may be smaller (``--override augment=flip_rotate`` changes that). In
-each turn the alternatives are measured before and after DeepBloom's run, which gives two ratios. Weights are random:
-speed does not depend on them.
+empty caches, to its last file: decoding, the frozen part, every epoch with validation, the test. It takes the network's
+own recipe, with its epochs, batches and train resolutions (``--override train.epochs=20 augment=flip_rotate`` changes
+them). Each alternative is timed from the start of its process over a few steps, and the rest of ``--epochs`` over the
+same training images is added at that pace: they are all alike, and it neither validates nor tests. The alternatives
+train on images of 224 pixels. In each turn they are measured before and after DeepBloom's run, which gives two ratios.
+Weights are random: speed does not depend on them. Without AVX-512 and bf16: ``ONEDNN_MAX_CPU_ISA=AVX2
+ATEN_CPU_CAPABILITY=avx2`` and ``--override train.precision=fp32``.
 """
 
 import argparse
@@ -80,14 +81,13 @@ def timed(command: list[str], cache: Path) -> tuple[float, str]:
     return time.perf_counter() - started, done.stdout
 
 
-def run_deepbloom(model: str, folder: Path, epochs: int, overrides: list[str], work: Path) -> dict[str, Any]:
+def run_deepbloom(model: str, folder: Path, overrides: list[str], work: Path) -> dict[str, Any]:
     """Train from cold; return the seconds of the whole run, and what the run says of itself."""
     run, cache = work / "run", work / "cache"
     shutil.rmtree(run, ignore_errors=True)
     shutil.rmtree(cache, ignore_errors=True)
     command = ["-m", "deepbloom", "train", f"model={model}", "model.weights=none", "data=imagefolder"]
-    command += [f"data.root={folder}", f"train.epochs={epochs}", f"train.batch_size={BATCH}", f"output_dir={run}"]
-    command += overrides
+    command += [f"data.root={folder}", f"output_dir={run}", *overrides]
     seconds, _ = timed(command, cache)
     metrics = json.loads((run / "metrics.json").read_text())
     with open(run / "history.csv", newline="") as file:
@@ -98,9 +98,10 @@ def run_deepbloom(model: str, folder: Path, epochs: int, overrides: list[str], w
         "training_images": int(re.search(r"(\d+) train,", (run / "train.log").read_text())[1]),
         "training_seconds": metrics["train_seconds"],
         "sides": sides,
-        "images_per_second": statistics.median(rates[-(epochs // len(sides)) :]),  # at the last of the sides
+        "epochs": metrics["epochs"],
+        "images_per_second": statistics.median(rates[-(len(rates) // len(sides)) :]),  # at the last of the sides
         "precision": metrics["precision"],
-        "views": metrics["feature_copies"],
+        "copies": metrics["feature_copies"],
     }
 
 
@@ -174,7 +175,7 @@ def measure(model: str, folder: Path, args: argparse.Namespace, work: Path) -> d
     turns = []
     for turn in range(args.repeats):
         before = {way: run_alternative(way, model, folder, args.steps, work) for way in args.ways}
-        own = run_deepbloom(model, folder, args.epochs, args.override, work)
+        own = run_deepbloom(model, folder, args.override, work)
         after = {way: run_alternative(way, model, folder, args.steps, work) for way in args.ways}
         limit = limits(model, own["precision"], own["sides"][-1], sum(1 for _ in folder.iterdir()))
         steps = args.epochs * own["training_images"] / BATCH
@@ -189,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="a folder of images per class")
     parser.add_argument("--images", type=int, default=640)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=20, help="epochs of the alternatives")
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--steps", type=int, default=6, help="timed steps of each alternative")

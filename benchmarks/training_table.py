@@ -42,13 +42,13 @@ def row(result: dict) -> str:
         middle(result, "limit", "in_memory_images_per_second"),
     )
     peak = middle(result, "limit", "flops") / middle(result, "limit", "matrix_product_flops")
-    views = [f"views: {own['views']}"] if own["views"] else []
+    copies = [f"copies: {own['copies']}"] if own["copies"] else []
     cells = [
         f"`{result['model']}`",
         f"{own['training_images']:,}",
         f"{middle(result, 'deepbloom', 'seconds'):.0f} s",
         *(spread(ratios(result, way)) for way in WAYS),
-        ", ".join([own["precision"], *views, "-".join(map(str, own["sides"])) + " pixels"]),
+        ", ".join([f"{own['epochs']} epochs", own["precision"], *copies, "-".join(map(str, own["sides"])) + " pixels"]),
         f"{rate:,.0f}",
         f"{rate / limit:.2f}",
         f"{peak:.2f}",

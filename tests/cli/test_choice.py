@@ -64,7 +64,7 @@ def test_a_model_that_is_given_and_other_data_change_nothing(
 @pytest.mark.hydra
 def test_help_says_what_a_run_starts_from_and_how_large_each_model_is(deepbloom: Run) -> None:
     _, out, _ = deepbloom("train", "--help")
-    for part in ("model=mini_resnet", "optimizer=adamw", "scheduler=one_cycle", "augment=crop", "deepbloom[lite0]"):
+    for part in ("model=mini_resnet", "optimizer=adamw", "scheduler=one_cycle", "augment=robust", "deepbloom[lite0]"):
         assert part in out
     for name in ("scratch_cnn", "mini_resnet", "resnet18_partial", "efficientnet_lite0_partial"):
         model = compose("train", [f"model={name}"]).model
