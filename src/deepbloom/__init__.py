@@ -6,7 +6,7 @@ torch nor hydra.
 
 from importlib import import_module
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"
 
 _LAZY = {
     "load_model": "deepbloom.engine.checkpoint",
