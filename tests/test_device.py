@@ -1,5 +1,6 @@
 """What the machine tells of itself."""
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,23 @@ def test_the_peak_memory_counts_from_the_start_of_the_run() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 290_000_000 < int(done.stdout) < 400_000_000
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize("shared", [True, False])
+def test_threads_keep_freed_memory_if_it_is_shared(shared: bool) -> None:
+    code = (
+        "import resource, sys, threading; from deepbloom.device import share_freed_memory, use_cores\n"
+        "use_cores(); sys.argv[1] == 'True' and share_freed_memory()\n"
+        "def count():\n"
+        "    for _ in range(5):\n"
+        "        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "        both = [b'1' * count for count in (50_000_000, 60_000_000)]; del both\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+        "thread = threading.Thread(target=count); thread.start(); thread.join()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(shared)], capture_output=True, text=True, check=True)
+    assert (int(done.stdout) < 1000) == shared  # 110 MB are 26,855 pages of 4 KiB
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from deepbloom.errors import ConfigError
 if TYPE_CHECKING:  # an exported file is used without torch
     import torch
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 GLIBC_TRIM_THRESHOLD, GLIBC_MMAP_MAX = 128 * 1024, 65536  # its defaults
 CPUINFO = Path("/proc/cpuinfo")
 INSTRUCTION_SETS = {
@@ -38,14 +38,23 @@ def use_cores(count: int = 0) -> None:
     import torch
 
     torch.set_num_threads(count or available_cores())
-    _set_malloc(0, 2**31 - 1)
+    _set_malloc({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1})
 
 
-def _set_malloc(mmap_max: int, trim_threshold: int) -> None:
+def share_freed_memory() -> None:
+    """Let threads that start from now on take memory from one pool.
+
+    glibc gives each thread a pool of its own, of which freed parts go back to the system whatever `use_cores` says: a
+    quarter of the time of an EfficientNet's forward pass. Where the C library is another one, nothing is changed.
+    """
+    _set_malloc({M_ARENA_MAX: 1})
+
+
+def _set_malloc(options: dict[int, int]) -> None:
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, mmap_max)
-        libc.mallopt(M_TRIM_THRESHOLD, trim_threshold)
+        for option, value in options.items():
+            libc.mallopt(option, value)
 
 
 @contextmanager
@@ -59,7 +68,7 @@ def left_as_found(device: "torch.device") -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-        _set_malloc(GLIBC_MMAP_MAX, GLIBC_TRIM_THRESHOLD)
+        _set_malloc({M_MMAP_MAX: GLIBC_MMAP_MAX, M_TRIM_THRESHOLD: GLIBC_TRIM_THRESHOLD})
 
 
 def choose_device(name: str) -> "torch.device":

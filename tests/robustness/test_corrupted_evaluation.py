@@ -1,5 +1,8 @@
 """Scores under corruption, by hand."""
 
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,8 @@ from torch import nn
 from deepbloom.data.pixel_cache import Pixels
 from deepbloom.data.preprocessing import Preprocessing
 from deepbloom.engine.checkpoint import Trained
+from deepbloom.engine.predictor import Predictor
+from deepbloom.metrics import softmax
 from deepbloom.robustness import evaluate
 from deepbloom.robustness.evaluate import CLEAN_CONDITION, Condition, Images, Measured
 
@@ -20,10 +25,15 @@ PLAIN = Preprocessing(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 class Shades(Pixels):
     """Image i is uniformly gray, darker than the middle for even i."""
 
-    reads = 0
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    @property
+    def reads(self) -> int:
+        return sum(self.counts)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        self.reads += len(indices)
+        self.counts.append(len(indices))
         values = np.where(indices % 2 == 0, 60, 190).astype(np.uint8)
         return np.broadcast_to(values[:, None, None, None], (len(indices), 8, 8, 3)).copy()
 
@@ -38,6 +48,33 @@ class Brightness(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         bright = self.scale * (images.mean((1, 2, 3)) - 0.5)
         return torch.stack([-bright, bright], 1)
+
+
+class Meeting(Brightness):
+    """Waits until two threads are in it, and notes how many threads each computes with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.barrier = threading.Barrier(2, timeout=20)
+        self.num_threads: set[int] = set()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.barrier.wait()
+        self.num_threads.add(torch.get_num_threads())
+        return super().forward(images)
+
+
+class TurnTaking(Predictor):
+    """Notes how many threads are in it at once."""
+
+    inside, most = 0, 0
+
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        TurnTaking.inside += 1
+        TurnTaking.most = max(TurnTaking.most, TurnTaking.inside)
+        time.sleep(0.01)
+        TurnTaking.inside -= 1
+        return np.zeros((len(pixels), 2), np.float32)
 
 
 BRIGHTNESS = Trained(("dark", "bright"), PLAIN, {"model": "brightness"}, Brightness())
@@ -74,6 +111,68 @@ def test_finished_conditions_are_not_measured_again_and_others_are(tmp_path):
     evaluate.run_network(BRIGHTNESS, images(pixels), [NOISE], 1, tmp_path, "digest")
     evaluate.run_network(BRIGHTNESS, images(pixels, 4), [NOISE], 0, tmp_path, "digest")
     assert pixels.reads == 12 + 6 + 6 + 4
+
+
+def test_the_number_of_threads_does_not_change_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.Flatten(), nn.Linear(128, 2)]
+    network = Trained(("dark", "bright"), PLAIN, {"model": "small"}, nn.Sequential(*layers).eval())
+    wanted, found = [CLEAN_CONDITION, NOISE, BLUR], []
+    for count in (1, 3):
+        monkeypatch.setattr(evaluate, "available_cores", lambda count=count: count)
+        found.append(evaluate.run_network(network, images(Shades(), 75), wanted, 0, tmp_path, str(count)))
+    for one, other in zip(*found, strict=True):
+        assert list(one) == list(other) == wanted
+        assert all((one[condition] == other[condition]).all() for condition in wanted)
+    alone = softmax(network.logits(images(Shades(), 75).read(np.arange(75), NOISE, 0))).max(1)
+    np.testing.assert_allclose(found[0][1][NOISE], alone, rtol=1e-5)
+    assert len(np.unique(found[0][1][NOISE])) > 70  # each image has its own noise, so their order is tested
+
+
+def test_a_network_on_the_cpu_computes_in_all_threads_at_once_with_a_core_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "available_cores", lambda: 2)
+    network, before = Meeting(), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        trained = Trained(("dark", "bright"), PLAIN, {"model": "meeting"}, network)
+        evaluate.run_network(trained, images(Shades(), 64), [NOISE], 0, tmp_path, "digest")
+        assert network.num_threads == {1}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_other_predictors_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "available_cores", lambda: 4)
+    predictor = TurnTaking(("dark", "bright"), PLAIN, {"model": "turns"})
+    evaluate.run_network(predictor, images(Shades(), 96), [NOISE], 0, tmp_path, "digest")
+    assert TurnTaking.most == 1
+
+
+def test_an_interruption_ends_all_threads_and_keeps_finished_conditions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(path: Path, arrays: dict[str, np.ndarray], kept: Any = evaluate.files.write_arrays) -> None:
+        if list(tmp_path.glob("*.npz")):
+            raise KeyboardInterrupt
+        kept(path, arrays)
+
+    wanted, pixels, before = [CLEAN_CONDITION, NOISE, BLUR], Shades(), threading.active_count()
+    monkeypatch.setattr(evaluate.files, "write_arrays", write)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.run_network(BRIGHTNESS, images(pixels), wanted, 0, tmp_path, "digest")
+    assert threading.active_count() == before
+    assert len(list(tmp_path.glob("*.npz"))) == 1
+    monkeypatch.undo()
+    pixels.counts.clear()
+    resumed = evaluate.run_network(BRIGHTNESS, images(pixels), wanted, 0, tmp_path, "digest")
+    assert pixels.reads == 2 * 6
+    whole = evaluate.run_network(BRIGHTNESS, images(pixels), wanted, 0, tmp_path, "the same under another name")
+    for part in (0, 1):
+        assert list(resumed[part]) == list(whole[part])
+        assert all((resumed[part][condition] == whole[part][condition]).all() for condition in wanted)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK broken", None])

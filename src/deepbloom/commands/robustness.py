@@ -13,7 +13,7 @@ from deepbloom.data.dataset import PreparedData, choose_images
 from deepbloom.data.masks import AUTO, find_masks
 from deepbloom.data.pixel_cache import open_pixels
 from deepbloom.data.sources.imagefolder import ImageFolder
-from deepbloom.device import available_cores
+from deepbloom.device import available_cores, share_freed_memory
 from deepbloom.engine.predictor import Predictor
 from deepbloom.engine.trained_data import prepare_trained_data
 from deepbloom.errors import CheckpointError, ConfigError, DataError
@@ -63,6 +63,7 @@ def run(config: RobustnessConfig) -> None:
     opened = [open_predictor(ckpt, config.device) for ckpt in config.checkpoints]
     own = [_own_images(config.image, trained) for trained in opened] if config.image else []
     folder = files.output_folder(_find_folder(config))
+    share_freed_memory()
     networks: list[Measured] = []
     summaries: list[dict[str, Any]] = []
     test: Images | None = None

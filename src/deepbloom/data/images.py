@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import islice
@@ -261,7 +261,9 @@ def _reason(error: Exception) -> str:
     return str(error).rstrip(".") or type(error).__name__
 
 
-def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], num_workers: int) -> Iterator[Result]:
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], num_workers: int
+) -> Generator[Result, None, None]:
     """Yield ``function`` of each item in order, computed a little ahead by threads; 0 workers use this thread.
 
     Pillow decodes and resizes without Python's global lock, so threads are as fast as processes for images.

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -168,6 +169,23 @@ class Trained(Predictor):
         pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
         folded = fold_batch_norms(self.network, to_inputs(pixels, self.preprocessing, device))
         return replace(self, network=folded.to(memory_format=torch.channels_last))
+
+    @contextmanager
+    def shared(self) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+        """Give a function like `logits` that several threads may call at once.
+
+        On a CPU each call computes in its own thread alone, so threads that start within this context share the cores.
+        """
+        if next(self.network.parameters()).device.type != "cpu":
+            with super().shared() as take_turns:
+                yield take_turns
+            return
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield self.logits
+        finally:
+            torch.set_num_threads(threads)
 
 
 def read_model(run_or_file: str | Path) -> Trained:

@@ -1,7 +1,9 @@
 """What gives predictions for images: a checkpoint's network or an exported file. Imports no torch."""
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -74,6 +76,17 @@ class Predictor(ABC):
     def faster(self) -> "Predictor":
         """Return a predictor of the same logits up to rounding that takes less time for each of many images."""
         return self
+
+    @contextmanager
+    def shared(self) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+        """Give a function like `logits` that several threads may call at once; here they take turns."""
+        turn = threading.Lock()
+
+        def take_turns(pixels: np.ndarray) -> np.ndarray:
+            with turn:
+                return self.logits(pixels)
+
+        yield take_turns
 
     def all_logits(self, pixels: Pixels, indices: np.ndarray, batch_size: int = EVALUATION_BATCH) -> np.ndarray:
         """Return the logits of images in order, float32 of shape (N, C); a batch is read while the one before is used.

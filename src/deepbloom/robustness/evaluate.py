@@ -3,8 +3,10 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +29,8 @@ from deepbloom.runs import files
 CLEAN = "none"
 """The name under which images are measured as they are."""
 MOST = 5
+BATCH = 16
+"""Images that a thread corrupts and predicts at a time. Fewer take longer each, more only take more memory."""
 
 
 class Condition(NamedTuple):
@@ -69,19 +73,17 @@ class Images:
         """Shape (N,), int64."""
         return np.asarray(self.all_targets[self.indices])
 
+    def batches(self) -> list[NDArray[np.int64]]:
+        """Return the indices in order, `BATCH` at a time."""
+        return np.split(self.indices, range(BATCH, len(self.indices), BATCH))
 
-class CorruptedPixels(Pixels):
-    """Images under a condition; threads corrupt them each time they are read."""
-
-    def __init__(self, images: Images, condition: Condition, seed: int) -> None:
-        self.images, self.condition, self.seed = images, condition, seed
-
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        def change(pair: tuple[np.ndarray, int]) -> np.ndarray:
-            return corrupt(pair[0], *self.condition, self.seed, self.images.all_ids[pair[1]])
-
-        pairs = zip(self.images.pixels.read(indices), indices.tolist(), strict=True)
-        return np.stack(list(map_ahead(change, pairs, available_cores())))
+    def read(self, indices: np.ndarray, condition: Condition, seed: int) -> np.ndarray:
+        """Return images of the source under a condition, uint8 of shape (B, S, S, 3)."""
+        read = self.pixels.read(indices)
+        if condition == CLEAN_CONDITION:
+            return read
+        pairs = zip(read, indices.tolist(), strict=True)
+        return np.stack([corrupt(image, *condition, seed, self.all_ids[index]) for image, index in pairs])
 
 
 @dataclass(frozen=True)
@@ -125,38 +127,50 @@ def run_network(
 ) -> tuple[dict[Condition, NDArray[np.bool_]], dict[Condition, NDArray[np.float32]]]:
     """Return whether each prediction is correct, and its confidence, for N images under each condition.
 
-    Each finished condition is kept in ``cache``, so an interrupted call resumes there. The file's name is a digest of
-    all that decides its content.
+    Each available core has a thread that corrupts a batch and then predicts it; the number of threads does not change
+    results. Each finished condition is kept in ``cache``, so an interrupted call resumes there. The file's name is a
+    digest of all that decides its content.
 
     Raises
     ------
     CheckpointError
         The network gives logits that are not finite.
     """
-    correct, confidences = {}, {}
     common = [__version__, checkpoint_digest, images.fingerprint, images.image_ids, seed]
-    with ProgressBar(total=len(wanted) * len(images.indices), desc="Testing", unit="image") as bar:
-        for condition in wanted:
-            bar.set_postfix_str(f"{condition.corruption} {condition.severity}", refresh=False)
-            key = hashlib.sha256(json.dumps([*common, *condition]).encode()).hexdigest()[:24]
-            path = cache / f"{key}.npz"
-            found = files.read_arrays(path)
-            if found is None:
-                found = _predict(predictor, images, condition, seed)
-                files.write_arrays(path, found)
-            correct[condition], confidences[condition] = found["predictions"] == images.targets, found["confidences"]
-            bar.update(len(images.indices))
-    return correct, confidences
+    keys = {each: hashlib.sha256(json.dumps([*common, *each]).encode()).hexdigest()[:24] for each in wanted}
+    paths = {condition: cache / f"{key}.npz" for condition, key in keys.items()}
+    read = {condition: files.read_arrays(path) for condition, path in paths.items()}
+    found = {condition: arrays for condition, arrays in read.items() if arrays is not None}
+    missing, parts = [condition for condition in wanted if condition not in found], images.batches()
+    total = len(wanted) * len(images.indices)
+    with predictor.shared() as logits_of, ProgressBar(total=total, desc="Testing", unit="image") as bar:
+        bar.update(len(found) * len(images.indices))
+
+        def predict(task: tuple[Condition, np.ndarray]) -> np.ndarray:
+            condition, indices = task
+            return logits_of(images.read(indices, condition, seed))
+
+        with closing(map_ahead(predict, product(missing, parts), available_cores())) as predicted:
+            for condition in missing:
+                bar.set_postfix_str(f"{condition.corruption} {condition.severity}", refresh=False)
+                logits = []
+                for part in parts:
+                    logits.append(next(predicted))
+                    bar.update(len(part))
+                found[condition] = _describe(np.concatenate(logits), predictor.temperature)
+                files.write_arrays(paths[condition], found[condition])
+    return (
+        {condition: found[condition]["predictions"] == images.targets for condition in wanted},
+        {condition: found[condition]["confidences"] for condition in wanted},
+    )
 
 
-def _predict(predictor: Predictor, images: Images, condition: Condition, seed: int) -> dict[str, np.ndarray]:
-    """Return ``predictions`` and ``confidences``; a batch is corrupted while the network works on the one before."""
-    pixels = images.pixels if condition == CLEAN_CONDITION else CorruptedPixels(images, condition, seed)
-    logits = predictor.all_logits(pixels, images.indices)
+def _describe(logits: np.ndarray, temperature: float) -> dict[str, np.ndarray]:
+    """Return ``predictions`` and ``confidences`` of N images."""
     check_finite(logits, "The network")
     return {
         "predictions": logits.argmax(1).astype(np.int32),
-        "confidences": softmax(logits, predictor.temperature).max(1).astype(np.float32),
+        "confidences": softmax(logits, temperature).max(1).astype(np.float32),
     }
 
 

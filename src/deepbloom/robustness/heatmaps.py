@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepbloom.data.images import map_ahead
 from deepbloom.data.masks import Masks
-from deepbloom.data.preprocessing import normalize
+from deepbloom.data.preprocessing import to_inputs
+from deepbloom.device import available_cores
 from deepbloom.errors import ConfigError
 from deepbloom.explain.cam import class_activation_maps
 from deepbloom.explain.localization import measure_localization, resize_mask
@@ -17,12 +19,11 @@ from deepbloom.explain.targets import Network
 from deepbloom.progress import ProgressBar
 from deepbloom.report.intervals import mean_interval
 from deepbloom.robustness.corruptions import corrupt_mask
-from deepbloom.robustness.evaluate import CLEAN_CONDITION, Condition, CorruptedPixels, Images
+from deepbloom.robustness.evaluate import CLEAN_CONDITION, Condition, Images
 
 METHOD = "gradcam"
 MOST = 50
 """Images whose heatmaps are measured."""
-BATCH = 16
 
 
 def choose_with_masks(images: Images, masks: Masks) -> Images:
@@ -92,12 +93,10 @@ def _read(masks: Masks, index: int) -> np.ndarray:
 
 def _draw(network: Network, images: Images, condition: Condition, seed: int) -> Tensor:
     """Return the maps of the images under a condition, float32 of shape (N, S, S)."""
-    pixels = images.pixels if condition == CLEAN_CONDITION else CorruptedPixels(images, condition, seed)
     device = next(network.model.parameters()).device
     maps = []
-    for start in range(0, len(images.indices), BATCH):
-        batch = torch.from_numpy(pixels.read(images.indices[start : start + BATCH]))
-        inputs = normalize(batch, network.preprocessing).to(device)
+    for pixels in map_ahead(lambda part: images.read(part, condition, seed), images.batches(), available_cores()):
+        inputs = to_inputs(pixels, network.preprocessing, device)
         maps.append(class_activation_maps(network.model, inputs, network.layers, None, METHOD).maps.cpu())
     return torch.cat(maps)
 
