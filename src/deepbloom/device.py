@@ -42,7 +42,7 @@ def use_cores(count: int = 0) -> None:
 
 
 def share_freed_memory() -> None:
-    """Let threads that start from now on take memory from one pool.
+    """Let threads take memory from one pool. Call it before the first one starts: glibc reads the setting only once.
 
     glibc gives each thread a pool of its own, of which freed parts go back to the system whatever `use_cores` says: a
     quarter of the time of an EfficientNet's forward pass. Where the C library is another one, nothing is changed.

@@ -2,7 +2,11 @@
 
 import csv
 import json
+import platform
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +51,22 @@ def test_one_network(trained_run: Path, tmp_path: Path, deepbloom_here: Callable
     for name in ("accuracy_by_severity", "samples"):
         with Image.open(tmp_path / "out" / "figures" / f"{name}.png") as figure:
             assert min(figure.size) > 100
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize("arguments", [["robustness", FEW, "suite=quick"], ["eval"]], ids=lambda each: each[0])
+def test_the_threads_share_the_memory_that_is_freed(arguments: list[str], trained_run: Path, tmp_path: Path) -> None:
+    code = (
+        "import ctypes, sys; from deepbloom.cli.main import dispatch; dispatch(sys.argv[2:])\n"
+        "libc = ctypes.CDLL(None); libc.fopen.restype = ctypes.c_void_p\n"
+        "libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]\n"
+        "libc.malloc_info(0, libc.fopen(sys.argv[1].encode(), b'w')); libc.fflush(None)"
+    )
+    report = tmp_path / "memory.xml"
+    arguments = [*arguments, f"ckpt={trained_run}", f"output_dir={tmp_path / 'out'}"]
+    subprocess.run([sys.executable, "-c", code, report, *arguments], check=True, capture_output=True)
+    pools = len(re.findall("<heap ", report.read_text()))
+    assert (pools == 1) == (arguments[0] == "robustness")  # eval reads the next batch in a thread with its own pool
 
 
 def test_two_networks_and_a_folder_of_ones_own(

@@ -53,6 +53,7 @@ def run(config: RobustnessConfig) -> None:
     DeepBloomError
         A checkpoint, the data, a corruption or the folder cannot be used, or the networks have different test images.
     """
+    share_freed_memory()
     quick = config.suite == "quick"
     names = _read_names(config.corruptions)
     wanted = evaluate.conditions(names, QUICK_SEVERITIES if quick else SEVERITIES)
@@ -63,7 +64,6 @@ def run(config: RobustnessConfig) -> None:
     opened = [open_predictor(ckpt, config.device) for ckpt in config.checkpoints]
     own = [_own_images(config.image, trained) for trained in opened] if config.image else []
     folder = files.output_folder(_find_folder(config))
-    share_freed_memory()
     networks: list[Measured] = []
     summaries: list[dict[str, Any]] = []
     test: Images | None = None
