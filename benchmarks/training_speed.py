@@ -1,4 +1,4 @@
-"""Whole training runs from cold, DeepBloom beside what people use instead, on the same images, cores and batch size.
+"""Whole training runs from cold, DeepBloom beside what people use instead, on the same images and cores.
 
     python benchmarks/training_speed.py --folder IMAGES --images 640 --output benchmarks/training_speed.json
 
@@ -131,10 +131,11 @@ def limits(model: str, precision: str, side: int, classes: int) -> dict[str, flo
     Of a network with a frozen part, only the rest is trained, as in a run.
     """
     use_cores()
-    device, settings = torch.device("cpu"), recipe(model).model
+    device, config = torch.device("cpu"), recipe(model)
+    settings, batch = config.model, config.train.batch_size
     trainable = resolved_trainable(settings.arch, tuple(settings.trainable))
     network = create_model(settings.arch, classes, trainable).to(memory_format=torch.channels_last)
-    inputs = torch.randn(BATCH, 3, side, side).contiguous(memory_format=torch.channels_last)
+    inputs = torch.randn(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
     parts = cut(network, trainable, inputs[:1])
     train_mode(network, trainable)
     macs, tail = count_macs(network, side), network
@@ -142,7 +143,7 @@ def limits(model: str, precision: str, side: int, classes: int) -> dict[str, flo
         macs, tail = macs - count_macs(parts.prefix, side), parts.tail
         with torch.no_grad():
             inputs = parts.prefix(inputs).clone()
-    targets = torch.randint(classes, (BATCH,))
+    targets = torch.randint(classes, (batch,))
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], 1e-3, fused=True)
 
     def step() -> None:
@@ -156,8 +157,8 @@ def limits(model: str, precision: str, side: int, classes: int) -> dict[str, flo
     seconds = seconds_each(step)
     matrix = torch.randn(2048, 2048, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     product = 2 * 2048**3 / seconds_each(lambda: matrix @ matrix)
-    flops = 2 * 3 * macs * BATCH / seconds  # forward, and twice as much backward
-    return {"in_memory_images_per_second": BATCH / seconds, "flops": flops, "matrix_product_flops": product}
+    flops = 2 * 3 * macs * batch / seconds  # forward, and twice as much backward
+    return {"in_memory_images_per_second": batch / seconds, "flops": flops, "matrix_product_flops": product}
 
 
 def seconds_each(work: Callable[[], object], at_least: float = 3.0) -> float:

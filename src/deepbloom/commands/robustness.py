@@ -62,14 +62,12 @@ def run(config: RobustnessConfig) -> None:
     if config.heatmaps and exported:
         raise ConfigError(f"heatmaps=true needs the network itself, and {exported} is an exported file. Give its run.")
     opened = [open_predictor(ckpt, config.device) for ckpt in config.checkpoints]
-    own = [_own_images(config.image, trained) for trained in opened] if config.image else []
+    own = [_own_images(config.image, trained) if config.image else None for trained in opened]
     folder = files.output_folder(_find_folder(config))
     networks: list[Measured] = []
     summaries: list[dict[str, Any]] = []
     test: Images | None = None
-    for place, (ckpt, label, trained) in enumerate(
-        zip(config.checkpoints, _labels(config.checkpoints), opened, strict=True)
-    ):
+    for ckpt, label, trained, mine in zip(config.checkpoints, _labels(config.checkpoints), opened, own, strict=True):
         data = prepare_trained_data(ckpt, trained, config.data)
         images = _test_images(data, count, config.seed)
         if test and (images.fingerprint, images.image_ids) != (test.fingerprint, test.image_ids):
@@ -82,8 +80,8 @@ def run(config: RobustnessConfig) -> None:
         networks.append(network)
         worst = evaluate.suffering_classes(network, images.targets, trained.classes)
         summary = evaluate.summarize(network) | {"suffering_classes": worst}
-        if config.image:
-            measured = _test(config, ckpt, network.label, trained, own[place], [CLEAN_CONDITION], folder)
+        if mine:
+            measured = _test(config, ckpt, network.label, trained, mine, [CLEAN_CONDITION], folder)
             summary["own_images"] = {"folder": config.image, **evaluate.score(measured, CLEAN_CONDITION)}
         summaries.append(summary | located)
 

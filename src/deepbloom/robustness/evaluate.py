@@ -137,10 +137,9 @@ def run_network(
         The network gives logits that are not finite.
     """
     common = [__version__, checkpoint_digest, images.fingerprint, images.image_ids, seed]
-    keys = {each: hashlib.sha256(json.dumps([*common, *each]).encode()).hexdigest()[:24] for each in wanted}
-    paths = {condition: cache / f"{key}.npz" for condition, key in keys.items()}
-    read = {condition: files.read_arrays(path) for condition, path in paths.items()}
-    found = {condition: arrays for condition, arrays in read.items() if arrays is not None}
+    digests = (hashlib.sha256(json.dumps([*common, *condition]).encode()).hexdigest()[:24] for condition in wanted)
+    paths = {condition: cache / f"{digest}.npz" for condition, digest in zip(wanted, digests, strict=True)}
+    found = {each: arrays for each, path in paths.items() if (arrays := files.read_arrays(path)) is not None}
     missing, parts = [condition for condition in wanted if condition not in found], images.batches()
     total = len(wanted) * len(images.indices)
     with predictor.shared() as logits_of, ProgressBar(total=total, desc="Testing", unit="image") as bar:
