@@ -15,9 +15,9 @@ from deepbloom.errors import ConfigError, DeepBloomError, DistributedError, Dive
 from deepbloom.signals import StopRequest
 from deepbloom.sinks import LogFormatter, Screen, message
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 USER_CAN_FIX = (
-    errno.ENOSPC,
-    errno.EDQUOT,
+    *NO_SPACE,
     errno.EROFS,
     errno.EACCES,
     errno.EPERM,
@@ -72,7 +72,7 @@ def _run(work: Callable[[], object]) -> int:
         return 128 + int(getattr(error, "signal_number", 2))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in USER_CAN_FIX:
-            _say(f"deepbloom: {error}. Free space, or choose another place.")
+            _say(f"deepbloom: {error}.{' Free space, or choose another place.' if error.errno in NO_SPACE else ''}")
             return 2
         _say(traceback.format_exc())
         _say(f"deepbloom: this is a bug in deepbloom {__version__}; please report the lines above.")

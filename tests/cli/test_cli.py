@@ -129,6 +129,29 @@ def test_a_path_that_can_be_nowhere_is_a_persons_mistake(
     assert makes_it or "deepbloom: " in err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("data.split.fold=1", "Nothing reads data.split.fold here"),
+        ("data.split.folds=3 data.split.fold=3", "at most 2."),
+        ("seed=4294967296", "at most 4294967295."),
+        ("optimizer.lr=inf", "give a finite number greater than 0."),
+        ("train.num_threads=3000000000", "at most 1024."),
+        ("train.num_workers=3000000000", "at most 1024."),
+    ],
+)
+def test_a_range_is_named_exactly(deepbloom: Run, words: str, said: str) -> None:
+    code, _, err = deepbloom("train", *words.split(), "--cfg", "job")
+    assert code == 2
+    assert said in err
+
+
+def test_too_long_a_name_is_no_lack_of_space(deepbloom: Run) -> None:
+    code, _, err = deepbloom("predict", f"ckpt={'a' * 300}", "image=x")
+    assert code == 2
+    assert "Free space" not in err
+
+
 def test_no_name_is_an_instruction_to_the_terminal(
     deepbloom: Run, trained_run: Path, images: Path, tmp_path: Path
 ) -> None:

@@ -157,6 +157,7 @@ def test_a_tilde_is_the_home_folder_in_paths_only(monkeypatch: pytest.MonkeyPatc
     assert compose("eval", ["ckpt=x", "data.root=~/d"]).data == {"root": "/home/rose/d"}
     assert recipe("mini_resnet", output_dir="~/x").output_dir == "/home/rose/x"
     assert recipe("mini_resnet", output_dir=Path("~/x")).output_dir == "/home/rose/x"
+    assert recipe("mini_resnet", train={"teacher": [Path("a"), "b"]}).train.teacher == ["a", "b"]
 
 
 class Noting(GridSweeper):

@@ -280,3 +280,15 @@ def test_the_image_is_scaled_down_to_1600_pixels_unless_its_full_size_is_wanted(
         red = abs(row - (255, 0, 0)).max(axis=1) < 20
         widths[full_size] = int(red[red.argmax() :].argmin())  # of the image beside its heatmap
     assert widths == {"false": pytest.approx(1600, abs=3), "true": pytest.approx(2000, abs=3)}
+
+
+def test_a_long_name_is_shortened(deepbloom: Run, trained_run: Path, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for name in ("a", "ü" * 120 + "1", "ü" * 120 + "2", "z"):
+        Image.new("RGB", (40, 40), "red").save(photos / f"{name}.png")
+    code, _, err = deepbloom("gradcam", f"ckpt={trained_run}", f"image={photos}", f"output_dir={out}")
+    assert code == 0, err
+    assert sorted(path.name for path in out.glob("*.png")) == [
+        "a_gradcam.png", "z_gradcam.png", f"{'ü' * 90}_gradcam.png", f"{'ü' * 90}_gradcam_2.png"
+    ]  # fmt: skip

@@ -32,7 +32,7 @@ def test_labels_and_exclusions_are_part_of_the_fingerprint(images: Path, tmp_pat
     both = load(images, labels=labels, exclude=exclude)
     assert (len(both), both.class_names[both.targets[0]]) == (35, "lime")
     assert len({source.fingerprint for source in (plain, corrected, rest, both)}) == 4
-    assert any("1 labels" in note for note in both.notes)
+    assert any("1 image is labeled as in" in note for note in both.notes)
     copy = write(tmp_path / "copy.csv", "image_id,suggested", f"{first},lime")
     assert load(images, labels=copy).fingerprint == corrected.fingerprint
 
@@ -40,13 +40,14 @@ def test_labels_and_exclusions_are_part_of_the_fingerprint(images: Path, tmp_pat
 @pytest.mark.parametrize(
     ("key", "lines", "said"),
     [
-        ("labels", ("image_id,suggested", "nothing.png,lime"), "do not have"),
+        ("labels", ("image_id,suggested", "nothing.png,lime"), "1 image is named in .*nothing.png"),
         ("labels", ("image_id,suggested", "azure/00.png,pink"), "pink"),
         ("labels", ("image_id,given,suggested", "azure/00.png,lime,crimson"), "is of class 'azure'"),
         ("labels", ("image_id", "azure/00.png"), "suggested"),
         ("labels", ("image_id,suggested", "azure/00.png,lime", "azure/00.png,lime"), "twice"),
-        ("exclude", ("image_id", "azure/99.png"), "do not have"),
+        ("exclude", ("image_id", "azure/98.png", "azure/99.png"), "2 images are named in"),
         ("exclude", ("name", "azure/00.png"), "image_id"),
+        ("labels", ("image_id;suggested", "azure/00.png;lime"), "semicolons"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(
@@ -59,3 +60,11 @@ def test_files_that_do_not_fit_are_refused(
 def test_a_file_that_is_not_there_is_refused(images: Path, tmp_path: Path) -> None:
     with pytest.raises(DeepBloomError, match=r"gone\.csv"):
         load(images, exclude=str(tmp_path / "gone.csv"))
+
+
+def test_a_file_saved_by_a_spreadsheet_is_read(images: Path, tmp_path: Path) -> None:
+    lines = ("image_id,suggested", "azure/00.png,lime")
+    plain = load(images, labels=write(tmp_path / "plain.csv", *lines))
+    saved = tmp_path / "saved.csv"
+    saved.write_bytes(b"\xef\xbb\xbf" + "\r\n".join((*lines, "", "")).encode())
+    assert load(images, labels=str(saved)).fingerprint == plain.fingerprint

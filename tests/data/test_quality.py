@@ -1,12 +1,14 @@
 """Images of no use are found, one kind at a time, and good ones are not."""
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from scipy.ndimage import gaussian_filter
 
 from deepbloom.config.data_settings import DataConfig
@@ -68,3 +70,14 @@ def test_the_command_counts_and_lists_them(deepbloom: Run, images: Path, tmp_pat
         ("lime/9.png", "odd aspect"),
     ]
     assert "1 near-empty, 1 odd aspect" in printed
+
+
+def test_metadata_do_not_matter(deepbloom: Run, images: Path, tmp_path: Path) -> None:
+    """Pillow itself refuses a PNG with so much text; decoding leaves it out."""
+    shutil.copytree(images, tmp_path / "photos")
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", "x" * 3_000_000, zip=True)
+    Image.open(images / "azure" / "00.png").save(tmp_path / "photos" / "azure" / "00.png", pnginfo=text)
+    data = ("data", "data=imagefolder", f"data.root={tmp_path / 'photos'}", f"output_dir={tmp_path / 'out'}")
+    code, _, err = deepbloom(*data)
+    assert code == 0, err

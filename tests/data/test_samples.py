@@ -11,6 +11,7 @@ from deepbloom.config.data_settings import DataConfig
 from deepbloom.data.folders import find_images
 from deepbloom.data.samples import sample_images
 from deepbloom.data.sources.synthetic.source import load
+from deepbloom.errors import DataError
 
 
 def test_samples_are_drawn_once_and_photographs_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,3 +35,11 @@ def test_a_file_called_sample_comes_first(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sample").touch()
     assert find_images("sample") == [Path("sample")]
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DEEPBLOOM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DataError, match="DEEPBLOOM_CACHE") as caught:
+        sample_images()
+    assert "output_dir" not in str(caught.value)

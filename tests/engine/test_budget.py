@@ -93,3 +93,29 @@ def test_a_damaged_measurement_is_made_again(images: Path) -> None:
 def test_wrong_budgets_are_refused(images: Path, wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"train\.(minutes|epochs)"):
         resolve(settings(images, **wrong))
+
+
+@pytest.mark.parametrize("name", ["probe", "compile"])
+def test_what_the_budget_does_not_count_is_refused(images: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"does not count the time of train.{name}"):
+        settings(images, minutes=2, **{name: True})
+
+
+def test_copies_are_compared_with_the_epochs_that_the_budget_gives(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "remembered_speed", lambda plan: Speed({192: 0.0, 224: 0.0}, {192: 1.0}, 0.0, 0.0))
+    train = len(resolve(settings(images)).split.train)
+    plan = resolve(settings(images, minutes=3.5 * train / 60, feature_copies=3))
+    assert (plan.config.train.epochs, plan.schedule.copies) == (3, 3)
+    with pytest.raises(ConfigError, match=r"train\.feature_copies=4 is more than 3 epochs can show"):
+        resolve(settings(images, minutes=3.5 * train / 60, feature_copies=4))
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_a_measurement(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DEEPBLOOM_CACHE", str(tmp_path / "file"))
+    assert resolve(settings(images, minutes=2)).config.train.epochs >= 1
+    assert "Set DEEPBLOOM_CACHE" in caplog.text

@@ -55,6 +55,8 @@ def test_two_processes_train_what_one_trains(images: Path, tmp_path: Path) -> No
     for one, two in zip(alone, together, strict=True):
         for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"):
             assert two[name] == pytest.approx(one[name], rel=1e-4), name
+    ids = {json.loads((tmp_path / name / run_dir.METRICS).read_text())["run_id"] for name in ("alone", "together")}
+    assert len(ids) == 2  # with BatchNorm that trains, two processes give another result
     tests = [json.loads((tmp_path / name / run_dir.METRICS).read_text())["test"] for name in ("alone", "together")]
     assert flatten(tests[1]) == pytest.approx(flatten(tests[0]), rel=1e-3)
 

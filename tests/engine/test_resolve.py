@@ -15,9 +15,11 @@ from safetensors.torch import save_file
 
 import deepbloom
 from deepbloom import recipe
+from deepbloom.config.data_settings import SplitConfig
 from deepbloom.config.settings import AugmentConfig, RunConfig
+from deepbloom.engine.checkpoint import write_tensors
 from deepbloom.engine.resolve import resolve
-from deepbloom.errors import ConfigError
+from deepbloom.errors import CheckpointError, ConfigError
 from deepbloom.models.registry import create_model
 
 STILL = AugmentConfig({}, 1.0)
@@ -201,7 +203,7 @@ def test_a_batch_larger_than_the_training_split_shrinks_to_it(images: Path) -> N
 def test_more_copies_than_epochs_that_show_them_are_refused(images: Path, augment: str, shown: int) -> None:
     given = replace(settings(images, epochs=6), augment=recipe("scratch_cnn", augment=augment).augment)
     resolve(replace(given, train=replace(given.train, feature_copies=shown)))
-    with pytest.raises(ConfigError, match=rf"train.feature_copies={shown + 1} is more than the {shown} epochs"):
+    with pytest.raises(ConfigError, match=rf"train.feature_copies={shown + 1} is more than {shown} epochs"):
         resolve(replace(given, train=replace(given.train, feature_copies=shown + 1)))
 
 
@@ -217,3 +219,32 @@ def test_a_network_of_timm_is_timms_even_where_deepbloom_has_one_of_that_name(im
     assert tensors == set(timm.create_model("resnet18", num_classes=3).state_dict())
     with pytest.raises(ConfigError, match=r"timm has no such network. DeepBloom's own is model=scratch_cnn\."):
         resolve(recipe("timm", data=data, **arch | {"model.arch": "scratch_cnn"}))
+
+
+def test_weights_of_another_split_of_the_same_images_are_refused(images: Path, tmp_path: Path) -> None:
+    plan = resolve(settings(images, "scratch_cnn"))
+    network = create_model("scratch_cnn", 3)
+    write_tensors(tmp_path / "model.safetensors", network.state_dict(), plan.model_header())
+    again = settings(images, "scratch_cnn", str(tmp_path))
+    assert resolve(again).weights
+    other = replace(again, data=replace(again.data, split=SplitConfig(seed=7)))
+    with pytest.raises(CheckpointError, match="another split of the images"):
+        resolve(other)
+    bare = tmp_path / "bare.safetensors"  # nothing says what trained it
+    save_file(dict(network.state_dict()), bare)
+    assert resolve(replace(other, model=replace(other.model, weights=str(bare)))).weights
+
+
+def test_weights_of_other_images_are_taken(images: Path, photos: Path, tmp_path: Path) -> None:
+    plan = resolve(settings(images, "scratch_cnn"))
+    write_tensors(tmp_path / "model.safetensors", create_model("scratch_cnn", 3).state_dict(), plan.model_header())
+    next(photos.rglob("*.png")).unlink()
+    assert resolve(settings(photos, "scratch_cnn", str(tmp_path))).weights
+
+
+def test_processes_that_train_together_are_part_of_the_identity(images: Path) -> None:
+    plan = resolve(settings(images))
+    assert "train.processes" not in plan.identity.settings
+    assert replace(plan, processes=1).run_id == plan.run_id
+    ids = {replace(plan, processes=count).run_id for count in (1, 2, 3)}
+    assert len(ids) == 3

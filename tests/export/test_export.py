@@ -328,6 +328,8 @@ def test_without_the_test_split_images_are_needed(
     assert (code, "image=FOLDER" in err) == (2, True)
     assert not (tmp_path / "out").exists()
     assert deepbloom(*arguments, f"image={images}")[0] == 0
+    code, _, err = deepbloom(*arguments, f"image={images}", "data.root=elsewhere")
+    assert (code, "Nothing reads data.root with image=FOLDER" in err) == (2, True)
 
 
 def test_a_format_that_is_not_written_says_why_and_what_to_do(deepbloom: Run) -> None:

@@ -200,3 +200,14 @@ def test_names_of_images_may_hold_anything(make_run):
     (folder / "predictions.csv").write_bytes(b"image_id,target,prediction,confidence,top5\r\n" + b"\r\n".join(rows))
     change_metrics(folder, test={"top1_accuracy": 0.5, "top5_accuracy": 1, "macro_f1": 0.4, "loss": 1, "count": 2})
     assert read_run(folder).predictions.image_ids == ('a,"b"\n\udcff', "\u2028<b>")
+
+
+def test_links_to_runs_elsewhere_are_followed_once(make_run, tmp_path):
+    outside = make_run("one").parent
+    make_run("more/two")
+    runs = tmp_path / "links"
+    runs.mkdir()
+    for name, target in {"a": outside / "one", "b": outside, "again": outside / "one", "up": tmp_path}.items():
+        (runs / name).symlink_to(target)
+    (outside / "back").symlink_to(runs)
+    assert sorted(run.path.resolve().name for run in find_runs(runs)) == ["one", "two"]

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,6 +31,8 @@ log = logging.getLogger("deepbloom")
 PAGE = "heatmaps.html"
 PAGE_IMAGES = 50
 """More would make the page too large for a browser."""
+LONGEST_STEM = 180
+"""Bytes of a file name, of which file systems take 255."""
 READING = (
     "Blue, and most of all bright cyan, marks the evidence for the named class; where there is none, nothing is "
     "painted. Each map has its own scale, from its least evidence (0) to its most (1), so do not compare colors of two "
@@ -76,13 +79,15 @@ def run(config: GradcamConfig) -> None:
                     log.warning("%s: no map of %s against itself; it is left out.", image.path, config.contrast)
                 if not panels:
                     continue
-                names[image.path.stem] += 1
-                repeat = f"_{names[image.path.stem]}" if names[image.path.stem] > 1 else ""  # from another folder
+                stem = _shorten(image.path.stem)
+                names[stem] += 1
+                repeat = f"_{names[stem]}" if names[stem] > 1 else ""  # from another folder
+                path_of = partial(_figure_path, folder, stem, repeat)
                 truth = image.path.resolve().parent.name
                 draw = partial(
                     draw_panels, name=image.path.name, truth=truth if truth in known else "", gray=config.gray
                 )
-                figures = _write_figures(folder, image, repeat, methods, panels, config.save_raw, draw)
+                figures = _write_figures(path_of, image, methods, panels, config.save_raw, draw)
                 if len(sections) < PAGE_IMAGES:
                     sections.append(Section(image.path.name, figures=tuple(figures)))
     if unreadable == len(paths):
@@ -99,10 +104,19 @@ def run(config: GradcamConfig) -> None:
         print(folder / PAGE)
 
 
+def _shorten(stem: str) -> str:
+    """Return what names the figures of an image: its stem, cut where method and ending would not fit after it."""
+    encoded = os.fsencode(stem)
+    return stem if len(encoded) <= LONGEST_STEM else encoded[:LONGEST_STEM].decode("utf-8", "ignore")
+
+
+def _figure_path(folder: Path, stem: str, repeat: str, content: str) -> Path:
+    return folder / f"{stem}_{content}{repeat}.png"
+
+
 def _write_figures(
-    folder: Path,
+    path_of: Callable[[str], Path],
     image: Readable,
-    repeat: str,
     methods: Sequence[str],
     panels: Sequence[Panel],
     save_raw: bool,
@@ -112,7 +126,7 @@ def _write_figures(
     figures = []
     for method in methods:
         chosen = [panel for panel in panels if panel.method == method]
-        path = folder / f"{image.path.stem}_{method}{repeat}.png"
+        path = path_of(method)
         figures.append(_write_figure(path, image, chosen, draw))
         if save_raw:
             maps = np.stack([panel.heatmap for panel in chosen]).astype(np.float32)
@@ -122,7 +136,7 @@ def _write_figures(
         ProgressBar.write(printable(f"{path}  {_say(chosen)}"))
     if len(methods) == 1:
         return figures
-    path = folder / f"{image.path.stem}_comparison{repeat}.png"
+    path = path_of("comparison")
     ProgressBar.write(printable(str(path)))
     return [_write_figure(path, image, panels, draw)]
 

@@ -4,6 +4,7 @@ import logging
 import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -100,8 +101,8 @@ def _resolve(config: RunConfig, processes: int) -> Plan:
     """Return the plan of a run that this many processes can train."""
     if processes > 1 and config.train.minutes:
         raise ConfigError("train.minutes measures the speed of one process. With torchrun give train.epochs.")
-    plan = resolve(config)
-    check_batch_size(plan, processes)
+    plan = replace(resolve(config), processes=processes)
+    check_batch_size(plan)
     return plan
 
 

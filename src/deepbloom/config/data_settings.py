@@ -25,9 +25,9 @@ class SplitConfig:
             lambda split: not split.folds and split.kind != "official",
         ),
     )
-    """Share of each class in the test split, in (0, 1)."""
+    """Share of each class in the test split, in (0, 0.9]."""
     val_fraction: float = 0.1
-    """Share of the remaining images in the validation split, which chooses the best epoch, in (0, 1)."""
+    """Share of the remaining images in the validation split, which chooses the best epoch, in (0, 0.9]."""
     seed: int = 42
     """Seed of the split; independent of the training seed."""
     folds: int = 0
@@ -44,7 +44,8 @@ class SplitConfig:
             raise ConfigError(f"data.split.folds={self.folds} is out of range: give at least 2, or 0 for one split.")
         if self.folds and self.kind == "official":
             raise ConfigError("data.split.folds replaces the predefined split: add data.split.kind=stratified.")
-        check_range("data.split.fold", self.fold, 0, max(0, self.folds - 1))
+        if self.folds:
+            check_range("data.split.fold", self.fold, 0, self.folds - 1)
 
 
 SYNTHETIC = ("data=synthetic", lambda data: data.name == "synthetic")

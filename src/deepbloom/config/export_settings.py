@@ -33,6 +33,8 @@ class ExportConfig:
         if not self.ckpt:
             raise ConfigError("deepbloom export needs ckpt=RUN_OR_FILE.")
         check_choice("precision", self.precision, PRECISIONS)
+        if self.image and self.data:
+            raise ConfigError(f"Nothing reads data.{next(iter(self.data))} with image=FOLDER. Leave out one of them.")
 
 
 TRAINS = ("method=prune or method=distill", lambda compress: compress.method != "int8")

@@ -215,9 +215,13 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"),
     """Raise `ConfigError` unless ``low <= value <= high`` (``low < value`` where ``open_low``)."""
     if not math.isfinite(value) or not (low < value if open_low else low <= value) or not value <= high:
         sign = "greater than" if open_low else "of at least"
-        upper = "" if high == float("inf") else f" and at most {high:g}"
-        shown = f"{value:g}" if isinstance(value, float) else value
-        raise ConfigError(f"{name}={shown} is out of range: give a number {sign} {low:g}{upper}.")
+        upper = "" if high == float("inf") else f" and at most {_digits(high)}"
+        number = "number" if math.isfinite(value) else "finite number"
+        raise ConfigError(f"{name}={_digits(value)} is out of range: give a {number} {sign} {_digits(low)}{upper}.")
+
+
+def _digits(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def flatten(
@@ -239,7 +243,14 @@ def update_nested(content: dict[str, Any], name: str, value: Any) -> None:
     *groups, last = name.split(".")
     for group in groups:
         content = content.setdefault(group, {})
-    content[last] = os.fspath(value) if isinstance(value, os.PathLike) else value
+    content[last] = _without_paths(value)
+
+
+def _without_paths(value: Any) -> Any:
+    """Return a path as text, also in a list."""
+    if isinstance(value, list | tuple):
+        return [*map(_without_paths, value)]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def expand_home(value: Any) -> Any:

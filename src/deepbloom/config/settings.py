@@ -18,6 +18,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 BALANCES = ("none", "weights", "sampling")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 WEIGHT_BITS = (0, 7, 8)
+MOST_THREADS = 1024
 TARGET = 0.99
 """Share of the accepted predictions that must be correct."""
 
@@ -182,19 +183,18 @@ class TrainConfig:
         check_range("train.teacher_temperature", self.teacher_temperature, 0.1, 100)
         if self.teacher and self.balance == "weights":
             raise ConfigError("train.balance=weights weights labels, and train.teacher replaces them: leave out one.")
-        if self.teacher and self.minutes:
-            raise ConfigError("train.minutes does not count the time of train.teacher: give train.epochs instead.")
+        for name in ("teacher", "weight_bits", "probe", "compile"):
+            if self.minutes and getattr(self, name):
+                raise ConfigError(f"train.minutes does not count the time of train.{name}: give train.epochs instead.")
         if self.weight_bits not in WEIGHT_BITS:
             raise ConfigError(f"train.weight_bits={self.weight_bits}: give 8, 7, or 0 for none.")
-        if self.weight_bits and self.minutes:
-            raise ConfigError("train.minutes does not count the time of train.weight_bits: give train.epochs instead.")
         if self.weight_bits and self.compile:
             raise ConfigError("train.compile=true does not see train.weight_bits: leave out one.")
         check_range("train.ema_decay", self.ema_decay, 0, 0.99999)
         check_choice("train.device", self.device, DEVICES)
         check_choice("train.precision", self.precision, PRECISIONS)
-        check_range("train.num_workers", self.num_workers, -1)
-        check_range("train.num_threads", self.num_threads, 0)
+        check_range("train.num_workers", self.num_workers, -1, MOST_THREADS)
+        check_range("train.num_threads", self.num_threads, 0, MOST_THREADS)
         check_choice("train.resume", self.resume, ("auto", "never"))
         check_range("train.checkpoint_seconds", self.checkpoint_seconds, 0)
         check_choice("train.feature_cache", self.feature_cache, ("auto", "off"))

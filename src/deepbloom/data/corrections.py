@@ -44,19 +44,23 @@ def correct(source: ImageSource, labels: str | None, exclude: str | None) -> Fil
             if table.get("given", ("",) * (row + 1))[row] not in ("", now):
                 raise DataError(f"data.labels={labels}: {name!r} is of class {now!r}, not {table['given'][row]!r}.")
             targets[places[name]] = source.class_names.index(wanted)
-        note.append(f"{len(table['image_id']):,} labels are those of {labels}.")
+        note.append(f"{_images(table['image_id'])} labeled as in {labels}.")
         source = replace(source, targets=targets)
     excluded: Sequence[str] = ()
     if exclude:
         excluded = read_columns(Path(exclude), ("image_id",))["image_id"]
         _check(exclude, excluded, places)
-        note.append(f"{len(excluded):,} images are left out by {exclude}.")
+        note.append(f"{_images(excluded)} left out by {exclude}.")
     return leave_out(source, [places[name] for name in excluded], " ".join(note))
 
 
 def _check(path: str, names: Sequence[str], places: dict[str, int]) -> None:
     strange = [name for name in names if name not in places]
     if strange:
-        raise DataError(f"{path} names {len(strange)} images that these data do not have: {name_some(strange)}.")
+        raise DataError(f"{_images(strange)} named in {path} but not among these data: {name_some(strange)}.")
     if len(set(names)) < len(names):
         raise DataError(f"{path} names an image twice.")
+
+
+def _images(names: Sequence[str]) -> str:
+    return f"{len(names):,} image{'s are' if len(names) != 1 else ' is'}"

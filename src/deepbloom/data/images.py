@@ -8,8 +8,9 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from typing import TypeVar
@@ -137,10 +138,11 @@ def stored_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
     Raises
     ------
-    OSError
-        Pillow alone does not know the format.
+    DataError
+        See `read_file` and `decode`.
     """
-    with Image.open(path) as image:
+    name = name_file(path)
+    with _opened(read_file(path), name) as image:
         return image.size
 
 
@@ -158,20 +160,27 @@ def decode(content: bytes, name: str = "this file", full_size: bool = False) -> 
     DataError
         The machine failed to decode them: this says nothing about the image.
     """
+    with _opened(content, name) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise UnreadableError(
+                f"Cannot read {name}: {width} x {height} pixels are more than {MAX_PIXELS:,}. Scale it down first."
+            )
+        if not full_size:
+            image.draft(image.mode, (REDUCED_SIDE, REDUCED_SIDE))  # only JPEG's decoder does this
+        return to_upright_rgb(image)
+
+
+@contextmanager
+def _opened(content: bytes, name: str) -> Iterator[Image.Image]:
+    """Open the bytes of an image file, without metadata, for the block that decodes them; errors as in `decode`."""
     try:
         formats = _check_format(content, name)
         _check_scans(content, name)
         lean, info = without_metadata(content)
         with warnings_name(name), Image.open(io.BytesIO(lean), formats=formats) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise UnreadableError(
-                    f"Cannot read {name}: {width} x {height} pixels are more than {MAX_PIXELS:,}. Scale it down first."
-                )
-            if not full_size:
-                image.draft(image.mode, (REDUCED_SIDE, REDUCED_SIDE))  # only JPEG's decoder does this
             image.info.update(info)
-            return to_upright_rgb(image)
+            yield image
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise anything on damaged input

@@ -32,7 +32,7 @@ def find_problems(data: PreparedData) -> list[dict[str, Any]]:
         for index, pixels in zip(indices.tolist(), data.pixels.read(indices), strict=True):
             found = judge_pixels(pixels)
             if isinstance(data.source, FileSource):
-                found |= _judge_size(data.source, index)
+                found |= judge_size(*stored_size(data.source.paths[index]))
             rows += [{"image_id": names[index], "problem": name, "value": f"{v:.3g}"} for name, v in found.items()]
     return rows
 
@@ -59,10 +59,3 @@ def judge_size(width: int, height: int) -> dict[str, float]:
     short, long = sorted((width, height))
     found: dict[str, float] = {"tiny": short} if short < LEAST_SIDE else {}
     return found | ({"odd aspect": long / short} if long > LARGEST_ASPECT * short else {})
-
-
-def _judge_size(source: FileSource, index: int) -> dict[str, float]:
-    try:
-        return judge_size(*stored_size(source.paths[index]))
-    except OSError:  # a format that only `read` knows
-        return judge_size(*source.read(index).size)

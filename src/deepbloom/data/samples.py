@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from deepbloom.data.cache_folder import cache_folder
+from deepbloom.errors import DataError, RunError
 from deepbloom.runs import files as atomic_files
 
 PHOTOGRAPHS = ("flower.jpg", "china.jpg")
@@ -21,9 +22,20 @@ def sample_images() -> list[Path]:
 
     Raises
     ------
-    OSError
+    DataError
         The cache folder cannot be written.
     """
+    try:
+        return [*_draw_flowers(), *_find_photographs()]
+    except (OSError, RunError) as error:
+        reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        raise DataError(
+            f"The sample images cannot be drawn into the cache folder: {reason}. Set DEEPBLOOM_CACHE to a folder that "
+            "can be written, or give images of your own."
+        ) from error
+
+
+def _draw_flowers() -> list[Path]:
     from deepbloom.data.sources.synthetic.source import GENERATOR_VERSION, SyntheticFlowers
     from deepbloom.data.sources.synthetic.species import all_species
 
@@ -37,7 +49,7 @@ def sample_images() -> list[Path]:
             content = io.BytesIO()
             flowers.read(number).save(content, "png")
             atomic_files.write_bytes(path, content.getvalue())
-    return [*paths, *_find_photographs()]
+    return paths
 
 
 def _find_photographs() -> list[Path]:

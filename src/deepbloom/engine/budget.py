@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import statistics
 import time
 from collections.abc import Callable
@@ -21,11 +22,13 @@ from deepbloom.device import available_cores, device_name, left_as_found, synchr
 from deepbloom.engine.optim import make_optimizer
 from deepbloom.engine.plan import Plan
 from deepbloom.engine.precision import forward
-from deepbloom.errors import ConfigError
+from deepbloom.errors import ConfigError, RunError
 from deepbloom.models.cutting import cut
 from deepbloom.models.freezing import train_mode
 from deepbloom.models.registry import create_model, get_architecture
 from deepbloom.runs import files
+
+log = logging.getLogger("deepbloom")
 
 PASSES = 3
 """Passes that are timed, after one for warm-up; the median counts."""
@@ -118,22 +121,33 @@ def remembered_speed(plan: Plan) -> Speed:
             [device_name(plan.device), plan.precision, threads, torch.__version__],
         ]
     )
-    path = cache_folder() / "speed" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    name = f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     try:
-        return _read(path)
+        return _read(name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     with left_as_found(plan.device):
         use_cores(threads)
         speed = _measure(plan)
-    files.make_folder(path.parent)
-    files.write_json(path, asdict(speed))
-    keep_newest(path.parent, REMEMBERED)
+    try:
+        path = _folder() / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, asdict(speed))
+        keep_newest(path.parent, REMEMBERED)
+    except (OSError, RunError):
+        log.warning(
+            "The cache folder cannot be written, so train.minutes measures the speed at every start, and may give "
+            "another number of epochs. Set DEEPBLOOM_CACHE to a folder that can be written."
+        )
     return speed
 
 
-def _read(path: Path) -> Speed:
-    content = json.loads(path.read_text("utf-8"))
+def _folder() -> Path:
+    return cache_folder() / "speed"
+
+
+def _read(name: str) -> Speed:
+    content = json.loads((_folder() / name).read_text("utf-8"))
     features, step = ({int(k): float(v) for k, v in content[part].items()} for part in ("features", "step"))
     return Speed(features, step, float(content["validation"]), float(content["test"]))
 

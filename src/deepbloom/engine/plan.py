@@ -70,6 +70,8 @@ class Plan:
         Sentences for the log: which settings were adapted.
     teacher : Teacher or None
         Whose probabilities take the place of labels.
+    processes : int
+        Those that train together, each with a shard of every batch: BatchNorm and dropout differ with their number.
     """
 
     config: RunConfig
@@ -83,6 +85,7 @@ class Plan:
     schedule: CopySchedule
     notes: tuple[str, ...]
     teacher: "Teacher | None" = None
+    processes: int = 1
 
     @cached_property
     def identity(self) -> Identity:
@@ -94,6 +97,8 @@ class Plan:
             del train["weight_bits"]
         if self.teacher:
             train |= {"teacher": ",".join(self.teacher.digests), "teacher_temperature": self.teacher.temperature}
+        if self.processes > 1:
+            train["processes"] = self.processes
         settings = {
             "model": {
                 "arch": config.model.arch,

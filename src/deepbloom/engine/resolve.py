@@ -13,6 +13,7 @@ from deepbloom.data.split import make_split
 from deepbloom.device import choose_device
 from deepbloom.engine.plan import Plan, can_split, splits_network
 from deepbloom.engine.precision import resolve_precision
+from deepbloom.engine.trained_data import check_same_split
 from deepbloom.errors import ConfigError
 from deepbloom.models.freezing import covers
 from deepbloom.models.registry import (
@@ -66,6 +67,8 @@ def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
         notes.append("There is no feature cache: mixing the images of a batch changes the input of the frozen modules.")
     source = _find_source(config.data, {} if sources is None else sources)
     split = make_split(source, config.data.split)
+    if weights:
+        check_same_split(f"model.weights={config.model.weights}", weights.header, source, split)
     if (size := config.train.batch_size) > len(split.train):
         notes.append(f"train.batch_size={size} is reduced to {len(split.train)}, the number of training images.")
         config = replace(config, train=replace(config.train, batch_size=len(split.train)))
@@ -90,9 +93,9 @@ def resolve(config: RunConfig, sources: Sources | None = None) -> Plan:
     return _within_budget(plan) if config.train.minutes else plan
 
 
-def check_batch_size(plan: Plan, processes: int) -> None:
+def check_batch_size(plan: Plan) -> None:
     """Raise `ConfigError` if a step of the run leaves one of the processes less than the two images BatchNorm needs."""
-    size, count = plan.config.train.batch_size, len(plan.split.train)
+    size, count, processes = plan.config.train.batch_size, len(plan.split.train), plan.processes
     smallest = count // -(-count // size)
     if smallest < 2 * processes:
         each = f" in each of {processes} processes" if processes > 1 else ""
@@ -123,19 +126,19 @@ def _within_budget(plan: Plan) -> Plan:
 
     config, split = plan.config, plan.split
 
-    def with_epochs(epochs: int) -> Plan:
-        changed = replace(config, train=replace(config.train, epochs=epochs, minutes=0.0))
+    def with_epochs(epochs: int, minutes: float) -> Plan:
+        changed = replace(config, train=replace(config.train, epochs=epochs, minutes=minutes))
         return replace(plan, config=changed, schedule=_schedule(changed, plan.trainable, plan.preprocessing.size))
 
     epochs = epochs_within(
         config.train.minutes,
         remembered_speed(plan),
         (len(split.train), len(split.val), len(split.test)),
-        lambda epochs: with_epochs(epochs).schedule,
+        lambda epochs: with_epochs(epochs, config.train.minutes).schedule,
         plan.splits_network and config.train.feature_cache == "auto",
     )
     note = f"train.minutes={config.train.minutes:g} gives {epochs} epochs on this machine."
-    return replace(with_epochs(epochs), notes=(*plan.notes, note))
+    return replace(with_epochs(epochs, 0.0), notes=(*plan.notes, note))
 
 
 def _find_source(config: DataConfig, sources: Sources) -> ImageSource:
@@ -151,7 +154,10 @@ def _schedule(config: RunConfig, trainable: tuple[str, ...], size: int) -> CopyS
 
 
 def _feature_copies(config: RunConfig, trainable: tuple[str, ...], resolutions: tuple[int, ...]) -> int:
-    """Return the augmented copies of each image that are shown in turn; 0 for new ones in each epoch."""
+    """Return the augmented copies of each image that are shown in turn; 0 for new ones in each epoch.
+
+    As long as ``train.minutes`` leaves the epochs open, there are at most as many as these can show.
+    """
     wanted = config.train.feature_copies
     if not is_random(config.augment):
         if wanted > 1:
@@ -159,10 +165,10 @@ def _feature_copies(config: RunConfig, trainable: tuple[str, ...], resolutions: 
         return 1
     if wanted:
         shown = max(CopySchedule(config.train.epochs, resolutions).epochs_per_stage)
-        if wanted > shown:
-            at = " at one resolution" if len(resolutions) > 1 else ""
-            raise ConfigError(f"train.feature_copies={wanted} is more than the {shown} epochs{at} that show them.")
-        return wanted
+        if wanted > shown and not config.train.minutes:
+            epochs = f"{shown} epoch{'s' * (shown > 1)}{' at one resolution' * (len(resolutions) > 1)}"
+            raise ConfigError(f"train.feature_copies={wanted} is more than {epochs} can show. Give {shown} or fewer.")
+        return min(wanted, shown)
     if config.train.feature_cache == "off" or not splits_network(config, trainable):
         return 0
     return DEFAULT_COPIES if len(resolutions) == 1 else DEFAULT_COPIES_PER_RESOLUTION

@@ -88,9 +88,17 @@ def check_same_data(
             f"{ckpt} was trained and tested with other images than these. To classify your own images, use "
             f"deepbloom predict; to evaluate the run again, give its data: {header['data']}."
         )
-    if split.fingerprint(source) != header.get("split_fingerprint"):
+    check_same_split(ckpt, header, source, split)
+
+
+def check_same_split(ckpt: str, header: dict[str, Any], source: ImageSource, split: Split) -> None:
+    """Raise `CheckpointError` if a network was trained on these images with another split."""
+    of_these = header.get("dataset_fingerprint") == source.fingerprint
+    if of_these and header.get("split_fingerprint") != split.fingerprint(source):
+        data = header.get("data")
+        trained_with = data.get("split") if isinstance(data, dict) else "another one"
         raise CheckpointError(
             f"{ckpt} was trained with another split of the images, so some of these test images may have trained "
             "it and the result would mean nothing. Give the same images, and leave out data.split.* and "
-            f"data.allow_missing. It was trained with {header['data']['split']}."
+            f"data.allow_missing. It was trained with {trained_with}."
         )

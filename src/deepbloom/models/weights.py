@@ -48,8 +48,14 @@ class Weights:
     """SHA-256 of the bytes that were parsed, in hex."""
     source: str
     """The file, for messages."""
-    widths: dict[str, Any] = field(default_factory=dict)
-    """Those of a pruned network (`deepbloom.models.widths`), which its starting point takes too."""
+    header: dict[str, Any] = field(default_factory=dict)
+    """Of a run's model file; empty for other files."""
+
+    @property
+    def widths(self) -> dict[str, Any]:
+        """Those of a pruned network (`deepbloom.models.widths`), which its starting point takes too."""
+        widths = self.header.get("widths")
+        return widths if isinstance(widths, dict) else {}
 
 
 def rename_by_order(state: StateDict, template: StateDict, source: str) -> StateDict:
@@ -142,16 +148,16 @@ def read_weights(path: Path, published: bool = False) -> Weights:
             f"Cannot read weights from {path} ({type(error).__name__}): it is damaged or holds more than tensors. Save "
             "it again with torch.save(model.state_dict(), PATH)."
         ) from error
-    return Weights(_unwrap(loaded, path), digest, str(path), _read_widths(path, content))
+    return Weights(_unwrap(loaded, path), digest, str(path), _read_header(path, content))
 
 
-def _read_widths(path: Path, content: bytes) -> dict[str, Any]:
-    """Return the widths that the header of a run's model file names; none for other files."""
+def _read_header(path: Path, content: bytes) -> dict[str, Any]:
+    """Return the header of a run's model file; empty for other files."""
     if path.suffix != ".safetensors":
         return {}
     try:
         metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-        return dict(json.loads(metadata["deepbloom"])["header"]["widths"])
+        return dict(json.loads(metadata["deepbloom"])["header"])
     except (KeyError, TypeError, ValueError):
         return {}
 

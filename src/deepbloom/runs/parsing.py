@@ -49,15 +49,20 @@ def load_yaml(path: Path) -> dict[str, str]:
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return all columns of a CSV file with at least one row, as text. Raises `RunError`, also without ``columns``."""
-    text = read_text(path, "surrogateescape")
+    """Return all columns of a CSV file with at least one row, as text. Raises `RunError`, also without ``columns``.
+
+    A byte order mark and empty lines, which spreadsheets and editors add, are skipped.
+    """
+    text = read_text(path, "surrogateescape").removeprefix("\ufeff")
     try:
-        header, *rows = [[*map(from_cell, row)] for row in csv.reader(io.StringIO(text, newline=""))] or [[]]
+        header, *rows = [[*map(from_cell, row)] for row in csv.reader(io.StringIO(text, newline="")) if row] or [[]]
     except csv.Error as error:
         raise RunError(f"{path} is damaged: {error}.") from error
     for column in columns:
         if column not in header:
-            raise RunError(f"{path}: column {column!r} is missing.")
+            separated = len(header) == 1 and (";" in header[0] or "\t" in header[0])
+            hint = " Its columns are separated by semicolons or tabs: save it with commas." if separated else ""
+            raise RunError(f"{path}: column {column!r} is missing.{hint}")
     if not rows:
         raise RunError(f"{path} holds no rows.")
     for number, row in enumerate(rows, 1):

@@ -130,7 +130,7 @@ def read_probabilities(run: CompleteRun) -> NDArray[np.float64] | None:
 def walk_runs(folder: Path) -> list[tuple[Path, str]]:
     """Return the path of every run in a folder, at any depth, and its name: the path below the folder. Sorted by name.
 
-    Hidden folders and those that ``deepbloom eval`` wrote are skipped.
+    Hidden folders and those that ``deepbloom eval`` wrote are skipped. A link to a folder elsewhere is followed.
 
     Raises
     ------
@@ -139,17 +139,31 @@ def walk_runs(folder: Path) -> list[tuple[Path, str]]:
     """
     if not folder.is_dir():
         raise RunError(f"There is no folder {folder}. Give the folder that holds run directories: runs=FOLDER.")
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if not set(RUN_FILES).isdisjoint(names) and not _is_evaluation(Path(place)):
-            found.append((Path(place), Path(place).relative_to(folder).as_posix()))
+    root, followed = folder.resolve(), set[Path]()
+    found: dict[Path, tuple[Path, str]] = {}
+
+    def is_entered(path: Path) -> bool:
+        if path.name.startswith("."):
+            return False
+        if not path.is_symlink():
+            return True
+        target = path.resolve()
+        if target in followed or target.is_relative_to(root) or root.is_relative_to(target):
+            return False
+        followed.add(target)
+        return True
+
+    for name, folders, names in os.walk(folder, followlinks=True):
+        place = Path(name)
+        folders[:] = [entry for entry in sorted(folders) if is_entered(place / entry)]
+        if not set(RUN_FILES).isdisjoint(names) and not _is_evaluation(place):
+            found.setdefault(place.resolve(), (place, place.relative_to(folder).as_posix()))
     if not found:
         raise RunError(
             f"{folder} holds no run: no folder in it has a {run_dir.METRICS} or {run_dir.CONFIG} of deepbloom train. "
             "Give the folder that holds run directories: runs=FOLDER."
         )
-    return sorted(found, key=lambda run: run[1])
+    return sorted(found.values(), key=lambda run: run[1])
 
 
 def find_runs(folder: Path, fields: Mapping[str, Field] | None = None) -> list[Run]:
