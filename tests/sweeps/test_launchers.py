@@ -8,15 +8,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
 
 from deepbloom import recipe
 from deepbloom.config.settings import RunConfig
+from deepbloom.errors import ConfigError
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.identity import Identity
 from deepbloom.signals import Stopped
@@ -110,6 +114,67 @@ def test_what_a_launcher_lost_is_read_from_the_runs_folders(
     assert [result.reason for result in results[3:5]] == ["DivergedError: nan", "ValueError: 1"]
     assert [result.seconds for result in results] == [1.0] + [0.0] * 7
     assert "the cluster is gone" in caplog.text
+
+
+@pytest.fixture
+def with_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., GridSweeper]:
+    """Return a function that gives a sweeper the function that launches its jobs."""
+
+    def with_launcher(launch: Callable[..., list[JobReturn]]) -> GridSweeper:
+        sweeper = GridSweeper()
+        sweeper.task, sweeper.launcher = SubmittedJob(), SimpleNamespace(launch=launch)
+        sweeper.config = OmegaConf.create({"hydra": {"overrides": {"hydra": ["hydra/launcher=x", "hydra.verbose=1"]}}})
+        monkeypatch.setattr(sweeper, "compose", lambda names: replace(BASE, output_dir=str(tmp_path / names[0])))
+        return sweeper
+
+    return with_launcher
+
+
+def test_a_launcher_that_can_start_no_job_is_refused_with_its_settings(with_launcher: Callable) -> None:
+    def refuse(*_: object, **__: object) -> list[JobReturn]:
+        raise ValueError("n_jobs == 0\nhas no meaning")
+
+    message = "No job can start with hydra/launcher=x: ValueError: n_jobs == 0 has no meaning"
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        with_launcher(refuse).launch([["a"], ["b"]])
+
+
+def test_a_launcher_whose_worker_died_is_not_refused(with_launcher: Callable) -> None:
+    def die(*_: object, **__: object) -> list[JobReturn]:
+        raise BrokenExecutor("a worker was killed")
+
+    assert [result.outcome for result in with_launcher(die).launch([["a"]])] == ["not started"]
+
+
+def test_launchers_start_workers_without_the_working_directory(with_launcher: Callable) -> None:
+    seen = []
+
+    def look(*_: object, **__: object) -> list[JobReturn]:
+        seen.append(os.environ.get("PYTHONSAFEPATH"))
+        return []
+
+    with_launcher(look).launch([["a"]])
+    assert (seen, os.environ.get("PYTHONSAFEPATH")) == (["1"], None)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "message"),
+    [
+        ("joblib", "hydra.launcher.n_jobs=abc", "hydra.launcher.n_jobs: Value 'abc'"),
+        ("joblib", "hydra.launcher.n_jobs=0", "No job can start with hydra/launcher=joblib hydra.launcher.n_jobs=0:"),
+        ("joblib", "hydra.launcher.prefer=foo", "hydra.launcher.prefer=foo"),
+        ("submitit_local", "hydra.launcher.nodes=2", "hydra.launcher.nodes=2"),
+    ],
+)
+def test_a_mistake_in_the_settings_of_a_launcher_is_refused(
+    name: str, argument: str, message: str, deepbloom: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(f"hydra_plugins.hydra_{name.removesuffix('_local')}_launcher")
+    monkeypatch.chdir(tmp_path)
+    small = ("model=scratch_cnn", "data.num_classes=2", "data.images_per_class=10")
+    code, _, err = deepbloom("train", "-m", *small, f"hydra/launcher={name}", argument)
+    assert code == 2, err
+    assert message in err
 
 
 class Interrupted:

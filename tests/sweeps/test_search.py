@@ -163,6 +163,7 @@ def test_a_storage_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
         ("optimizer.lr=tag(log,interval(1e-4,1e-2))", optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)),
         ("train.epochs=int(interval(2,5))", optuna.distributions.IntDistribution(2, 5)),
         ("train.epochs=range(2,9,3)", optuna.distributions.IntDistribution(2, 8, step=3)),
+        ("train.ema_decay=range(1,2,0.5)", optuna.distributions.CategoricalDistribution(["1.0", "1.5"])),
         ("model=a,b", optuna.distributions.CategoricalDistribution(["a", "b"])),
         ("train.batch_size=choice(8,16)", optuna.distributions.CategoricalDistribution(["8", "16"])),
     ],
@@ -173,6 +174,42 @@ def test_ranges_on_the_command_line_are_what_is_searched(override: str, expected
     from hydra_plugins.deepbloom_launcher import distribution
 
     assert distribution(OverridesParser.create().parse_override(override)) == expected
+
+
+SMALL = ("model=scratch_cnn", "data.num_classes=2", "data.images_per_class=10", "hydra/sweeper=optuna")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("optimizer.lr=tag(log,interval(0,0.1))", "optimizer.lr=tag(log,interval(0,0.1)) cannot be searched"),
+        ("optimizer.lr=interval(0.1,0.01)", "optimizer.lr=interval(0.1,0.01) cannot be searched"),
+        ("optimizer.lr=interval(0,inf)", "its limits must be finite"),
+        ("train.epochs=range(3,3)", "train.epochs=range(3,3) names no value"),
+        ("train.epochs=range(1,9,0)", "train.epochs=range(1,9,0) cannot be read"),
+        ("train.epochs=tag(log,range(0,9))", "cannot be searched"),
+        ("hydra.sweeper.n_trials=abc", "hydra.sweeper.n_trials=abc is no whole number"),
+        ("hydra.sweeper.n_trials=2.5", "hydra.sweeper.n_trials=2.5 is no whole number"),
+        ("hydra.sweeper.n_trials=true", "hydra.sweeper.n_trials=True is no whole number"),
+        ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0 is out of range: give a number of at least 1"),
+        ("hydra.sweeper.n_jobs=0", "hydra.sweeper.n_jobs=0 is out of range"),
+        ("hydra.sweeper.seed=-1", "hydra.sweeper.seed=-1 is out of range"),
+        ("hydra.sweeper.seed=4294967295", "hydra.sweeper.seed=4294967295 is out of range"),
+        ("hydra.sweeper.storage=5", "hydra.sweeper.storage=5 is no text"),
+        ("hydra.sweeper.study_name=null", "hydra.sweeper.study_name=None is no text"),
+        ("hydra.sweeper.storage=sqlite:////dev/null/x.db", "hydra.sweeper.storage=sqlite:////dev/null/x.db cannot be"),
+        ("+hydra.sweeper.pruner=none", "Nothing reads hydra.sweeper.pruner with hydra/sweeper=optuna"),
+    ],
+)
+def test_a_mistake_in_a_search_is_refused_before_its_study_is_opened(
+    argument: str, message: str, deepbloom: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ranges = [argument] if argument[0] in "ot" else [argument, "optimizer.lr=interval(0.1,0.2)"]
+    code, _, err = deepbloom("train", "-m", *SMALL, *ranges)
+    assert code == 2, err
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
 
 
 Run = Callable[..., tuple[int, str, str]]

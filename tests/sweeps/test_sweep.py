@@ -133,7 +133,63 @@ def test_jobs_with_one_output_dir_are_refused_before_any_begins(deepbloom: Run, 
     started = pretend({0: 0, 1: 0})
     code, _, err = deepbloom("train", "-m", *SMALL, "seed=0,1", "output_dir=same")
     assert (code, started) == (2, [])
-    assert "same output_dir" in err
+    assert "output_dir='FOLDER/${seed}'." in err
+    code, out, _ = deepbloom("train", "-m", *SMALL, "seed=0,1", "output_dir=new/${seed}")
+    assert (code, started, outcomes(out)) == (0, [0, 1], ["done", "done"])
+
+
+def test_equal_jobs_may_have_one_output_dir(deepbloom: Run, pretend: Callable) -> None:
+    started = pretend({0: 0})
+    assert deepbloom("train", "-m", *SMALL, "seed=0,0", "output_dir=same")[0] == 0
+    assert started == [0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([{"seed": 0}, {"seed": 1}], ["seed"]),
+        ([{"train.epochs": 3}, {"train.epochs": 4}, {"train.epochs": 3}], ["train.epochs"]),
+        ([{"train.epochs": 3}, {"train.epochs": 4, "seed": 1}], ["seed"]),
+        (
+            [{"optimizer": name, "seed": seed} for name in ("adamw", "sgd") for seed in (0, 1)],
+            ["seed", "optimizer.name"],
+        ),
+        ([{}, {}], []),
+    ],
+)
+def test_the_keys_that_tell_jobs_apart_are_few(changes: list[dict], expected: list[str]) -> None:
+    assert sweep.telling_keys([recipe("mini_resnet", **each) for each in changes]) == expected
+
+
+def test_the_name_of_the_model_tells_models_apart() -> None:
+    assert sweep.telling_keys([recipe("scratch_cnn"), recipe("mini_resnet")]) == ["model.name"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("seed=range(3,3)", "seed=range(3,3) names no value, so there is no job to run."),
+        ("seed=range(0,3,0)", "seed=range(0,3,0) cannot be read"),
+        ("train.ema_decay=range(0.1,0.5,0.0)", "cannot be read"),
+        ("optimizer.lr=interval(0.1,0.2)", "add hydra/sweeper=optuna"),
+        ("+hydra.sweeper.order=random", "Nothing reads hydra.sweeper.order with hydra/sweeper=grid"),
+        ("+hydra.launcher.n_jobs=2", "Nothing reads hydra.launcher.n_jobs with hydra/launcher=process"),
+    ],
+)
+def test_a_sweep_without_jobs_or_with_unread_settings_is_refused(
+    argument: str, message: str, deepbloom: Run, pretend: Callable
+) -> None:
+    started = pretend({})
+    code, _, err = deepbloom("train", "-m", *SMALL, argument)
+    assert (code, started) == (2, [])
+    assert message in err
+
+
+def test_a_job_imports_no_module_of_the_working_directory(work_in: Path) -> None:
+    (work_in / "numpy.py").write_text("raise SystemExit('mine')")
+    config = recipe("scratch_cnn", data="imagefolder", **{"data.root": "missing"})
+    ended = sweep_job.run_in_process(config)
+    assert (ended.exit_code, ended.reason[:10]) == (2, "DataError:"), ended.reason
 
 
 def test_a_complete_run_whose_results_are_damaged_is_refused(work_in: Path, deepbloom: Run, pretend: Callable) -> None:

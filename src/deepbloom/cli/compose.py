@@ -19,6 +19,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from deepbloom.cli.advice import is_stray, stray_word, unknown_key, unknown_name
 from deepbloom.cli.choice import chosen_model
+from deepbloom.cli.hydra_keys import check_hydra_key, is_hydra_key
 from deepbloom.cli.plain import typed_settings
 from deepbloom.cli.quoting import quote_text
 from deepbloom.config.commands import COMMANDS
@@ -166,7 +167,9 @@ def _read(command: str, arguments: Sequence[str], multirun: bool) -> list[Overri
                 f"""'{argument.partition("=")[0]}="VALUE"'."""
             ) from error
         overrides.append(override)
-        if not (multirun and override.key_or_group.startswith(("hydra.", "hydra/"))):
+        if multirun and is_hydra_key(override.key_or_group):
+            check_hydra_key(override)
+        else:
             _check(command, argument, override, known, multirun)
     return overrides
 

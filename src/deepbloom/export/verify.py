@@ -2,7 +2,6 @@
 
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from deepbloom.device import choose_device, device_name
 from deepbloom.engine.checkpoint import find_model_file
 from deepbloom.engine.predictor import Predictor
 from deepbloom.metrics import softmax
+from deepbloom.processes import module_command
 from deepbloom.report.formatting import format_milliseconds, format_percent, format_points
 from deepbloom.report.statistics import compare_runs, wilson_interval
 from deepbloom.runs.provenance import collect_versions
@@ -30,15 +30,6 @@ LEAST_EQUAL = 0.95
 """Share of equal predictions that int8 needs where the classes of the images are not known."""
 PASSES, WARM_UP, MAX_SECONDS = 60, 5, 8.0
 LARGE_BATCH = 32
-PEAK = """
-import sys
-import numpy as np
-from deepbloom.device import peak_memory_bytes
-from deepbloom.export.opening import open_predictor
-predictor = open_predictor(sys.argv[1], "cpu")
-predictor.logits(np.zeros((1, predictor.preprocessing.size, predictor.preprocessing.size, 3), np.uint8))
-print(peak_memory_bytes())
-"""
 
 
 @dataclass(frozen=True)
@@ -173,6 +164,7 @@ def _time(calls: Sequence[Callable[[], object]], passes: int) -> list[list[float
 
 
 def _peak(file: Path) -> int | None:
-    done = subprocess.run([sys.executable, "-c", PEAK, str(file)], capture_output=True, encoding="utf-8", check=False)
+    command = module_command("deepbloom.export.peak", str(file))
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     text = done.stdout.strip()
     return int(text) if done.returncode == 0 and text.isdigit() else None

@@ -4,11 +4,12 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from deepbloom import errors
+from deepbloom.config.schema import flatten
 from deepbloom.config.settings import RunConfig
 from deepbloom.data.sources import ImageSource
 from deepbloom.engine.resolve import resolve
@@ -20,6 +21,8 @@ from deepbloom.sweeps.job import one_line, run_in_process
 log = logging.getLogger("deepbloom")
 
 OUTCOMES = {0: "done", 2: "refused", 3: "diverged", 130: "stopped", 137: "killed", 143: "stopped"}
+TELLING = ("model.arch", "model.name", "seed")
+"""Keys that name a run before others do."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +79,33 @@ def submit(configs: Sequence[RunConfig]) -> list[RunConfig]:
     ConfigError
         Jobs with different settings would share a folder.
     """
-    given = [config.output_dir for config in configs if config.output_dir]
-    if len(set(given)) < len(given):
-        raise ConfigError(
-            "Several jobs have the same output_dir. Leave it out, or use output_dir='FOLDER/${model.name}'."
-        )
+    given: dict[str, RunConfig] = {}
+    for config in configs:
+        if config.output_dir and given.setdefault(config.output_dir, config) != config:
+            name = "-".join(f"${{{key}}}" for key in telling_keys(configs))
+            raise ConfigError(
+                f"Several jobs have the output_dir {config.output_dir}. Leave it out, or give "
+                f"output_dir='FOLDER/{name}'."
+            )
     sources: dict[str, ImageSource] = {}
     plans = [resolve(config, sources) for config in configs]
     return [
         replace(config, output_dir=str(run_dir.claim_folder(plan.config, plan.run_id)))
         for config, plan in zip(configs, plans, strict=True)
     ]
+
+
+def telling_keys(configs: Sequence[RunConfig]) -> list[str]:
+    """Return keys whose values tell all different jobs apart: names and the seed first, and no more than needed."""
+    settings = [flatten(asdict(replace(config, output_dir=None))) for config in configs]
+    names = dict.fromkeys(key for job in settings for key in job)
+    chosen: list[str] = []
+    different = 1
+    for key in sorted(names, key=lambda key: (key not in TELLING, not key.endswith(".name"), key)):
+        kinds = len({repr([job.get(name) for name in (*chosen, key)]) for job in settings})
+        if kinds > different:
+            chosen, different = [*chosen, key], kinds
+    return chosen
 
 
 def settle(configs: Sequence[RunConfig]) -> list[JobResult | None]:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from deepbloom.config.schema import from_dict
 from deepbloom.config.settings import RunConfig
 from deepbloom.errors import RunError
+from deepbloom.processes import module_command
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.identity import RECIPE_VERSION
 from deepbloom.signals import handled
@@ -47,7 +48,7 @@ def run_in_process(config: RunConfig) -> Ended:
 
     with tempfile.TemporaryDirectory() as folder, handled(forward):
         reason = Path(folder) / "reason"
-        command = [sys.executable, "-m", "deepbloom.sweeps.job", str(RECIPE_VERSION), str(os.getpid()), str(reason)]
+        command = module_command("deepbloom.sweeps.job", str(RECIPE_VERSION), str(os.getpid()), str(reason))
         # In its own session, so that Ctrl-C in a terminal reaches it once, through this process.
         child = subprocess.Popen(command, stdin=subprocess.PIPE, encoding="utf-8", start_new_session=True)
         for number in received:

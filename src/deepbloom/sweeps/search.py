@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
+from deepbloom.config.schema import check_range
 from deepbloom.errors import ConfigError, require_package
 from deepbloom.runs import folder as run_dir
 from deepbloom.runs.identity import RECIPE_VERSION
@@ -20,6 +21,27 @@ DIVERGED = 3
 Trial = Union["OptunaTrial", "FrozenTrial"]
 Launch = Callable[[Sequence[Mapping[str, object]]], list[JobResult]]
 """Runs a job for each set of parameters."""
+SEEDS = 2**32
+"""Seeds of numpy's generator, from 0: the samplers of a study take one for each trial."""
+
+
+def check_settings(storage: object, study_name: object, n_trials: object, n_jobs: object, seed: object) -> None:
+    """Check the settings of a search as they were given.
+
+    Raises
+    ------
+    ConfigError
+        Optuna is not installed, or a setting has the wrong type or is out of range.
+    """
+    require_package("optuna", "hydra/sweeper=optuna")
+    for name, text in (("storage", storage), ("study_name", study_name)):
+        if not isinstance(text, str) or not text:
+            raise ConfigError(f"hydra.sweeper.{name}={text} is no text: for a number write \"'{text}'\".")
+    for name, value, low in (("n_trials", n_trials, 1), ("n_jobs", n_jobs, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ConfigError(f"hydra.sweeper.{name}={value} is no whole number.")
+        high = SEEDS - int(str(n_trials)) if name == "seed" else SEEDS - 1
+        check_range(f"hydra.sweeper.{name}", value, low, high)
 
 
 def open_study(storage: str, name: str, settings: Sequence[str]) -> "Study":
@@ -36,16 +58,14 @@ def open_study(storage: str, name: str, settings: Sequence[str]) -> "Study":
     Raises
     ------
     ConfigError
-        Optuna is not installed, the storage cannot be opened, or the study was begun with other settings or by other
-        code.
+        The storage cannot be opened, or the study was begun with other settings or by other code.
     """
-    require_package("optuna", "hydra/sweeper=optuna")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if storage.startswith("sqlite:///"):
-        Path(storage.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     try:
+        if storage.startswith("sqlite:///"):
+            Path(storage.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
     except Exception as error:  # whatever its database layer raises
         raise ConfigError(
