@@ -66,6 +66,12 @@ def test_a_number_that_may_be_a_name_or_an_index_is_refused(classes: tuple[str, 
         read_targets("predicted", target, classes)
 
 
+@pytest.mark.parametrize("target", ["9" * 5000, "top" + "9" * 5000])
+def test_a_number_of_thousands_of_digits_is_unknown(target: str) -> None:
+    with pytest.raises(ConfigError, match="Unknown target"):
+        read_targets(target, None, CLASSES)
+
+
 def test_an_exact_name_or_an_index_that_no_name_resembles_is_taken() -> None:
     assert read_targets("002", None, ("001", "002", "010")) == [Target(1)]
     assert read_targets("1", None, ("1", "10", "2")) == [Target(0)]

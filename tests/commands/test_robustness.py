@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepbloom.commands.robustness import digest_network
 from deepbloom.data.masks import Masks
 from deepbloom.robustness.corruptions import CORRUPTIONS
 
@@ -154,3 +155,14 @@ def test_heatmaps_of_corrupted_images(
         assert 0 <= float(row["low"]) <= kept["energy_inside"] <= float(row["high"]) <= 1
     with Image.open(out / "figures" / "heatmaps_by_severity.png") as figure:
         assert min(figure.size) > 100
+
+
+def test_the_results_of_another_network_under_the_same_name_are_not_reused(tmp_path: Path) -> None:
+    for name, content in {"model.xml": "graph", "model.bin": "weights"}.items():
+        (tmp_path / name).write_text(content)
+    before = digest_network(tmp_path / "model.xml")
+    assert digest_network(tmp_path / "model.xml") == before
+    (tmp_path / "model.bin").write_text("other weights")
+    after = digest_network(tmp_path / "model.xml")
+    (tmp_path / "model.xml").write_text("other graph")
+    assert len({before, after, digest_network(tmp_path / "model.xml")}) == 3

@@ -8,6 +8,7 @@ from deepbloom.data.augment import training_inputs
 from deepbloom.data.preprocessing import Preprocessing, normalize, place_map, preprocess, resize
 from deepbloom.data.resolution import AugmentedCopy
 from deepbloom.errors import ConfigError
+from deepbloom.explain.localization import resize_mask
 
 SIDE = 16
 OFF = AugmentConfig({})
@@ -129,3 +130,13 @@ def test_preprocessing_read_from_a_header_equals_the_original():
 def test_impossible_preprocessing_is_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Preprocessing(**wrong)
+
+
+@pytest.mark.parametrize("size", [(1, 4000), (4000, 1), (3, 4001), (5, 1022)])
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+def test_a_map_has_a_place_in_a_very_long_image(size: tuple[int, int], fit: str) -> None:
+    placed = place_map(np.full((16, 16), 0.5, np.float32), size, fit)
+    shown = np.isfinite(placed)
+    assert shown.shape == size[::-1]
+    assert shown.sum() == (min(size) ** 2 if fit == "crop" else size[0] * size[1])
+    assert resize_mask(np.ones(size[::-1], bool), 16, fit).any()

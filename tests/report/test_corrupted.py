@@ -87,3 +87,19 @@ def test_without_measurements_there_is_no_column(make_run, tmp_path):
 def test_damaged_measurements_are_left_out(damage, make_run, tmp_path):
     write_robustness(make_run("a"), **damage)
     assert find(tmp_path / "runs") == {}
+
+
+def test_seeds_of_one_name_are_told_apart(make_run, tmp_path):
+    for seed, value in enumerate((0.5, 0.25)):
+        run = make_run(f"s{seed}", model="scratch_cnn", seed=seed, name="exp1")
+        write_robustness(run, value, shares=[value, 0.5, 1.0])
+    text = write_report(tmp_path / "runs", tmp_path / "report").markdown.read_text(encoding="utf-8")
+    section = text.split("Accuracy under corruption")[1].split("\n###")[0]
+    assert "| scratch_cnn, exp1, seed 0 | 80.0 % | 50.0 %" in section
+    assert "| scratch_cnn, exp1, seed 1 | 80.0 % | 25.0 %" in section
+
+
+def test_a_folder_of_any_name_is_read_by_its_checkpoint(make_run, tmp_path):
+    run = make_run("a")
+    write_robustness(run, folder=tmp_path / "runs" / "robustness")
+    assert [one.mean for one in find(tmp_path / "runs").values()] == [0.5]

@@ -6,10 +6,11 @@ import json
 import pytest
 from PIL import Image
 
+from deepbloom.report.evidence import list_heatmaps
 from deepbloom.report.explanations import explanation_columns, heatmap_table
 from deepbloom.report.groups import make_groups
 from deepbloom.report.report import write_report
-from deepbloom.runs.reading import CompleteRun, find_runs
+from deepbloom.runs.reading import CompleteRun, find_runs, read_run
 
 
 def write_heatmap(folder, image_id):
@@ -85,7 +86,16 @@ def test_measures_of_the_first_method_become_columns(make_run, tmp_path):
     assert (rows["a"]["explain_iou"], rows["b"]["explain_iou"]) == ("0.25", "")
 
 
-@pytest.mark.parametrize("damage", [{"methods": []}, {"measures": 3}, {"described": {}}])
+NO_MEANING = {"iou": {"title": "no meaning"}}
+
+
+@pytest.mark.parametrize("damage", [{"methods": []}, {"measures": 3}, {"described": {}}, {"described": NO_MEANING}])
 def test_a_damaged_explanation_adds_no_column(make_run, tmp_path, damage):
     write_explanation(make_run("a", num_images=20), **damage)
     assert explanation_columns([run for run in find_runs(tmp_path / "runs") if isinstance(run, CompleteRun)]) == []
+
+
+def test_a_folder_that_is_called_like_an_image_is_no_heatmap(make_run):
+    folder = make_run("a", num_images=20)
+    (folder / "explain" / "heatmaps" / "rose.png").mkdir(parents=True)
+    assert list_heatmaps(read_run(folder)) == {}

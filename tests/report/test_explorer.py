@@ -96,3 +96,15 @@ def test_other_images_than_the_tested_ones_are_not_shown(trained_run, tmp_path):
     data = read_data(write_report(tmp_path / "runs", tmp_path / "report").html)
     assert set(data["thumbnails"]) == {""}
     assert "are not those that other was tested on" in data["problem"]
+
+
+def test_slices_of_no_test_image_are_refused_and_strange_ones_counted(make_run, tmp_path, caplog):
+    run = make_run("a", num_images=20)
+    known = (run / "predictions.csv").read_text().splitlines()[1].split(",")[0]
+    caplog.set_level("INFO", logger="deepbloom")
+    (tmp_path / "some.csv").write_text(f"image_id,camera\n{known},a\nnosuch/1,b\n")
+    write_report(tmp_path / "runs", tmp_path / "report", slices=tmp_path / "some.csv")
+    assert "1 image not tested in these runs" in caplog.text
+    (tmp_path / "none.csv").write_text("image_id,camera\nnosuch/1,a\n")
+    with pytest.raises(RunError, match="none of its images is a test image of these runs, such as 'nosuch/1'"):
+        write_report(tmp_path / "runs", tmp_path / "report", slices=tmp_path / "none.csv")

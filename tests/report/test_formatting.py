@@ -1,8 +1,12 @@
 """Numbers and names as people read them."""
 
+import html
+import re
+
 import pytest
 
 from deepbloom.report import formatting
+from deepbloom.report.pages import escape
 
 
 @pytest.mark.parametrize(
@@ -81,3 +85,22 @@ def test_names_that_would_be_shortened_to_the_same_are_numbered():
     first, other, second = formatting.shorten_apart([names[0], "net", names[1]])
     assert (first[:6], other, second[:6]) == ("1. net", "net", "3. net")
     assert max(len(first), len(second)) <= 48
+
+
+@pytest.mark.parametrize(
+    "text", ["# Owned", "__rose__", "_lily_", "a\n\n# Second\n\n- item\n\n1. one", "a\n---", "+ x", "a_b_", "2) x"]
+)
+def test_a_text_stays_a_text_in_markdown(text):
+    """Read by an independent renderer: paragraphs of exactly the words, and nothing else."""
+    shown = pytest.importorskip("markdown").markdown(escape(text))
+    assert set(re.findall(r"<(\w+)", shown)) == {"p"}
+    assert html.unescape(re.sub(r"<[^>]+>", "", shown)).split() == text.split()
+
+
+@pytest.mark.parametrize("text", ["efficientnet_lite0_partial", "-0.5", "3.5 points", "+1.2", "C#"])
+def test_harmless_signs_are_left_alone(text):
+    assert escape(text) == text
+
+
+def test_an_underlined_heading_stays_a_text():
+    assert escape("a\n===") == "a\n\\==="

@@ -109,6 +109,7 @@ def test_mcnemar_equals_scipy_and_statsmodels(only_first, only_second):
 @pytest.mark.parametrize(("only_first", "only_second", "count"), [(0, 6, 40), (3, 3, 6), (12, 25, 892), (40, 12, 100)])
 def test_the_interval_of_two_runs_by_hand(only_first, only_second, count):
     """Bonett and Price: the Wald interval with an image more in favor of each."""
+    assert -1 <= compare_runs([True] * 5, [False] * 5, 0.95).low < compare_runs([True] * 5, [False] * 5, 0.95).high == 1
     found = compare_runs(*paired(count - only_first - only_second, only_first, only_second, 0), 0.95)
     first, second = (only_first + 1) / (count + 2), (only_second + 1) / (count + 2)
     half = 1.959964 * np.sqrt((first + second - (first - second) ** 2) / (count + 2))

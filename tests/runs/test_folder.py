@@ -185,3 +185,8 @@ def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="Choose another output_dir"):
         atomic_files.make_folder(tmp_path / "file" / "below")
+
+
+def test_results_of_exported_files_are_named_by_run_and_file(tmp_path):
+    assert run_dir.name_output(tmp_path / "outputs" / "A" / "model.safetensors") == "A"
+    assert run_dir.name_output(tmp_path / "outputs" / "A" / "export-onnx-fp32" / "model.onnx") == "A-export-onnx-fp32"

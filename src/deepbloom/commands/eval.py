@@ -32,7 +32,7 @@ def run(config: EvalConfig) -> None:
         data = prepare_trained_data(name, member, config.data)
         each.append(member.all_logits(data.pixels, data.split.test, config.batch_size))
         check_finite(each[-1], name)
-    several = "ensemble" if len(paths) > 1 else paths[0].parent.name
+    several = "ensemble" if len(paths) > 1 else run_dir.name_output(paths[0])
     folder = files.output_folder(Path(config.output_dir or f"outputs/eval-{several}"))
     logits, targets = ensemble.average(each), data.source.targets[data.split.test]
     scores = metrics.score_logits(logits, targets)

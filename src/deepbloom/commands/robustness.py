@@ -128,9 +128,14 @@ def _test(
         wanted,
         config.seed,
         files.make_folder(folder / "cache"),
-        files.digest(path),
+        digest_network(path),
     )
     return Measured(label, str(path.resolve()), correct, confidence)
+
+
+def digest_network(path: Path) -> str:
+    """Return what names the cached results of a network: the digests of its file and of OpenVINO's .bin beside it."""
+    return "-".join(files.digest(file)[:32] for file in (path, path.with_suffix(".bin")) if file.is_file())
 
 
 def _locate(
@@ -172,7 +177,7 @@ def _find_folder(config: RobustnessConfig) -> Path:
     if len(config.checkpoints) > 1:
         return Path("outputs/robustness")
     given = Path(config.checkpoints[0])
-    return given / run_dir.ROBUST if given.is_dir() else Path(f"outputs/robustness-{given.resolve().parent.name}")
+    return given / run_dir.ROBUST if given.is_dir() else Path(f"outputs/robustness-{run_dir.name_output(given)}")
 
 
 def _labels(checkpoints: Sequence[str]) -> list[str]:

@@ -89,6 +89,12 @@ def place(
     return (0, 0, width, height), (left, top, left + inner[0], top + inner[1])
 
 
+def whole_box(box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+    """Return a box of `place` in whole pixels, of the same width and height: rounding each end could leave none."""
+    left, top = round(box[0]), round(box[1])
+    return left, top, left + round(box[2] - box[0]), top + round(box[3] - box[1])
+
+
 def place_map(heatmap: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarray:
     """Return a map of the network's input as one of the whole image, resized bicubically.
 
@@ -104,7 +110,7 @@ def place_map(heatmap: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarra
     ndarray of float32, shape (H, W), in [0, 1]; NaN where the network saw nothing of the image
     """
     part, where = place(size, len(heatmap), fit)
-    left, top, right, bottom = map(round, part)
+    left, top, right, bottom = whole_box(part)
     resized = Image.fromarray(heatmap).resize((right - left, bottom - top), Image.Resampling.BICUBIC, where)
     placed = np.full(size[::-1], np.nan, np.float32)
     placed[top:bottom, left:right] = np.asarray(resized).clip(0, 1)

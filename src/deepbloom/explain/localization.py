@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepbloom.data.preprocessing import place
+from deepbloom.data.preprocessing import place, whole_box
 from deepbloom.errors import ConfigError
 from deepbloom.explain.faithfulness import Columns, to_columns
 
@@ -89,7 +89,7 @@ def resize_mask(mask: np.ndarray, side: int, fit: str = "squash") -> Tensor:
     ``side`` is that of the network's input, S. Returns bool of shape (S, S).
     """
     part, (left, top, right, bottom) = place((mask.shape[1], mask.shape[0]), side, fit)
-    first, above, last, below = map(round, part)
+    first, above, last, below = whole_box(part)
     seen = torch.from_numpy(np.ascontiguousarray(mask[above:below, first:last])).float()
     resized = torch.zeros(side, side, dtype=torch.bool)
     shares = F.interpolate(seen[None, None], (bottom - top, right - left), mode="area")

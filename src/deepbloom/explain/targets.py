@@ -20,6 +20,8 @@ from deepbloom.models.registry import get_architecture
 
 DEFAULT_LAYER = "default"
 PREDICTED = "predicted"
+MOST_DIGITS = 18
+"""Of an index; Python refuses to read numbers of thousands."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def read_targets(target: str, contrast: str | None, classes: tuple[str, ...]) ->
         The network has no such class, a number may be a name or an index, or a class is compared with itself.
     """
     against = None if contrast is None else _find_class("contrast", contrast, classes, ())
-    ranks = re.fullmatch(r"top([1-9]\d*)", target)
+    ranks = re.fullmatch(r"top([1-9]\d{0,8})", target)
     if target not in classes and (target == PREDICTED or ranks):
         count = min(int(ranks[1]), len(classes)) if ranks else 1
         return [Target(rank=rank, against=against) for rank in range(count)]
@@ -151,7 +153,7 @@ def explain_images(
 def _find_class(key: str, name: str, classes: tuple[str, ...], words: tuple[str, ...]) -> int:
     if name in classes:
         return classes.index(name)
-    if name.isdecimal():
+    if name.isdecimal() and len(name) < MOST_DIGITS:
         if alike := [known for known in classes if _is_number(known, int(name))]:
             raise ConfigError(
                 f"{key}={name} is ambiguous: it may stand for the class {alike[0]!r} or for an index. Give the exact "

@@ -8,6 +8,7 @@ from deepbloom import __version__
 from deepbloom.engine.predictor import Predictor
 from deepbloom.report.formatting import format_bytes, format_milliseconds, format_percent
 from deepbloom.report.pages import escape
+from deepbloom.sinks import printable
 
 NAME = "README.md"
 LIBRARIES = {"onnx": "onnx", "openvino": "openvino", "web": "onnx"}
@@ -31,6 +32,7 @@ def model_card(predictor: Predictor, found: dict[str, Any]) -> str:
     given = header.get("data")
     data: dict[str, Any] = given if isinstance(given, dict) else {}
     name, source = escape(predictor.label), escape(str(data.get("name", "unknown")))
+    fingerprint = escape(printable(str(header.get("split_fingerprint", "unknown"))[:16]))
     lines = [
         f"# {name}, {found['format']}, {found['precision']}",
         f"Classifies images into {len(predictor.classes)} classes. Trained on {source} and exported by DeepBloom "
@@ -48,14 +50,14 @@ def model_card(predictor: Predictor, found: dict[str, Any]) -> str:
         f"({format_milliseconds(found['torch_latency_ms'])} for the checkpoint under torch fp32) with "
         f"{found['num_threads']} threads on {escape(found['processor'])}.",
         "## Data and split",
-        f"Data: {source}. Split: {escape(_split(data))}, fingerprint "
-        f"`{str(header.get('split_fingerprint', 'unknown'))[:16]}`. The licenses of the images and of the pretrained "
-        "weights apply; DeepBloom's own license, MIT, covers neither. Say which apply before you pass this file on.",
+        f"Data: {source}. Split: {escape(_split(data))}, fingerprint {fingerprint}. The licenses of the images "
+        "and of the pretrained weights apply; DeepBloom's own license, MIT, covers neither. Say which apply before you "
+        "pass this file on.",
         "## Limits",
         LIMITS,
         *[escape(note) + "." for note in found["notes"]],
         "## Classes",
-        ", ".join(escape(label) for label in predictor.classes),
+        ", ".join(escape(printable(label)) for label in predictor.classes),
     ]
     metadata = yaml.safe_dump(_metadata(predictor.label, source, found), sort_keys=False)
     return f"---\n{metadata}---\n\n" + "\n\n".join(lines) + "\n"

@@ -68,20 +68,21 @@ def find_corrupted(folder: Path, runs: Sequence[CompleteRun]) -> Measured:
     own = {run.path.resolve(): run.path for run in runs}
     found: dict[Path, Corrupted] = {}
     for path in sorted(folder.rglob(run_dir.ROBUSTNESS)):
-        for name, one in _read(path):
-            run = own.get(path.parent.resolve().parent if name is None else Path(name).resolve().parent)
+        networks = _read(path)
+        holder = own.get(path.parent.resolve().parent) if path.parent.name == run_dir.ROBUST else None
+        for checkpoint, one in networks:
+            run = holder if holder and len(networks) == 1 else own.get(Path(checkpoint).resolve().parent)
             if run and (run not in found or len(one.rows) > len(found[run].rows)):
                 found[run] = one
     return found
 
 
-def _read(path: Path) -> list[tuple[str | None, Corrupted]]:
-    """Return checkpoint and measurements of each network of a file, None for that of the run that holds it."""
+def _read(path: Path) -> list[tuple[str, Corrupted]]:
+    """Return checkpoint and measurements of each network of a file."""
     try:
         content = load_json(path)
-        is_own = path.parent.name == run_dir.ROBUST and len(content["networks"]) == 1
         return [
-            (None if is_own else str(network["checkpoint"]), _make(network, content, _read_shares(path, network)))
+            (str(network["checkpoint"]), _make(network, content, _read_shares(path, network)))
             for network in content["networks"]
         ]
     except (RunError, KeyError, TypeError, ValueError):

@@ -116,7 +116,7 @@ def find_heatmaps(group: Group, budget: int) -> dict[str, dict[str, bytes]]:
 def list_heatmaps(run: CompleteRun) -> dict[str, Path]:
     """Return the heatmaps that ``deepbloom explain`` wrote into a run directory, by image."""
     found, folder = {}, run.path / run_dir.EXPLAIN / run_dir.HEATMAPS
-    for path in sorted(folder.rglob("*.png")):
+    for path in sorted(filter(Path.is_file, folder.rglob("*.png"))):
         with open(path, "rb") as file:
             usable = file.read(len(PNG)) == PNG and path.stat().st_size <= MAX_HEATMAP_BYTES
         if usable:

@@ -37,12 +37,22 @@ def explanation_columns(runs: Sequence[CompleteRun]) -> list[Column]:
     for run in runs:
         try:
             content = load_json(run.path / run_dir.EXPLAIN / run_dir.EXPLANATION)
-            known[run.path] = content["measures"][content["methods"][0]]
-            described |= content["described"]
-        except (RunError, KeyError, IndexError, TypeError):
+            means = _numbers(content["measures"][content["methods"][0]])
+            described |= {
+                str(name): {key: str(words[key]) for key in ("title", "meaning")}
+                for name, words in content["described"].items()
+            }
+            known[run.path] = means
+        except (RunError, AttributeError, KeyError, IndexError, TypeError, ValueError):
             continue
     names = dict.fromkeys(name for means in known.values() for name in means)
     return [_column(name, known, described[name]) for name in sorted(names, key=_place) if name in described]
+
+
+def _numbers(measures: Mapping[str, Mapping[str, object]]) -> Means:
+    """Return mean, low and high of each measure that has all three."""
+    found = {name: {key: values[key] for key in ("mean", "low", "high")} for name, values in measures.items()}
+    return {name: {k: float(str(v)) for k, v in of.items()} for name, of in found.items() if None not in of.values()}
 
 
 def _place(name: str) -> int:

@@ -38,10 +38,15 @@ class Model:
 
     @cached_property
     def seed_names(self) -> list[str]:
-        """What each of `predictions` is called: the label in figures, with the run's own name or the seed."""
+        """What each of `predictions` is called: the label in figures, with the run's own name, the seed, or both."""
         runs = {run.metrics.seed: run for run in reversed(self.runs)}
-        names = {seed: run.metrics.name or f"seed {seed}" * (len(runs) > 1) for seed, run in sorted(runs.items())}
-        return [f"{self.short}, {shorten(name)}" if name else self.short for name in names.values()]
+        names = []
+        for seed, run in sorted(runs.items()):
+            name = run.metrics.name
+            alike = sum(other.metrics.name == name for other in runs.values())
+            numbered = alike > 1 or (not name and len(runs) > 1)
+            names.append(", ".join([self.short, *[shorten(name)] * bool(name), *[f"seed {seed}"] * numbered]))
+        return names
 
     def name_of(self, run: CompleteRun) -> str:
         """Return what one of the runs is called, among several of one model."""

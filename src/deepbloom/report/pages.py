@@ -183,10 +183,15 @@ def _clean(value: Any) -> Any:
     return printable(value, "\n") if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
 
 
+LINE_START = re.compile(r"^(\s*(?:\d+(?=[.)](?:\s|$)))?)(#|(?<=\d)[.)]|[-+](?=\s|$)|[-=](?=[-= ]*$))", re.MULTILINE)
+"""What makes a heading, a list or a rule of a line in Markdown: the character to escape is the second group."""
+
+
 def escape(text: str) -> str:
     """Return a text that Markdown shows as it is."""
     escaped = printable(text, "\n").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*|\[\]~])", r"\\\1", escaped)
+    escaped = re.sub(r"[\\`*|\[\]~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", escaped)
+    return re.sub(LINE_START, r"\1\\\2", escaped)
 
 
 def render_markdown(title: str, lead: str, sections: Sequence[Section], folder: Path, footer: str = "") -> str:

@@ -16,7 +16,7 @@ from deepbloom.report.labels import check_group, list_shown
 from deepbloom.report.models import Comparison
 from deepbloom.report.pages import Section, render_html, render_markdown
 from deepbloom.report.sections import FILES, describe_group, describe_runs, describe_unused
-from deepbloom.report.slices import read_slices
+from deepbloom.report.slices import check_known, read_slices
 from deepbloom.report.thumbnails import MAX_BYTES, Facts, TestImages, load_test_images
 from deepbloom.runs import files as atomic_files
 from deepbloom.runs.reading import CompleteRun, Run, find_runs
@@ -102,6 +102,8 @@ def write_report(
     columns = [*columns, *robustness_columns(corrupted), *explanation_columns(complete)]
     groups = make_groups(complete)
     given = read_slices(slices) if slices else {}
+    if slices:
+        check_known(slices, given, {image_id for run in complete for image_id in run.predictions.image_ids})
     atomic_files.output_folder(output_dir)
     paths = ReportPaths(
         markdown=output_dir / "report.md",

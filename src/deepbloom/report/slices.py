@@ -1,5 +1,6 @@
 """Accuracy by slices of the test images: class size, what can be measured of an image, columns that the user gives."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from deepbloom.errors import RunError
-from deepbloom.report.formatting import format_percent, shorten
+from deepbloom.report.formatting import count_of, format_percent, shorten
 from deepbloom.report.groups import Group
 from deepbloom.report.intervals import wilson_interval
 from deepbloom.report.models import Model
@@ -21,6 +22,8 @@ MAX_VALUES = 8
 FEW_NUMBERS = 4
 """A column of numbers with at most this many different ones is a column of words."""
 ID = "image_id"
+log = logging.getLogger("deepbloom")
+
 CAPTION = (
     "Thirds have equally many images where values allow it. Below each accuracy is its 95 % interval over images "
     "(Wilson); of seeds the mean counts. Slices overlap and are many: one of twenty differs by chance."
@@ -41,6 +44,15 @@ def read_slices(path: Path) -> dict[str, Facts]:
         raise RunError(f"{path} has no column besides {ID!r}: give one for each property, as in image_id,camera.")
     rows = zip(*columns.values(), strict=True)
     return {image_id: dict(zip(columns, row, strict=True)) for image_id, row in zip(table[ID], rows, strict=True)}
+
+
+def check_known(path: Path, slices: Mapping[str, Facts], test_images: set[str]) -> None:
+    """Raise `RunError` if none of the images in a file of slices was tested; log how many were not."""
+    strange = [image_id for image_id in slices if image_id not in test_images]
+    if len(strange) == len(slices):
+        raise RunError(f"{path}: none of its images is a test image of these runs, such as {strange[0]!r}.")
+    if strange:
+        log.info("%s: %s not tested in these runs, and left out.", path, count_of(len(strange), "image"))
 
 
 def _as_numbers(texts: Sequence[str]) -> Sequence[float | str]:

@@ -63,8 +63,8 @@ def compare_runs(first: ArrayLike, second: ArrayLike, confidence: float = CONFID
     low, high = center - half, center + half
     return Difference(
         (gains - losses) / count,
-        float(low if (low > 0) == (exact_low > 0) else exact_low),
-        float(high if (high < 0) == (exact_high < 0) else exact_high),
+        max(-1.0, float(low if (low > 0) == (exact_low > 0) else exact_low)),
+        min(1.0, float(high if (high < 0) == (exact_high < 0) else exact_high)),
         mcnemar_exact(first, second),
     )
 

@@ -124,6 +124,15 @@ def read_state(folder: Path) -> str:
     return "empty"
 
 
+def name_output(path: Path) -> str:
+    """Return what names the results of a model file: its run, or for an exported one the run and the export's folder.
+
+    ``outputs/A/model.safetensors`` gives ``A``, ``outputs/A/export-onnx-fp32/model.onnx`` gives ``A-export-onnx-fp32``.
+    """
+    place = path.resolve().parent
+    return place.name if path.name == MODEL else f"{place.parent.name}-{place.name}".strip("-")
+
+
 def holds_state(folder: Path) -> bool:
     """Return whether there is a state to resume from."""
     return (folder / LAST).exists() or (folder / PREVIOUS).exists()
