@@ -158,6 +158,41 @@ def test_the_reference_preprocessing_is_that_of_predict(kind: str, fit: str, tmp
     np.testing.assert_array_equal(space["preprocess"](path)[0], resize(read_image(path), preprocessing))
 
 
+@pytest.mark.parametrize("rotated", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("8-bit.tif", np.array([0, 30, 100, 200], np.uint8)),
+        ("16-bit.png", np.array([0, 300, 1000, 65_535], np.uint16)),
+        ("16-bit.tif", np.array([0, 300, 1000, 40_000], np.uint16)),
+        ("32-bit.tif", np.array([-5, 3, 700, 60_000], np.int32)),
+        ("32-bit-dark.tif", np.array([0, 3, 70, 200], np.int32)),
+        ("32-bit-bright.tif", np.array([0, 300, 70_000, 2**31 - 1], np.int32)),
+        ("float.tif", np.array([-0.5, 0.1, 0.25, 1], np.float32)),
+        ("float-beyond.tif", np.array([np.nan, np.inf, 7, 5e9], np.float32)),
+        ("float-bytes.tif", np.array([0.5, 3, 100, 254.5], np.float32)),
+    ],
+    ids=str,
+)
+def test_the_reference_preprocessing_scales_deep_images_as_predict_does(
+    kind: str, values: np.ndarray, rotated: bool, tmp_path: Path
+) -> None:
+    """The control is Pillow's own conversion, which clips: it gives other pixels but where white is 255."""
+    preprocessing = Preprocessing(size=48, interpolation="bilinear", fit="crop")
+    gray = Image.fromarray(np.random.default_rng(0).choice(values, (60, 90)))
+    assert gray.mode in ("L", "I;16", "I", "F")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / kind
+    gray.save(path, exif=exif if rotated else Image.Exif())
+    space: dict[str, Any] = {}
+    exec(reference_source(preprocessing), space)
+    found = space["preprocess"](path)[0]
+    np.testing.assert_array_equal(found, resize(read_image(path), preprocessing))
+    if kind not in ("8-bit.tif", "32-bit-dark.tif", "float-bytes.tif") and not rotated:
+        assert (found != resize(gray.convert("RGB"), preprocessing)).any()
+
+
 def test_a_file_that_disagrees_ends_with_4_and_a_name_that_says_so(
     trained_run: Path, deepbloom: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +210,33 @@ def test_a_file_that_disagrees_ends_with_4_and_a_name_that_says_so(
     assert (tmp_path / "disagrees-model.onnx").is_file()
     assert not (tmp_path / "model.onnx").exists()
     assert summary(tmp_path)["verified"] is False
+    monkeypatch.undo()
+    assert deepbloom("export", f"ckpt={trained_run}", f"output_dir={tmp_path}")[0] == 0
+    assert [path.name for path in tmp_path.glob("*model.onnx")] == ["model.onnx"]
+
+
+def test_a_page_that_disagrees_says_so_too_and_replaces_the_one_before(
+    trained_run: Path, deepbloom: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "read_runtime", lambda: ("const a=1;export{a as default};", b"binary"))
+    words = ("export", "format=web", f"ckpt={trained_run}", f"output_dir={tmp_path}")
+    code, out, err = deepbloom(*words)
+    assert (code, "size of the page" in out) == (0, True), err
+    assert summary(tmp_path)["files"] == ["model.onnx", "index.html"]
+    honest = FORMATS["web"].write
+
+    def poisoned(job: Any) -> Any:
+        written = honest(job)
+        job.trained.network.fc.bias.data.copy_(job.trained.network.fc.bias.data.roll(1) + 1)
+        return written
+
+    monkeypatch.setitem(FORMATS, "web", replace(FORMATS["web"], write=poisoned))
+    assert deepbloom(*words)[0] == 4
+    names = ["disagrees-model.onnx", "disagrees-index.html"]
+    assert summary(tmp_path)["files"] == names
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix in (".onnx", ".html")) == sorted(names)
+    sizes = [(tmp_path / name).stat().st_size for name in names]
+    assert [summary(tmp_path)[key] for key in ("size_bytes", "page_bytes")] == sizes
 
 
 def test_the_file_does_not_name_the_folders_of_the_machine_that_wrote_it(exported: Path) -> None:

@@ -54,7 +54,7 @@ def test_fifty_photographs_get_the_predictions_of_the_checkpoint(
     pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
     trained = read_model(run)
     samples = find_samples(ExportConfig(ckpt=str(run)), trained)
-    (model,) = FORMATS["web"].write(Job(trained, precision, tmp_path, samples.calibration, samples.control, []))
+    model, _ = FORMATS["web"].write(Job(trained, precision, tmp_path, samples.calibration, samples.control, []))
     paths = sorted(photographs.rglob("*.jpg"))[:: 200 // COUNT]
     pixels = np.stack([resize(read_image(path), trained.preprocessing) for path in paths])
     predictions = trained.logits(pixels).argmax(1)

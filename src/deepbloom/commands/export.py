@@ -2,8 +2,8 @@
 
 import logging
 import os
-import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from deepbloom.export.formats import FORMATS, Job, check_format, check_packages
 from deepbloom.export.opening import open_exported
 from deepbloom.export.sample import find_samples
 from deepbloom.export.verify import accuracy_rows, compare, describe_measurement, measure, speed_rows
+from deepbloom.export.web import PAGE
 from deepbloom.report.formatting import align, format_bytes
 from deepbloom.runs import files
 from deepbloom.runs import folder as run_dir
@@ -46,7 +47,15 @@ def run(config: ExportConfig) -> None:
     samples = find_samples(config, trained)
     folder = files.output_folder(_find_folder(config))
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as temporary:
-        job = Job(trained, config.precision, Path(temporary), samples.calibration, samples.control, samples.notes)
+        job = Job(
+            trained,
+            config.precision,
+            Path(temporary),
+            samples.calibration,
+            samples.control,
+            samples.notes,
+            samples.validation,
+        )
         written = FORMATS[config.format].write(job)
         exported = open_exported(written[0])
         found = compare(trained, exported, samples.sample, config.precision)
@@ -56,14 +65,9 @@ def run(config: ExportConfig) -> None:
         found |= measure(
             trained, exported, written[0], _in_fp32(job, config.format) if config.precision == "int8" else None
         )
-        prefix = "" if verified else DISAGREES
-        names = [f"{prefix}{path.name}" for path in written]
-        for path, name in zip(written, names, strict=True):
-            os.replace(path, folder / name)
-        for page in job.folder.iterdir():
-            shutil.move(page, folder / page.name)
-    size = sum((folder / name).stat().st_size for name in names)
-    content = _content(config, trained.label, names, size, verified) | found | {"notes": job.notes}
+        sizes = {path.name: path.stat().st_size for path in written}
+        names = _move(written, folder, verified)
+    content = _content(config, trained.label, names, sizes, verified) | found | {"notes": job.notes}
     files.write_json(folder / run_dir.EXPORTED, content)
     files.write_bytes(folder / reference.NAME, reference.reference_source(trained.preprocessing).encode())
     files.write_bytes(folder / card.NAME, card.model_card(trained, content).encode("utf-8", "backslashreplace"))
@@ -84,6 +88,16 @@ def _in_fp32(job: Job, name: str) -> Predictor:
         return open_exported(FORMATS[name].write(plain)[0])
 
 
+def _move(written: Sequence[Path], folder: Path, verified: bool) -> list[str]:
+    """Move files to a folder and return their names there; files of an earlier export with another verdict go."""
+    kept, removed = ("", DISAGREES) if verified else (DISAGREES, "")
+    for path in written:
+        (folder / f"{removed}{path.name}").unlink(missing_ok=True)
+    for path in written:
+        os.replace(path, folder / f"{kept}{path.name}")
+    return [f"{kept}{path.name}" for path in written]
+
+
 def _find_folder(config: ExportConfig) -> Path:
     if config.output_dir:
         return Path(config.output_dir)
@@ -93,20 +107,27 @@ def _find_folder(config: ExportConfig) -> Path:
     return Path("outputs") / f"export-{find_model_file(given).resolve().parent.name}-{config.format}-{config.precision}"
 
 
-def _content(config: ExportConfig, label: str, names: list[str], size: int, verified: bool) -> dict[str, Any]:
+def _content(
+    config: ExportConfig, label: str, names: list[str], sizes: dict[str, int], verified: bool
+) -> dict[str, Any]:
+    network = sum(size for name, size in sizes.items() if name != PAGE)  # which the page repeats beside its runtime
+    page = {"page_bytes": sizes[PAGE]} if PAGE in sizes else {}
     return {
         "format": config.format,
         "precision": config.precision,
         "files": names,
-        "size_bytes": size,
+        "size_bytes": network,
         "verified": verified,
         "model": label,
+        **page,
     } | describe_measurement(config.ckpt)
 
 
 def _table(found: dict[str, Any]) -> str:
     rows = [["", "checkpoint, torch fp32", f"{found['format']} {found['precision']}"]]
     rows.append(["size", format_bytes(found["checkpoint_bytes"]), format_bytes(found["size_bytes"])])
+    if "page_bytes" in found:
+        rows.append(["size of the page", "", format_bytes(found["page_bytes"])])
     rows += accuracy_rows(found)
     rows.append(["largest difference of a probability", "", f"{found['max_probability_difference']:.2g}"])
     rows += speed_rows(found)

@@ -57,8 +57,8 @@ class Judge:
         Raises
         ------
         ConfigError
-            The checkpoint holds no validation confidences or training images, or its validation split is too small for
-            the target.
+            The checkpoint or file holds no validation confidences or training images, or its validation split is too
+            small for the target.
         """
         if config.reject == "off" and not config.evidence:
             return cls(ensemble)
@@ -149,7 +149,7 @@ def _choose(config: PredictConfig, rejection: Rejection | None, knows_training: 
     if rejection is None:
         raise ConfigError(
             f"reject=auto needs the confidences of validation images, and {config.ckpt} holds none: it is of an "
-            "earlier version. Train it again."
+            "earlier version, or an int8 file exported with image=. Train it again, or export it without image=."
         )
     if knows_training:
         rejection = rejection.of_alike()

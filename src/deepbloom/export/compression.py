@@ -155,7 +155,7 @@ def _try_runtimes(job: CompressionJob, trained: Trained, folder: Path) -> list[d
     title = "on validation images" if trained is job.trained else "on validation images, fine-tuned"
     rows, found = [[title, "accuracy", "difference, points", "changed", "size", "latency"]], []
     for name in RUNTIMES:
-        written = FORMATS[name].write(Job(trained, "int8", files.make_folder(folder / name), read, try_on, []))
+        written = FORMATS[name].write(Job(trained, "int8", files.make_folder(folder / name), read, try_on, [], sample))
         exported = open_predictor(str(written[0]))
         tried = compare(job.trained, exported, sample, "int8") | measure(job.trained, exported, written[0])
         tried |= {"size": sum(path.stat().st_size for path in written), "files": written}

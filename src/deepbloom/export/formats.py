@@ -7,6 +7,7 @@ from deepbloom.engine.predictor import METADATA
 from deepbloom.errors import RunError
 from deepbloom.export import executorch, web  # noqa: F401 (each registers its format)
 from deepbloom.export.graph import graph_of
+from deepbloom.export.header import own_header
 from deepbloom.export.quantize import finished_onnx, quantize_openvino
 from deepbloom.export.registry import FORMATS, Job, check_format, check_packages, export_format
 from deepbloom.runs import files
@@ -40,6 +41,9 @@ def write_openvino(job: Job) -> Sequence[Path]:
             model = quantize_openvino(model, graph, job, path)
         model.set_rt_info(job.header, [METADATA])
         openvino.save_model(model, path, compress_to_fp16=job.precision == "fp16")
+        if job.precision == "int8":
+            model.set_rt_info(own_header(job, path), [METADATA])
+            openvino.save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:
         raise RunError(f"OpenVINO cannot write {path}: {str(error).strip().splitlines()[0][:300]}") from error
     finally:

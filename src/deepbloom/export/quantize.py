@@ -11,8 +11,10 @@ import numpy as np
 from deepbloom.device import has_vnni
 from deepbloom.engine.predictor import METADATA
 from deepbloom.errors import RunError
+from deepbloom.export.header import own_header
 from deepbloom.export.onnx_size import WEIGHTED, halve_weights, remove_unread, weights_to_int8
 from deepbloom.export.registry import Job
+from deepbloom.runs import files
 
 log = logging.getLogger("deepbloom")
 
@@ -39,13 +41,16 @@ FALLBACK = (
 
 
 def finished_onnx(job: Job, model: Any, path: Path) -> Any:
-    """Return an ONNX model in the precision that is asked for, with its metadata."""
+    """Return an ONNX model in the precision that is asked for, with its metadata; in int8, ``path`` is written."""
     if job.precision == "fp16":
         model = halve_weights(model)
     elif job.precision == "int8":
         model = quantize_onnx(model, job, path)
     remove_unread(model)
-    model.metadata_props.add(key=METADATA, value=job.header)
+    entry = model.metadata_props.add(key=METADATA, value=job.header)
+    if job.precision == "int8":
+        files.write_bytes(path, model.SerializeToString())
+        entry.value = own_header(job, path)
     return model
 
 

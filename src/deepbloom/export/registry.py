@@ -13,6 +13,7 @@ from deepbloom.config.export_settings import PRECISIONS
 from deepbloom.config.schema import check_choice
 from deepbloom.engine.checkpoint import Trained
 from deepbloom.errors import ConfigError, require_package
+from deepbloom.export.verify import Sample
 
 
 @dataclass
@@ -28,10 +29,12 @@ class Job:
     """Gives other images, on which int8 must agree with the checkpoint lest it falls back to weights alone."""
     notes: list[str]
     """What a person should know of the file."""
+    validation: Sample | None = None
+    """The whole validation split, whose confidences an int8 file keeps; None where it is not at hand."""
 
     @cached_property
     def header(self) -> str:
-        """The checkpoint's header as JSON, which travels in the file."""
+        """The checkpoint's header as JSON, which travels in the file; for int8 see `own_header`."""
         return json.dumps(self.trained.header, ensure_ascii=True)
 
     @cached_property

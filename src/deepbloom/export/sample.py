@@ -18,7 +18,8 @@ from deepbloom.export.verify import Sample
 
 CALIBRATION, CONTROL = 300, 200
 """Number of training images that int8 is calibrated on, and of validation images that it is tried on."""
-OWN_IMAGES = "calibrated, and compared with the checkpoint, on the images of image= rather than on the run's own"
+OWN_IMAGES = "compared with the checkpoint on the images of image= rather than on the run's own"
+CALIBRATED = f"calibrated, and {OWN_IMAGES}: without validation images the file holds no confidences for reject=auto"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Samples:
     calibration: Callable[[], np.ndarray]
     control: Callable[[], np.ndarray]
     notes: list[str] = field(default_factory=list)
+    validation: Sample | None = None
+    """The whole validation split; None with ``image=``."""
 
 
 class GivenPixels(Pixels):
@@ -56,9 +59,15 @@ def find_samples(config: ExportConfig, trained: Trained) -> Samples:
         data = prepare_trained_data(config.ckpt, trained, config.data)
     except (CheckpointError, DataError) as error:
         raise type(error)(f"{error} Or name images to compare file and checkpoint on: image=FOLDER.") from error
-    test = Sample(data.pixels, data.split.test, data.source.targets[data.split.test], "test split")
+    test, validation = (
+        Sample(data.pixels, part, data.source.targets[part], name)
+        for part, name in ((data.split.test, "test split"), (data.split.val, "validation split"))
+    )
     return Samples(
-        test, partial(_read, data, data.split.train, CALIBRATION), partial(_read, data, data.split.val, CONTROL)
+        test,
+        partial(_read, data, data.split.train, CALIBRATION),
+        partial(_read, data, data.split.val, CONTROL),
+        validation=validation,
     )
 
 
@@ -78,4 +87,5 @@ def _own_images(config: ExportConfig, trained: Trained) -> Samples:
         raise DataError(f"None of {len(paths)} images in image={config.image} can be read; see above.")
     pixels = np.stack(readable)
     sample = Sample(GivenPixels(pixels), np.arange(len(pixels)), None, "image=")
-    return Samples(sample, lambda: pixels[:CALIBRATION], lambda: pixels[:CONTROL], [OWN_IMAGES])
+    note = CALIBRATED if config.precision == "int8" else OWN_IMAGES
+    return Samples(sample, lambda: pixels[:CALIBRATION], lambda: pixels[:CONTROL], [note])

@@ -21,6 +21,7 @@ from deepbloom.data.cache_folder import cache_folder
 from deepbloom.engine.predictor import Predictor
 from deepbloom.errors import DataError
 from deepbloom.export.graph import graph_of
+from deepbloom.export.opening import open_exported
 from deepbloom.export.quantize import finished_onnx
 from deepbloom.export.registry import Job, export_format
 from deepbloom.runs import files
@@ -42,8 +43,9 @@ def write_web(job: Job) -> Sequence[Path]:
     model = finished_onnx(job, graph_of(job, with_maps=True), path).SerializeToString()
     files.write_bytes(path, model)
     script, binary = read_runtime()
-    files.write_bytes(job.folder / PAGE, build_page(job.trained, model, script, binary).encode("utf-8"))
-    return [path]
+    page = job.folder / PAGE
+    files.write_bytes(page, build_page(open_exported(path), model, script, binary).encode("utf-8"))
+    return [path, page]
 
 
 def build_page(predictor: Predictor, model: bytes, script: str, binary: bytes) -> str:
@@ -52,6 +54,7 @@ def build_page(predictor: Predictor, model: bytes, script: str, binary: bytes) -
     Parameters
     ----------
     predictor : Predictor
+        Of the file.
     model : bytes
         An ONNX file.
     script, binary : str, bytes
