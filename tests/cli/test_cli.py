@@ -53,7 +53,14 @@ Run = Callable[..., tuple[int, str, str]]
         (["train", "~train.epochs"], ["~train.epochs", "only an operation can be removed"]),
         (["train", "~augment.ops.mixup"], ["~augment.ops.mixup: the recipe has no such operation"]),
         (["train", "model.weights=${nope}"], ["model.weights: ${nope} is the value of another key"]),
-        (["train", "-m", "seed=0,1", "hydra.sweeper.n_trials=3"], ["n_trials is for a search", "hydra/sweeper=optuna"]),
+        (
+            ["train", "-m", "seed=0,1", "hydra.sweeper.n_trials=3"],
+            ["Nothing reads hydra.sweeper.n_trials", "hydra/sweeper=optuna"],
+        ),
+        (
+            ["train", "-m", "seed=0,1", "hydra.launcher.n_jobs=2"],
+            ["Nothing reads hydra.launcher.n_jobs", "hydra/launcher="],
+        ),
         (["train", "~train"], ["only an operation can be removed"]),
         (["train", "train=null"], ["train=null", "train.epochs=VALUE"]),
         (["train", "train={epoch: 3}"], ["'train.epoch'"]),

@@ -15,11 +15,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationKeyError, OmegaConfBaseException
 
 from deepbloom.cli.advice import is_stray, stray_word, unknown_key, unknown_name
 from deepbloom.cli.choice import chosen_model
-from deepbloom.cli.hydra_keys import check_hydra_key, is_hydra_key
+from deepbloom.cli.hydra_keys import SETTINGS, check_hydra_key, is_hydra_key, unread
 from deepbloom.cli.plain import typed_settings
 from deepbloom.cli.quoting import quote_text
 from deepbloom.config.commands import COMMANDS
@@ -234,8 +234,8 @@ def _readable(error: Exception) -> DeepBloomError:
         if isinstance(cause, InterpolationKeyError):
             name = str(cause.msg).split("'")[1]
             return ConfigError(f"{cause.full_key}: ${{{name}}} is the value of another key, and there is no {name!r}.")
-        if isinstance(cause, OmegaConfBaseException) and str(cause.full_key).startswith("hydra.sweeper."):
-            return ConfigError(f"{cause.full_key} is for a search: add hydra/sweeper=optuna.")
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError) and str(cause.full_key).startswith(SETTINGS):
+            return ConfigError(unread(str(cause.full_key)))
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return ConfigError(f"{cause.full_key}: {str(cause.msg).splitlines()[0]}.")
         cause = cause.__cause__

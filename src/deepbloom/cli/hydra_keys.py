@@ -31,3 +31,10 @@ def check_hydra_key(override: Override) -> None:
             "A sweep reads only hydra/sweeper, hydra/launcher, hydra.sweeper.KEY and hydra.launcher.KEY of Hydra's."
         )
     raise ConfigError(f"Nothing reads {key}. {advice}")
+
+
+def unread(key: str) -> str:
+    """Return what to say of a key that the chosen sweeper or launcher does not have."""
+    if key.startswith("hydra.sweeper."):
+        return f"Nothing reads {key}: the chosen sweeper has no such setting. For a search add hydra/sweeper=optuna."
+    return f"Nothing reads {key}: the chosen launcher has no such setting. Choose another with hydra/launcher=NAME."
