@@ -235,11 +235,11 @@ import sys
 if "deepbloom.sweeps.job" in sys.orig_argv:
     {}
 """
-CRASH = """import deepbloom.engine.setup as setup
-    honest = setup.prepare_job
-    def prepare_job(config, *rest):
-        return 1 / 0 if config.optimizer.lr == 0.5 else honest(config, *rest)
-    setup.prepare_job = prepare_job
+CRASH = """import deepbloom.engine.state as state
+    honest = state.make_optimizer
+    def make_optimizer(model, config, head):
+        return 1 / 0 if config.lr == 0.5 else honest(model, config, head)
+    state.make_optimizer = make_optimizer
 """
 WAIT = """import pathlib, os, time
     place = pathlib.Path(f"child-{os.getpid()}")
