@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.applications import Starlette
 
-from deepbloom.demo.app import build_page
+from deepbloom.demo.app import build_app, build_page
+from deepbloom.demo.guard import Guard
 from deepbloom.demo.predictions import EVIDENCE, draw_result, load_networks, predict_image
 from deepbloom.engine.checkpoint import read_model, write_tensors
 from deepbloom.explain.figures import Tile
@@ -200,3 +202,20 @@ def test_a_signal_ends_the_command_with_its_code_and_leaves_no_files(
     assert process.returncode == 128 + number
     assert err.decode().strip() == "deepbloom: stopped."
     assert not list(tmp_path.iterdir())
+
+
+def test_without_a_cache_folder_the_page_has_no_example_images(
+    checkpoints: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = load_networks([str(checkpoints[0])], "cpu")
+
+    def examples() -> list[str]:
+        guard = build_app(networks, 80)
+        assert isinstance(guard, Guard)
+        assert isinstance(guard.app, Starlette)
+        return [str(url) for route in guard.app.routes if "examples" in (url := getattr(route, "path", ""))]
+
+    assert "/examples/0" in examples()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DEEPBLOOM_CACHE", str(tmp_path / "file"))
+    assert examples() == []

@@ -193,17 +193,22 @@ def test_the_reference_preprocessing_scales_deep_images_as_predict_does(
         assert (found != resize(gray.convert("RGB"), preprocessing)).any()
 
 
-def test_a_file_that_disagrees_ends_with_4_and_a_name_that_says_so(
-    trained_run: Path, deepbloom: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    honest = FORMATS["onnx"].write
+def change_network_after_export(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let a format write its files as usual, and the checkpoint's network be another one when they are compared."""
+    honest = FORMATS[name].write
 
     def poisoned(job: Any) -> Any:
         written = honest(job)
         job.trained.network.fc.bias.data.copy_(job.trained.network.fc.bias.data.roll(1) + 1)
         return written
 
-    monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=poisoned))
+    monkeypatch.setitem(FORMATS, name, replace(FORMATS[name], write=poisoned))
+
+
+def test_a_file_that_disagrees_ends_with_4_and_a_name_that_says_so(
+    trained_run: Path, deepbloom: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_network_after_export(monkeypatch, "onnx")
     code, _, err = deepbloom("export", f"ckpt={trained_run}", f"output_dir={tmp_path}")
     assert code == 4
     assert "does not give the predictions" in err
@@ -223,14 +228,7 @@ def test_a_page_that_disagrees_says_so_too_and_replaces_the_one_before(
     code, out, err = deepbloom(*words)
     assert (code, "size of the page" in out) == (0, True), err
     assert summary(tmp_path)["files"] == ["model.onnx", "index.html"]
-    honest = FORMATS["web"].write
-
-    def poisoned(job: Any) -> Any:
-        written = honest(job)
-        job.trained.network.fc.bias.data.copy_(job.trained.network.fc.bias.data.roll(1) + 1)
-        return written
-
-    monkeypatch.setitem(FORMATS, "web", replace(FORMATS["web"], write=poisoned))
+    change_network_after_export(monkeypatch, "web")
     assert deepbloom(*words)[0] == 4
     names = ["disagrees-model.onnx", "disagrees-index.html"]
     assert summary(tmp_path)["files"] == names

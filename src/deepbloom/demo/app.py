@@ -17,7 +17,7 @@ from deepbloom.data.samples import ATTRIBUTION, sample_images
 from deepbloom.demo.guard import Guard
 from deepbloom.demo.predictions import PREDICTED, Network, class_names, draw_result, predict_image
 from deepbloom.demo.uploads import MAX_BYTES, UploadQueue, UploadRefused
-from deepbloom.errors import DeepBloomError
+from deepbloom.errors import DataError, DeepBloomError
 from deepbloom.explain.methods import METHODS
 
 DEFAULT_METHOD = "gradcam"
@@ -94,7 +94,7 @@ def build_page(networks: Sequence[Network], examples: Sequence[Path] = ()) -> st
 def _find_examples() -> list[Path]:
     try:
         return sample_images()
-    except OSError:  # they are drawn into the cache folder, and the page works without them
+    except DataError:  # they are drawn into the cache folder, and the page works without them
         return []
 
 

@@ -21,6 +21,8 @@ from deepbloom.runs import files as atomic_files
 from deepbloom.sinks import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
+LINE_START = re.compile(r"^(\s*(?:\d+(?=[.)](?:\s|$)))?)(#|(?<=\d)[.)]|[-+](?=\s|$)|[-=](?=[-= ]*$))", re.MULTILINE)
+"""What makes a heading, a list or a rule of a line in Markdown: the character to escape is the second group."""
 
 
 @dataclass(frozen=True)
@@ -181,10 +183,6 @@ def _allow_breaks(text: str) -> markupsafe.Markup:
 def _clean(value: Any) -> Any:
     """Return a value for a page: without control characters and changes of direction, if it is a text from outside."""
     return printable(value, "\n") if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
-
-
-LINE_START = re.compile(r"^(\s*(?:\d+(?=[.)](?:\s|$)))?)(#|(?<=\d)[.)]|[-+](?=\s|$)|[-=](?=[-= ]*$))", re.MULTILINE)
-"""What makes a heading, a list or a rule of a line in Markdown: the character to escape is the second group."""
 
 
 def escape(text: str) -> str:

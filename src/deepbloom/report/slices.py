@@ -16,14 +16,14 @@ from deepbloom.report.pages import PageTable, Section
 from deepbloom.report.thumbnails import Facts
 from deepbloom.runs.parsing import read_columns
 
+log = logging.getLogger("deepbloom")
+
 MAX_MODELS = 6
 MAX_VALUES = 8
 """Values of a column of words that get a row, the most frequent first; the rest is one row."""
 FEW_NUMBERS = 4
 """A column of numbers with at most this many different ones is a column of words."""
 ID = "image_id"
-log = logging.getLogger("deepbloom")
-
 CAPTION = (
     "Thirds have equally many images where values allow it. Below each accuracy is its 95 % interval over images "
     "(Wilson); of seeds the mean counts. Slices overlap and are many: one of twenty differs by chance."
